@@ -59,12 +59,17 @@ type PutOptions struct {
 	Expect int64
 	// Guard is a further condition; nil is none.
 	Guard *Guard
+	// DryRun checks the size and every condition, as the write would, and writes nothing.
+	// The response tells what the write would have met; Revision is the store's.
+	DryRun bool
 }
 
 // DeleteOptions are the conditions of a Delete.
 type DeleteOptions struct {
 	// Expect is the ModRevision that the key must have; it is never 0.
 	Expect int64
+	// DryRun checks the condition and deletes nothing, as in PutOptions.
+	DryRun bool
 }
 
 // WriteResponse says what became of a conditional write.
