@@ -1,0 +1,78 @@
+package auth
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// parseTokens reads kube-apiserver's static token file: CSV with a line
+//
+//	token,user,uid,"group1,group2"
+//
+// for each token, the groups optional. As upstream reads it, blank lines are skipped,
+// columns after the fourth are ignored, groups are taken as they stand, spaces
+// included, and there are no comments: a line that begins with # is a token like any
+// other. Unlike upstream, which only warns, it refuses the whole file for an empty or
+// a repeated token, for an empty user name, and for having no token at all, since that
+// would lock out everybody. Empty group names are dropped.
+func parseTokens(r io.Reader) (tokenSet, error) {
+	reader := csv.NewReader(r)
+	reader.FieldsPerRecord = -1
+	reader.ReuseRecord = true
+	set := tokenSet{}
+	lines := map[[32]byte]int{}
+	for {
+		record, err := reader.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			// A *csv.ParseError has the position and the rule that was broken, and
+			// nothing of the line's text.
+			if parseErr, ok := errors.AsType[*csv.ParseError](err); ok {
+				return nil, lineError(parseErr.Line, parseErr.Err)
+			}
+			return nil, err
+		}
+		line, _ := reader.FieldPos(0)
+		id, err := parseRecord(record)
+		if err != nil {
+			return nil, lineError(line, err)
+		}
+		if first, ok := lines[id.ID]; ok {
+			return nil, lineError(line, fmt.Errorf("the token is the same as in line %d", first))
+		}
+		lines[id.ID] = line
+		set[id.ID] = id
+	}
+	if len(set) == 0 {
+		return nil, errors.New("it has no token, which would lock out everybody")
+	}
+	return set, nil
+}
+
+func lineError(line int, err error) error { return fmt.Errorf("line %d: %w", line, err) }
+
+// parseRecord clones what it keeps: the fields of a record are parts of one string,
+// which begins with the token.
+func parseRecord(record []string) (*Identity, error) {
+	if len(record) < 3 {
+		return nil, fmt.Errorf("it must have at least 3 columns (token, user name, user uid), found %d", len(record))
+	}
+	token, u := record[0], User{Name: strings.Clone(record[1]), UID: strings.Clone(record[2])}
+	switch {
+	case token == "":
+		return nil, errors.New("the token is empty")
+	case u.Name == "":
+		return nil, errors.New("the user name is empty")
+	}
+	if len(record) > 3 {
+		u.Groups = strings.Split(strings.Clone(record[3]), ",")
+		u.Groups = slices.DeleteFunc(u.Groups, func(group string) bool { return group == "" })
+	}
+	return newIdentity(token, u), nil
+}

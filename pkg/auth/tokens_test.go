@@ -1,0 +1,274 @@
+package auth
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func writeFile(t testing.TB, path, content string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func tokenFile(t testing.TB, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "tokens.csv")
+	writeFile(t, path, content)
+	return path
+}
+
+func mustAuthenticate(t testing.TB, tokens *Tokens, token string) *Identity {
+	t.Helper()
+	id, ok := tokens.Authenticate(token)
+	if !ok {
+		t.Fatal("a valid token was refused")
+	}
+	return id
+}
+
+func TestAuthenticate(t *testing.T) {
+	long := strings.Repeat("0123456789abcdef", 4096) // 64 KiB
+	tokens := NewTokens()
+	if _, ok := tokens.Authenticate(""); ok {
+		t.Error("an empty set accepted the empty token")
+	}
+	if err := tokens.Load(tokenFile(t, "secret,alice,1,\"dev,ops\"\n"+long+",bob,2\n")); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name, token string
+		want        string // the user's name, empty when the token must be refused
+	}{
+		{"exact", "secret", "alice"},
+		{"64 KiB", long, "bob"},
+		{"none", "", ""},
+		{"prefix", "secre", ""},
+		{"longer", "secret ", ""},
+		{"other case", "Secret", ""},
+		{"64 KiB but for the last byte", long[:len(long)-1] + "0", ""},
+		{"the user's name", "alice", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := ""
+			id, ok := tokens.Authenticate(tt.token)
+			if ok {
+				got = id.User.Name
+			}
+			if got != tt.want {
+				t.Errorf("user = %q, want %q", got, tt.want)
+			}
+			if ok != (id != nil) {
+				t.Errorf("ok = %v with identity %v", ok, id)
+			}
+		})
+	}
+	want := User{Name: "alice", UID: "1", Groups: []string{"dev", "ops", AllAuthenticated}}
+	if diff := cmp.Diff(want, mustAuthenticate(t, tokens, "secret").User); diff != "" {
+		t.Errorf("user (-want +got):\n%s", diff)
+	}
+	if mustAuthenticate(t, tokens, "secret").ID == mustAuthenticate(t, tokens, long).ID {
+		t.Error("two tokens have one ID")
+	}
+}
+
+func TestLoadKeepsTheOldSetAfterAnError(t *testing.T) {
+	tokens := NewTokens()
+	path := tokenFile(t, "secret,alice,1\n")
+	if err := tokens.Load(path); err != nil {
+		t.Fatal(err)
+	}
+	before := mustAuthenticate(t, tokens, "secret")
+
+	writeFile(t, path, "fresh,bob,2\nsecret,alice\n")
+	err := tokens.Load(path)
+	want := "token file " + path + ": line 2: it must have at least 3 columns (token, user name, user uid), found 2"
+	if err == nil || err.Error() != want {
+		t.Errorf("error = %v\nwant    %s", err, want)
+	}
+	missing := filepath.Join(t.TempDir(), "missing.csv")
+	if err := tokens.Load(missing); err == nil || !strings.Contains(err.Error(), missing) {
+		t.Errorf("error of a missing file = %v, want one that names it", err)
+	}
+	if got := mustAuthenticate(t, tokens, "secret"); got != before {
+		t.Error("a failed load replaced an identity")
+	}
+	if _, ok := tokens.Authenticate("fresh"); ok {
+		t.Error("a failed load added a token")
+	}
+}
+
+func TestAddressMemory(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	tokens := NewTokens()
+	path := tokenFile(t, "kept,alice,1\nmoved,bob,2\n")
+	if err := tokens.Load(path); err != nil {
+		t.Fatal(err)
+	}
+	kept, moved := mustAuthenticate(t, tokens, "kept"), mustAuthenticate(t, tokens, "moved")
+	for _, addr := range []netip.Addr{v4, {}} {
+		if kept.SeenFrom(addr) {
+			t.Errorf("a new identity has been seen from %v", addr)
+		}
+	}
+	kept.Saw(v6)
+	kept.Saw(v4)
+	kept.Saw(netip.Addr{})
+	moved.Saw(v4)
+	if kept.SeenFrom(v6) {
+		t.Error("the address before the last one is remembered")
+	}
+	if !kept.SeenFrom(v4) || !kept.SeenFrom(netip.MustParseAddr("::ffff:192.0.2.1")) {
+		t.Error("the last address is not remembered, plain and IPv4-mapped")
+	}
+	if kept.SeenFrom(netip.Addr{}) {
+		t.Error("the zero address has been seen")
+	}
+
+	writeFile(t, path, "kept,alice,1,admins\nmoved,carol,3\n")
+	if err := tokens.Load(path); err != nil {
+		t.Fatal(err)
+	}
+	after := mustAuthenticate(t, tokens, "kept")
+	if diff := cmp.Diff([]string{"admins", AllAuthenticated}, after.User.Groups); diff != "" {
+		t.Errorf("groups after the reload (-want +got):\n%s", diff)
+	}
+	if !after.SeenFrom(v4) {
+		t.Error("the reload forgot the address of a token that its user kept")
+	}
+	kept.Saw(v6) // a request that authenticated before the reload
+	if !after.SeenFrom(v6) {
+		t.Error("what the old identity saw is unknown to the new one")
+	}
+	if mustAuthenticate(t, tokens, "moved").SeenFrom(v4) {
+		t.Error("another user inherited a token's address")
+	}
+}
+
+func TestSet(t *testing.T) {
+	groups := make([]string, 1, 2) // room for an append to reach the caller's array
+	groups[0] = SystemPrivilegedGroup
+	tokens := NewTokens()
+	if err := tokens.Set("first", User{Name: "admin", Groups: groups}); err != nil {
+		t.Fatal(err)
+	}
+	if err := tokens.Set("second", User{Name: "admin", Groups: groups}); err != nil {
+		t.Fatal(err)
+	}
+	groups[0] = "changed"
+	if _, ok := tokens.Authenticate("first"); ok {
+		t.Error("Set left the earlier token valid")
+	}
+	want := User{Name: "admin", Groups: []string{SystemPrivilegedGroup, AllAuthenticated}}
+	if diff := cmp.Diff(want, mustAuthenticate(t, tokens, "second").User); diff != "" {
+		t.Errorf("user (-want +got):\n%s", diff)
+	}
+	if tokens.Set("", User{Name: "admin"}) == nil || tokens.Set("third", User{}) == nil {
+		t.Error("an empty token or user name was accepted")
+	}
+	mustAuthenticate(t, tokens, "second")
+}
+
+func TestGroupOfAuthenticated(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		user User
+		want []string
+	}{
+		{"no groups", User{Name: "a"}, []string{AllAuthenticated}},
+		{"last", User{Name: "a", Groups: []string{"x"}}, []string{"x", AllAuthenticated}},
+		{"once", User{Name: "a", Groups: []string{AllAuthenticated, "x"}}, []string{AllAuthenticated, "x"}},
+		{"not beside its opposite", User{Name: "a", Groups: []string{AllUnauthenticated}}, []string{AllUnauthenticated}},
+		{"not for the anonymous user", User{Name: Anonymous}, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if diff := cmp.Diff(tt.want, withAuthenticated(tt.user)); diff != "" {
+				t.Errorf("groups (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestGenerateToken(t *testing.T) {
+	a, b := GenerateToken(), GenerateToken()
+	if a == b {
+		t.Error("two tokens are equal")
+	}
+	if len(a) != 43 || strings.Trim(a, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_") != "" {
+		t.Errorf("%q is not 43 URL-safe characters", a)
+	}
+}
+
+// Every answer during a reload must be that of one whole file: the user's name and
+// uid change together, and a token of both files is never unknown.
+func TestLoadAgainstAuthenticate(t *testing.T) {
+	tokens := NewTokens()
+	dir := t.TempDir()
+	paths := make([]string, 2)
+	for i := range paths {
+		paths[i] = filepath.Join(dir, fmt.Sprintf("%d.csv", i))
+		writeFile(t, paths[i], fmt.Sprintf("both,user%d,uid%d\nonly%d,x,y\n", i, i, i))
+	}
+	if err := tokens.Load(paths[0]); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	var readers sync.WaitGroup
+	for range 4 {
+		readers.Go(func() {
+			for {
+				id, ok := tokens.Authenticate("both")
+				if !ok {
+					t.Error("a token of both files was refused")
+					return
+				}
+				if u := id.User; strings.TrimPrefix(u.Name, "user") != strings.TrimPrefix(u.UID, "uid") {
+					t.Errorf("user %q has uid %q", u.Name, u.UID)
+					return
+				}
+				addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(rand.IntN(4))})
+				id.Saw(addr)
+				id.SeenFrom(addr)
+				select {
+				case <-done:
+					return
+				default:
+				}
+			}
+		})
+	}
+	for i := range 300 {
+		if err := tokens.Load(paths[i%2]); err != nil {
+			t.Error(err)
+		}
+	}
+	close(done)
+	readers.Wait()
+}
+
+func BenchmarkAuthenticate(b *testing.B) {
+	for _, size := range []int{32, 16 << 10} {
+		b.Run(fmt.Sprintf("token=%dB", size), func(b *testing.B) {
+			token := strings.Repeat("x", size)
+			tokens := NewTokens()
+			if err := tokens.Set(token, User{Name: "admin"}); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, ok := tokens.Authenticate(token); !ok {
+					b.Fatal("refused")
+				}
+			}
+		})
+	}
+}
