@@ -1,0 +1,107 @@
+package registry
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"strconv"
+
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/runtime"
+	kjson "sigs.k8s.io/json"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// A stored value is the object's JSON as it is served, without its resourceVersion: that
+// is the etcd revision, which nobody knows before the write. kind and apiVersion at its
+// head say what it is, so that values outlive the binary that wrote them.
+//
+// The resourceVersion is put in where encoding/json would have put it, right behind the
+// uid, so that serving an object costs one copy and no decoding.
+
+const uidKey = `"uid":"`
+
+// encodeValue returns the value to store for obj, whose resourceVersion must be empty.
+func encodeValue(obj runtime.Object) ([]byte, error) {
+	return json.Marshal(obj)
+}
+
+// head is how every value of the resource begins.
+func (r *Resource) head() string {
+	apiVersion := r.GroupVersionKind().GroupVersion().String()
+	return fmt.Sprintf(`{"kind":%q,"apiVersion":%q,"metadata":{`, r.API.Kind, apiVersion)
+}
+
+// finish returns the finished JSON of a stored value: the value with its resourceVersion.
+func (r *Resource) finish(value []byte, revision int64) ([]byte, error) {
+	at := versionOffset(value, r.head())
+	if at < 0 {
+		return r.finishForeign(value, revision)
+	}
+	out := make([]byte, 0, len(value)+len(`,"resourceVersion":""`)+20)
+	out = append(out, value[:at]...)
+	out = append(out, `,"resourceVersion":"`...)
+	out = strconv.AppendInt(out, revision, 10)
+	out = append(out, '"')
+	return append(out, value[at:]...), nil
+}
+
+// versionOffset returns where in a canonical value the resourceVersion belongs, or -1 if
+// the value is not laid out as encodeValue does. What stands before the uid is names and
+// the selfLink, none of which can hold a brace or a quote, so the first uid before the
+// first closing brace is the object's own.
+func versionOffset(value []byte, head string) int {
+	if len(value) < len(head) || string(value[:len(head)]) != head {
+		return -1
+	}
+	rest := value[len(head):]
+	end := bytes.IndexByte(rest, '}')
+	at := bytes.Index(rest[:max(end, 0)], []byte(uidKey))
+	if at < 0 {
+		return -1
+	}
+	at += len(uidKey)
+	quote := bytes.IndexByte(rest[at:], '"')
+	if quote < 0 {
+		return -1
+	}
+	return len(head) + at + quote + 1
+}
+
+// finishForeign does the same for a value that another program wrote.
+func (r *Resource) finishForeign(value []byte, revision int64) ([]byte, error) {
+	obj, err := r.decodeJSON(value)
+	if err != nil {
+		return nil, err
+	}
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	accessor.SetResourceVersion(strconv.FormatInt(revision, 10))
+	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind())
+	return json.Marshal(obj)
+}
+
+func (r *Resource) decodeJSON(data []byte) (runtime.Object, error) {
+	obj := r.New()
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, obj); err != nil {
+		return nil, fmt.Errorf("a stored %s cannot be read: %w", r.API.Kind, err)
+	}
+	return obj, nil
+}
+
+// decode returns the typed object of a stored key, resourceVersion included.
+func (r *Resource) decode(kv *storage.KeyValue) (runtime.Object, error) {
+	obj, err := r.decodeJSON(kv.Value)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", kv.Key, err)
+	}
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	accessor.SetResourceVersion(strconv.FormatInt(kv.ModRevision, 10))
+	return obj, nil
+}

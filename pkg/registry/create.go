@@ -1,0 +1,220 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/rand"
+	"k8s.io/apimachinery/pkg/util/uuid"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+const (
+	generatedSuffix = 5
+	// maxGeneratedBase keeps a generated name within a DNS label of 63 characters.
+	maxGeneratedBase = 63 - generatedSuffix
+	// maxNameAttempts is how many generated names are tried, as kube-apiserver does.
+	maxNameAttempts = 8
+)
+
+// Create stores a new object, which becomes the store's own, and returns it with the
+// warnings that it deserves. opts.FieldManager must not be empty. A dry run goes the whole
+// way, the lookup of the name and the size check included, and skips only the commit.
+//
+// Errors: BadRequest for another namespace in the object, NotFound or Forbidden for a
+// namespace that is absent or being deleted, Invalid with every fault of the object,
+// AlreadyExists, RequestEntityTooLarge, and the storage's own.
+func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, []string, error) {
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := s.matchNamespace(namespace, accessor); err != nil {
+		return nil, nil, err
+	}
+	var guard *storage.Guard
+	if s.API.Namespaced {
+		if guard, err = s.lifecycle.guard(ctx, namespace, s.GroupResource(), accessor.GetName()); err != nil {
+			return nil, nil, err
+		}
+	}
+	obj, warnings, err := s.prepareCreate(obj, opts.FieldManager)
+	if err != nil {
+		return nil, nil, err
+	}
+	created, err := s.insertNamed(ctx, obj, guard, isDryRun(opts.DryRun))
+	return created, warnings, err
+}
+
+// matchNamespace puts the request's namespace into an object that names none.
+func (s *Store) matchNamespace(namespace string, accessor metav1.Object) error {
+	switch given := accessor.GetNamespace(); {
+	case given == namespace:
+	case given == "":
+		accessor.SetNamespace(namespace)
+	case !s.API.Namespaced:
+		accessor.SetNamespace("")
+	default:
+		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
+	}
+	return nil
+}
+
+// prepareCreate turns what a client sent into what is stored, short of the name where
+// that is to be generated, and returns the warnings.
+func (s *Store) prepareCreate(obj runtime.Object, manager string) (runtime.Object, []string, error) {
+	s.Strategy.Default(obj)
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, nil, err
+	}
+	accessor.SetUID("")
+	accessor.SetSelfLink("")
+	accessor.SetCreationTimestamp(metav1.Time{})
+	accessor.SetDeletionTimestamp(nil)
+	accessor.SetDeletionGracePeriodSeconds(nil)
+	var warnings []string
+	if warning := dropDuplicateOwners(accessor); warning != "" {
+		warnings = append(warnings, warning)
+	}
+	obj = s.fields.UpdateNoErrors(s.New(), obj, manager)
+	if accessor, err = meta.Accessor(obj); err != nil {
+		return nil, nil, err
+	}
+	accessor.SetUID(uuid.NewUUID())
+	accessor.SetCreationTimestamp(metav1.Now())
+	named := accessor.GetName() != ""
+	if !named {
+		accessor.SetName(generateName(accessor.GetGenerateName()))
+	}
+	s.Strategy.PrepareForCreate(obj)
+	if faults := s.Strategy.Validate(obj); len(faults) > 0 {
+		return nil, nil, apierrors.NewInvalid(s.GroupVersionKind().GroupKind(), accessor.GetName(), faults)
+	}
+	if err := s.refuseVersion(accessor); err != nil {
+		return nil, nil, err
+	}
+	warnings = append(warnings, s.Strategy.Warnings(obj)...)
+	return obj, warnings, nil
+}
+
+// refuseVersion refuses a resourceVersion on an object to be created, as kube-apiserver
+// does, which ignores one that is no number, and 0.
+func (s *Store) refuseVersion(accessor metav1.Object) error {
+	if version, err := strconv.ParseUint(accessor.GetResourceVersion(), 10, 64); err == nil && version != 0 {
+		return apierrors.NewInvalid(s.GroupVersionKind().GroupKind(), accessor.GetName(), field.ErrorList{
+			field.Invalid(field.NewPath("metadata", "resourceVersion"), accessor.GetResourceVersion(), "resourceVersion should not be set on objects to be created"),
+		})
+	}
+	accessor.SetResourceVersion("")
+	return nil
+}
+
+// generateName returns base, cut where needed, with a random suffix; "" for an empty base.
+func generateName(base string) string {
+	if base == "" {
+		return ""
+	}
+	if len(base) > maxGeneratedBase {
+		base = base[:maxGeneratedBase]
+	}
+	return base + rand.String(generatedSuffix)
+}
+
+// insertNamed inserts obj, under a new generated name as long as the generated ones are
+// taken.
+func (s *Store) insertNamed(ctx context.Context, obj runtime.Object, guard *storage.Guard, dryRun bool) (runtime.Object, error) {
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	generated := accessor.GetGenerateName()
+	for attempt := 1; ; attempt++ {
+		created, err := s.insert(ctx, obj, guard, dryRun)
+		if generated == "" || !apierrors.IsAlreadyExists(err) {
+			return created, err
+		}
+		name := accessor.GetName()
+		if attempt == maxNameAttempts || !isGenerated(name, generated) {
+			return nil, apierrors.NewGenerateNameConflict(s.GroupResource(), name, 1)
+		}
+		accessor.SetName(generateName(generated))
+		s.Strategy.PrepareForCreate(obj)
+	}
+}
+
+func isGenerated(name, base string) bool {
+	base = base[:min(len(base), maxGeneratedBase)]
+	return len(name) == len(base)+generatedSuffix && name[:len(base)] == base
+}
+
+// insert stores obj if its name is free and its namespace as the guard says. A guard that
+// turns out stale is looked up again, for as long as the context lasts.
+func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.Guard, dryRun bool) (runtime.Object, error) {
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	namespace, name := accessor.GetNamespace(), accessor.GetName()
+	accessor.SetSelfLink(s.selfLink(namespace, name))
+	obj.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
+	value, err := encodeValue(obj)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		response, err := s.storage.Put(ctx, s.key(namespace, name), value, storage.PutOptions{Guard: guard, DryRun: dryRun})
+		if errors.Is(err, storage.ErrUnknownOutcome) {
+			response, err = s.settleCreate(ctx, s.key(namespace, name), accessor.GetUID(), err)
+		}
+		switch {
+		case err != nil:
+			return nil, apiError(err)
+		case response.Succeeded && dryRun:
+			return &object{resource: s.Resource, json: value}, nil
+		case response.Succeeded:
+			return newObject(s.Resource, &storage.KeyValue{Value: value, ModRevision: response.Revision})
+		case response.Current != nil:
+			return nil, apierrors.NewAlreadyExists(s.GroupResource(), name)
+		case guard == nil:
+			return nil, fmt.Errorf("creating %s failed without a reason", s.key(namespace, name))
+		}
+		if _, err := s.lifecycle.observe(namespace, response.Guarded); err != nil {
+			return nil, err
+		}
+		if guard, err = s.lifecycle.guard(ctx, namespace, s.GroupResource(), name); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// settleCreate finds out what became of a create whose outcome is unknown. The uid tells
+// our object from another's. An object that is not there may still come: that stays
+// unknown.
+func (s *Store) settleCreate(ctx context.Context, key string, uid types.UID, unknown error) (storage.WriteResponse, error) {
+	got, err := s.storage.Get(ctx, key, storage.GetOptions{})
+	if err != nil || got.KV == nil {
+		return storage.WriteResponse{}, unknown
+	}
+	stored, err := s.decode(got.KV)
+	if err != nil {
+		return storage.WriteResponse{}, unknown
+	}
+	accessor, err := meta.Accessor(stored)
+	if err != nil {
+		return storage.WriteResponse{}, unknown
+	}
+	if accessor.GetUID() == uid {
+		return storage.WriteResponse{Succeeded: true, Revision: got.KV.CreateRevision}, nil
+	}
+	return storage.WriteResponse{Revision: got.Revision, Current: got.KV}, nil
+}

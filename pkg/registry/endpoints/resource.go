@@ -1,0 +1,22 @@
+package endpoints
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/berth-project/berth/pkg/registry"
+)
+
+// Resource describes core/v1 Endpoints.
+func Resource() *registry.Resource {
+	return &registry.Resource{
+		API: metav1.APIResource{
+			Version: "v1", Kind: "Endpoints", Name: "endpoints", SingularName: "endpoints", Namespaced: true,
+			ShortNames: []string{"ep"}, StorageVersionHash: "fWeeMqaN/OA=",
+		},
+		New:      func() runtime.Object { return &corev1.Endpoints{} },
+		NewList:  func() runtime.Object { return &corev1.EndpointsList{} },
+		Strategy: Strategy{},
+	}
+}

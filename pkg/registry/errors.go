@@ -1,0 +1,69 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// apiError turns what the storage said into what a client is told. Errors that it does
+// not know stay as they are: the server answers them with 500 and logs them.
+func apiError(err error) error {
+	var tooLarge *storage.TooLargeError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &tooLarge):
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes in etcd, the limit is %d", tooLarge.Size, tooLarge.Limit))
+	case errors.Is(err, storage.ErrCompacted):
+		return apierrors.NewResourceExpired("The provided resource version is too old: etcd has compacted it.")
+	case errors.Is(err, storage.ErrUnknownOutcome):
+		return timeout("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.")
+	case errors.Is(err, storage.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+		return timeout("etcd did not answer within the time allotted to the request.")
+	case errors.Is(err, storage.ErrNoSpace):
+		return unavailable("etcd's database is full: nothing can be written until space is made. Deleting objects still works, and writes resume by themselves.", 10)
+	case errors.Is(err, storage.ErrUnavailable):
+		return unavailable("etcd cannot be reached.", 1)
+	}
+	return err
+}
+
+// timeout is a 504 whose message says what was waited for.
+func timeout(message string) error {
+	return apierrors.NewTimeoutError(message, 1)
+}
+
+// unavailable is a 503 that says when it is worth trying again.
+func unavailable(message string, retryAfterSeconds int32) error {
+	err := apierrors.NewServiceUnavailable(message)
+	err.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: retryAfterSeconds}
+	return err
+}
+
+// tooLargeResourceVersion is a 504 for a version that is not there yet.
+func tooLargeResourceVersion(asked, current int64) error {
+	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", asked, current), 1)
+	err.ErrStatus.Details.Causes = []metav1.StatusCause{{
+		Type:    metav1.CauseTypeResourceVersionTooLarge,
+		Message: "Too large resource version",
+	}}
+	return err
+}
+
+// badResourceVersion is a 400 with the cause.
+func badResourceVersion(value, why string) error {
+	message := fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %s", value, why)
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: message,
+		Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{
+			Type: metav1.CauseTypeFieldValueInvalid, Field: "resourceVersion", Message: fmt.Sprintf("Invalid value: %q: %s", value, why),
+		}}},
+	}}
+}

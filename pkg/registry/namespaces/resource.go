@@ -1,0 +1,51 @@
+package namespaces
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/berth-project/berth/pkg/registry"
+)
+
+// Always are the namespaces that exist from the first start on and cannot be deleted.
+var Always = []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic}
+
+// Resource describes core/v1 Namespace.
+func Resource() *registry.Resource {
+	resource := &registry.Resource{
+		API: metav1.APIResource{
+			Version: "v1", Kind: "Namespace", Name: registry.Namespaces, SingularName: "namespace",
+			ShortNames: []string{"ns"}, StorageVersionHash: "Q3oi5N2YM8M=",
+		},
+		New:      func() runtime.Object { return &corev1.Namespace{} },
+		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
+		Strategy: Strategy{},
+	}
+	resource.BeforeDelete = func(obj runtime.Object) (bool, error) {
+		namespace := obj.(*corev1.Namespace)
+		if slices.Contains(Always, namespace.Name) {
+			return false, apierrors.NewForbidden(resource.GroupResource(), namespace.Name, errors.New("this namespace may not be deleted"))
+		}
+		namespace.Status.Phase = corev1.NamespaceTerminating
+		return len(namespace.Spec.Finalizers) > 0, nil
+	}
+	return resource
+}
+
+// EnsureAlways creates those of Always that do not exist yet.
+func EnsureAlways(ctx context.Context, store *registry.Store) error {
+	for _, name := range Always {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		_, _, err := store.Create(ctx, "", namespace, &metav1.CreateOptions{FieldManager: "berth"})
+		if err != nil && !apierrors.IsAlreadyExists(err) {
+			return err
+		}
+	}
+	return nil
+}

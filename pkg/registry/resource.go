@@ -1,0 +1,70 @@
+// Package registry gives stored bytes their meaning: it knows objects, their defaults,
+// rules, owners and versions. One generic Store serves every resource; what a resource
+// does differently is its Strategy.
+package registry
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Resource describes one kind of object that the registry serves.
+type Resource struct {
+	// API is the resource as discovery shows it. Group (empty for the core group),
+	// Version, Kind, Name and Namespaced are what the registry goes by.
+	API metav1.APIResource
+	// New and NewList return empty objects of the resource's Go types.
+	New     func() runtime.Object
+	NewList func() runtime.Object
+	// Strategy is what the resource does differently from others.
+	Strategy Strategy
+	// BeforeDelete prepares an object for its deletion. Where hold is true the object is
+	// marked as deleted and stays until whoever holds it lets go; an error refuses the
+	// deletion. nil holds and refuses nothing. Finalizers hold an object in any case.
+	BeforeDelete func(obj runtime.Object) (hold bool, err error)
+}
+
+// Namespaces is the name of the resource in which all namespaced objects live.
+const Namespaces = "namespaces"
+
+// GroupVersionKind is the kind of the resource's objects.
+func (r *Resource) GroupVersionKind() schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: r.API.Group, Version: r.API.Version, Kind: r.API.Kind}
+}
+
+// GroupResource names the resource in messages.
+func (r *Resource) GroupResource() schema.GroupResource {
+	return schema.GroupResource{Group: r.API.Group, Resource: r.API.Name}
+}
+
+// prefix is where the resource's keys begin, a final slash included.
+func (r *Resource) prefix(namespace string) string {
+	prefix := "/registry/" + r.API.Name + "/"
+	if r.API.Namespaced && namespace != "" {
+		prefix += namespace + "/"
+	}
+	return prefix
+}
+
+// key is where an object is stored: /registry/<resource>/[<namespace>/]<name>.
+func (r *Resource) key(namespace, name string) string {
+	return r.prefix(namespace) + name
+}
+
+// selfLink is the object's path, or with an empty name its collection's.
+func (r *Resource) selfLink(namespace, name string) string {
+	root := "/api/"
+	if r.API.Group != "" {
+		root = "/apis/" + r.API.Group + "/"
+	}
+	link := root + r.API.Version + "/"
+	if r.API.Namespaced && namespace != "" {
+		link += "namespaces/" + namespace + "/"
+	}
+	link += r.API.Name
+	if name != "" {
+		link += "/" + name
+	}
+	return link
+}

@@ -1,0 +1,96 @@
+package server
+
+import (
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// metrics are kube-apiserver's, under its names and labels, so that its dashboards and
+// load tools work here.
+type metrics struct {
+	registry *prometheus.Registry
+	requests *prometheus.CounterVec
+	latency  *prometheus.HistogramVec
+	rejected *prometheus.CounterVec
+}
+
+func newMetrics(registry *prometheus.Registry) (*metrics, error) {
+	m := &metrics{
+		registry: registry,
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "apiserver_request_total",
+			Help: "Requests by verb, dry run value, group, version, resource, subresource, scope, component and HTTP status code.",
+		}, []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component", "code"}),
+		latency: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "apiserver_request_duration_seconds",
+			Help:    "Time from a request's first byte to the end of its answer, in seconds.",
+			Buckets: []float64{0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60},
+		}, []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"}),
+		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "apiserver_flowcontrol_rejected_requests_total",
+			Help: "Requests answered with 429, by the reason: the read or write limit of a token, the limit of an address without a valid token (anonymous), or too many requests at once (concurrency-limit).",
+		}, []string{"reason"}),
+	}
+	for _, collector := range []prometheus.Collector{m.requests, m.latency, m.rejected} {
+		if err := registry.Register(collector); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// watchInFlight exports how many requests are under way.
+func (m *metrics) watchInFlight(f *inFlight) error {
+	for kind, c := range map[string]*counter{"readOnly": &f.readOnly, "mutating": &f.mutating} {
+		gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "apiserver_current_inflight_requests",
+			Help:        "Requests under way now, by kind.",
+			ConstLabels: prometheus.Labels{"request_kind": kind},
+		}, func() float64 { return float64(c.now.Load()) })
+		if err := m.registry.Register(gauge); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
+}
+
+// observe counts a request that has ended.
+func (m *metrics) observe(rec *record) {
+	labels := [...]string{metricVerb(rec), "", "", "", "", "", rec.scope(), "apiserver", strconv.Itoa(rec.code)}
+	if rec.dryRun {
+		labels[1] = "All"
+	}
+	if rec.resource != nil {
+		labels[2], labels[3], labels[4] = rec.resource.Group, rec.resource.Version, rec.resource.Name
+	}
+	m.requests.WithLabelValues(labels[:]...).Inc()
+	m.latency.WithLabelValues(labels[:len(labels)-1]...).Observe(time.Since(rec.start).Seconds())
+}
+
+// reject counts a request that a limit turned away.
+func (m *metrics) reject(reason string) {
+	m.rejected.WithLabelValues(reason).Inc()
+}
+
+// metricVerb is the verb as kube-apiserver's metrics write it. Methods that clients make
+// up are all one: they must not make metrics without bound.
+func metricVerb(rec *record) string {
+	switch verb := rec.verb(); verb {
+	case "create":
+		return "POST"
+	case "update":
+		return "PUT"
+	case "get", "list", "watch", "patch", "apply", "delete", "deletecollection", "post", "put":
+		return strings.ToUpper(verb)
+	}
+	return "unknown"
+}

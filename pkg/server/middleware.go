@@ -1,0 +1,176 @@
+package server
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/ratelimit"
+)
+
+// finish ends every request: a panic becomes a 500 and a log line with its stack, and
+// the request is logged and counted.
+func (s *Server) finish(rec *record) {
+	if cause := recover(); cause != nil {
+		if cause == http.ErrAbortHandler { //nolint:errorlint // a panic's value, compared as net/http does
+			panic(cause)
+		}
+		s.cfg.Logger.Error().Str("auditID", rec.auditID).Interface("panic", fmt.Sprint(cause)).
+			Bytes("stack", debug.Stack()).Msg("a handler panicked")
+		if rec.code != 0 {
+			// Part of an answer is out: only cutting the connection tells that it is not whole.
+			defer panic(http.ErrAbortHandler)
+		} else {
+			s.renderError(rec, rec.req, errors.New("a handler panicked"))
+		}
+	}
+	if rec.code == 0 {
+		rec.code = http.StatusOK
+	}
+	s.log(rec)
+	s.metrics.observe(rec)
+}
+
+// log writes the one line of a request. Neither tokens nor bodies are in it.
+func (s *Server) log(rec *record) {
+	event := s.cfg.Logger.Info()
+	if rec.cause != nil {
+		event = s.cfg.Logger.Error().AnErr("cause", rec.cause)
+	}
+	event.Str("user", rec.user()).
+		Str("verb", rec.verb()).
+		Str("path", rec.req.URL.Path).
+		Int("code", rec.code).
+		Int64("bytes", rec.bytes).
+		Dur("latency", time.Since(rec.start)).
+		Str("auditID", rec.auditID).
+		Msg("request")
+}
+
+// protect lets a request through to the API if its token is good and within its limits.
+// It reads nothing of the body: a rejected request costs next to nothing.
+func (s *Server) protect(w http.ResponseWriter, req *http.Request) {
+	rec := recordOf(req)
+	rec.attrs.Verb = strings.ToLower(req.Method)
+	rec.attrs.Path = req.URL.Path
+	if err := s.authenticate(rec, req); err != nil {
+		s.renderError(w, req, err)
+		return
+	}
+	if err := s.limit(rec, req); err != nil {
+		s.renderError(w, req, err)
+		return
+	}
+	leave, err := s.inFlight.enter(req)
+	if err != nil {
+		s.metrics.reject("concurrency-limit")
+		s.renderError(w, req, err)
+		return
+	}
+	defer leave()
+	s.api.ServeHTTP(w, req)
+}
+
+// authenticate finds out whose request it is. Whoever sends wrong tokens from one address
+// spends that address's small budget; once it is spent, a token is not even looked at,
+// unless it is the one that was last used from there: guessing is slow, and a client that
+// works beside a guesser goes on working.
+func (s *Server) authenticate(rec *record, req *http.Request) error {
+	token := requestToken(req)
+	identity, ok := s.cfg.Tokens.Authenticate(token)
+	wait := s.cfg.Limiter.AnonymousWait(rec.start, rec.client)
+	if ok && (wait == 0 || identity.SeenFrom(rec.client)) {
+		identity.Saw(rec.client)
+		rec.identity = identity
+		rec.attrs.User = &identity.User
+		return nil
+	}
+	if wait == 0 {
+		wait = s.cfg.Limiter.AllowAnonymous(rec.start, rec.client)
+	}
+	if wait > 0 {
+		s.metrics.reject("anonymous")
+		return tooManyRequests("too many requests without a valid token from this address", wait)
+	}
+	rec.Header().Set("WWW-Authenticate", `Bearer realm="berth"`)
+	return apierrors.NewUnauthorized("Unauthorized")
+}
+
+// requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or "".
+func requestToken(req *http.Request) string {
+	if token := req.Header.Get("X-Auth-Token"); token != "" {
+		return token
+	}
+	scheme, token, _ := strings.Cut(strings.TrimSpace(req.Header.Get("Authorization")), " ")
+	if !strings.EqualFold(scheme, "bearer") {
+		return ""
+	}
+	return strings.TrimSpace(token)
+}
+
+// limit takes a token from the bucket that the request's token has for its verb class.
+func (s *Server) limit(rec *record, req *http.Request) error {
+	class := ratelimit.Write
+	if isReadOnly(req) {
+		class = ratelimit.Read
+	}
+	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
+	if wait := s.cfg.Limiter.Allow(rec.start, subject, class); wait > 0 {
+		s.metrics.reject(class.String())
+		return tooManyRequests(fmt.Sprintf("the limit for %s requests of this token is reached", class), wait)
+	}
+	return nil
+}
+
+// tooManyRequests is a 429 that says exactly how long to wait.
+func tooManyRequests(why string, wait time.Duration) error {
+	seconds := ratelimit.RetryAfterSeconds(wait)
+	return apierrors.NewTooManyRequests(fmt.Sprintf("Too many requests: %s; try again in %d s", why, seconds), seconds)
+}
+
+func isReadOnly(req *http.Request) bool {
+	return req.Method == http.MethodGet || req.Method == http.MethodHead || req.Method == http.MethodOptions
+}
+
+// inFlight bounds how many requests are under way at once.
+type inFlight struct {
+	readOnly, mutating counter
+}
+
+type counter struct {
+	now   atomic.Int64
+	limit int64 // 0: none
+}
+
+// enter counts the request in, and returns what counts it out.
+func (f *inFlight) enter(req *http.Request) (leave func(), err error) {
+	c := &f.mutating
+	if isReadOnly(req) {
+		c = &f.readOnly
+	}
+	if now := c.now.Add(1); c.limit > 0 && now > c.limit {
+		c.now.Add(-1)
+		return nil, apierrors.NewTooManyRequests("Too many requests: the server is serving as many as it may at once; try again in 1 s", 1)
+	}
+	return func() { c.now.Add(-1) }, nil
+}
+
+// authorise refuses what the user may not do.
+func (s *Server) authorise(rec *record, req *http.Request) error {
+	allowed, reason, err := s.cfg.Authorizer.Authorize(req.Context(), rec.attrs)
+	if err != nil {
+		return err
+	}
+	if allowed {
+		return nil
+	}
+	refusal := errors.New(auth.ForbiddenMessage(rec.attrs, reason))
+	return apierrors.NewForbidden(groupResource(rec.attrs), rec.attrs.Name, refusal)
+}

@@ -1,0 +1,103 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-project/berth/pkg/auth"
+)
+
+// maxAuditID bounds an Audit-Id that a client sends, as kube-apiserver does.
+const maxAuditID = 64
+
+// record is what is known of one request. It fills as the request goes through the
+// layers, and what the log and the metrics say of it comes from here. It is also the
+// request's http.ResponseWriter, to learn what was answered.
+type record struct {
+	http.ResponseWriter
+	req     *http.Request
+	start   time.Time
+	auditID string
+	client  netip.Addr // zero where the connection has no IP address
+
+	identity *auth.Identity // nil until authenticated
+	attrs    auth.Attributes
+	resource *metav1.APIResource // nil for what is no resource
+	dryRun   bool
+
+	code  int // 0 until the header is written
+	bytes int64
+	cause error // what the client was not told
+}
+
+type recordKey struct{}
+
+func newRecord(w http.ResponseWriter, req *http.Request) *record {
+	rec := &record{ResponseWriter: w, start: time.Now(), auditID: req.Header.Get("Audit-Id")}
+	if rec.auditID == "" {
+		rec.auditID = uuid.NewString()
+	} else if len(rec.auditID) > maxAuditID {
+		rec.auditID = rec.auditID[:maxAuditID]
+	}
+	if addr, err := netip.ParseAddrPort(req.RemoteAddr); err == nil {
+		rec.client = addr.Addr().Unmap()
+	}
+	rec.req = req.WithContext(context.WithValue(req.Context(), recordKey{}, rec))
+	return rec
+}
+
+// recordOf returns the request's record; every request has one.
+func recordOf(req *http.Request) *record {
+	return req.Context().Value(recordKey{}).(*record)
+}
+
+// WriteHeader notes the status code.
+func (r *record) WriteHeader(code int) {
+	if r.code == 0 {
+		r.code = code
+	}
+	r.ResponseWriter.WriteHeader(code)
+}
+
+// Write counts the bytes of the body.
+func (r *record) Write(p []byte) (int, error) {
+	if r.code == 0 {
+		r.code = http.StatusOK
+	}
+	n, err := r.ResponseWriter.Write(p)
+	r.bytes += int64(n)
+	return n, err
+}
+
+// Unwrap lets http.ResponseController reach the connection.
+func (r *record) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// verb is what the request does in Kubernetes' words: the method in lower case where it
+// has no better one.
+func (r *record) verb() string { return r.attrs.Verb }
+
+// user names the user, or nobody.
+func (r *record) user() string {
+	if r.identity == nil {
+		return ""
+	}
+	return r.identity.User.Name
+}
+
+// scope is the metric label of that name.
+func (r *record) scope() string {
+	switch {
+	case r.attrs.Name != "":
+		return "resource"
+	case r.attrs.Namespace != "":
+		return "namespace"
+	case r.resource != nil:
+		return "cluster"
+	}
+	return ""
+}

@@ -1,0 +1,117 @@
+// Package server speaks HTTP: routes, authentication, limits, negotiation of media types,
+// errors as metav1.Status, health and metrics. It knows nothing of storage, and of
+// objects only what the Resource interface tells.
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/ratelimit"
+)
+
+// Resource is what the server consumes of one kind of object. The objects that it returns
+// may be runtime.CacheableObjects; they are only encoded, never changed. Its errors are
+// API errors where the client can do something about them; any other error is answered
+// with 500, logged, and not shown.
+type Resource interface {
+	// APIResource describes the resource: group, version, kind, names and scope.
+	APIResource() metav1.APIResource
+	// New returns an empty object to decode a body into.
+	New() runtime.Object
+	Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (runtime.Object, error)
+	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (runtime.Object, error)
+	// Create takes over obj and also returns warnings for the client.
+	Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, []string, error)
+	// Delete returns a *metav1.Status, or the object where it is only marked as deleted.
+	Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (runtime.Object, error)
+}
+
+// Config is what a Server is made of. Without a comment a field is required.
+type Config struct {
+	Resources []Resource
+	// Scheme knows the Go types of the resources.
+	Scheme *runtime.Scheme
+	Tokens *auth.Tokens
+	// Authorizer decides on every request of an authenticated user; nil allows all.
+	Authorizer auth.Authorizer
+	Limiter    *ratelimit.Limiter
+	Logger     zerolog.Logger
+	// Metrics is where the server's metrics go, and what /metrics shows.
+	Metrics *prometheus.Registry
+	// Ready says why requests cannot be served now; nil: they can. Asked by /readyz.
+	Ready   func(context.Context) error
+	Version version.Info
+	// MaxRequestsInFlight and MaxMutatingRequestsInFlight bound how many requests of each
+	// sort are under way at once; 0 is no bound.
+	MaxRequestsInFlight, MaxMutatingRequestsInFlight int
+	// RequestTimeout bounds a request; 0 is 60 s.
+	RequestTimeout time.Duration
+}
+
+const (
+	defaultRequestTimeout = 60 * time.Second
+	// maxMutationTimeout is kube-apiserver's bound for requests that write.
+	maxMutationTimeout = 34 * time.Second
+	// maxBodyBytes is kube-apiserver's bound for the body of a request.
+	maxBodyBytes = 3 << 20
+)
+
+// Server answers HTTP requests. It is an http.Handler.
+type Server struct {
+	cfg      Config
+	codecs   *codecs
+	metrics  *metrics
+	inFlight inFlight
+	public   *mux.Router // what needs no token
+	api      *mux.Router // everything else
+	groups   []string    // the prefixes below which unknown paths are answered by a Status
+}
+
+// New returns a server, or an error that names what is missing from cfg.
+func New(cfg Config) (*Server, error) {
+	switch {
+	case len(cfg.Resources) == 0, cfg.Scheme == nil, cfg.Tokens == nil, cfg.Limiter == nil, cfg.Metrics == nil, cfg.Ready == nil:
+		return nil, errors.New("server: Resources, Scheme, Tokens, Limiter, Metrics and Ready are required")
+	case cfg.MaxRequestsInFlight < 0, cfg.MaxMutatingRequestsInFlight < 0, cfg.RequestTimeout < 0:
+		return nil, errors.New("server: limits must not be negative")
+	}
+	if cfg.Authorizer == nil {
+		cfg.Authorizer = auth.AlwaysAllow{}
+	}
+	if cfg.RequestTimeout == 0 {
+		cfg.RequestTimeout = defaultRequestTimeout
+	}
+	metrics, err := newMetrics(cfg.Metrics)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{cfg: cfg, codecs: newCodecs(cfg.Scheme), metrics: metrics}
+	s.inFlight.readOnly.limit = int64(cfg.MaxRequestsInFlight)
+	s.inFlight.mutating.limit = int64(cfg.MaxMutatingRequestsInFlight)
+	if err := metrics.watchInFlight(&s.inFlight); err != nil {
+		return nil, err
+	}
+	s.route()
+	return s, nil
+}
+
+// ServeHTTP answers one request, whatever happens on the way.
+func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	rec := newRecord(w, req)
+	defer s.finish(rec)
+	header := w.Header()
+	header.Set("Audit-Id", rec.auditID)
+	header.Set("Cache-Control", "no-cache, private")
+	s.public.ServeHTTP(rec, rec.req)
+}
