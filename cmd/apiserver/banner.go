@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"strings"
+)
+
+// exampleBody creates the Endpoints that the API's documentation creates.
+const exampleBody = `{
+  "apiVersion": "v1",
+  "kind": "Endpoints",
+  "metadata": {"name": "test-endpoint", "namespace": "default"},
+  "subsets": [{
+    "addresses": [{
+      "ip": "192.168.226.222",
+      "targetRef": {
+        "kind": "Pod",
+        "name": "nginx-686bccd6f-ccsqb",
+        "namespace": "default",
+        "resourceVersion": "262055491",
+        "uid": "ae417968-4f69-40da-9228-2434671e9c66"
+      }
+    }],
+    "ports": [{"name": "service0", "port": 80, "protocol": "TCP"}]
+  }]
+}`
+
+// banner is what the user is told when the server is ready.
+type banner struct {
+	access     access
+	caFile     string
+	tokenFile  string // empty: the token is one of --token-auth-file
+	kubeconfig string
+	insecure   string // URL without TLS; empty: none
+}
+
+// print writes the address and two commands that can be pasted as they are into a shell
+// in the working directory of the server.
+func (b banner) print(w io.Writer) error {
+	var s strings.Builder
+	fmt.Fprintf(&s, "Berth %s is ready at %s\n", binaryVersion(), b.access.server)
+	if b.insecure != "" {
+		fmt.Fprintf(&s, "without TLS, on this machine only: %s\n", b.insecure)
+	}
+	fmt.Fprintf(&s, "\nCreate an Endpoints with curl:\n\n%s\n", b.curl())
+	fmt.Fprintf(&s, "\nSee it with kubectl:\n\nkubectl --kubeconfig=%s get endpoints -A\n\n", shellQuote(b.kubeconfig))
+	_, err := io.WriteString(w, s.String())
+	return err
+}
+
+func (b banner) curl() string {
+	base, resolve := b.access.server, ""
+	if u, err := url.Parse(base); err == nil && b.access.serverName != "" {
+		// curl verifies by the name in the URL alone, so the name leads to the address here.
+		base = "https://" + net.JoinHostPort(b.access.serverName, u.Port())
+		resolve = fmt.Sprintf(" \\\n  --connect-to %s", shellQuote("::"+net.JoinHostPort(u.Hostname(), u.Port())))
+	}
+	return fmt.Sprintf(`curl --cacert %s%s \
+  -H "X-Auth-Token: $(%s)" \
+  -H 'Content-Type: application/json' \
+  %s -d '%s'`,
+		shellQuote(b.caFile), resolve, b.tokenCommand(),
+		shellQuote(base+"/api/v1/namespaces/default/endpoints"), exampleBody)
+}
+
+// tokenCommand prints the token in a shell: the token itself must not end up in
+// whatever collects our output.
+func (b banner) tokenCommand() string {
+	if b.tokenFile != "" {
+		return "cat " + shellQuote(b.tokenFile)
+	}
+	return `sed -n 's/^ *token: //p' ` + shellQuote(b.kubeconfig) + ` | tr -d "\"'"`
+}
+
+// shellQuote returns s as one word of a POSIX shell.
+func shellQuote(s string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:=@%+,", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}

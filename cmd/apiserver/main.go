@@ -1,0 +1,62 @@
+// Command apiserver serves the Kubernetes API for Endpoints from etcd: from one inside
+// the process, or from one that is running elsewhere.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+)
+
+func main() {
+	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// execute runs the command line args and returns the exit status: 0 after a stop that
+// was asked for, 1 after any failure, which it has then reported in one line on stderr.
+func execute(args []string, stdout, stderr io.Writer) int {
+	ctx, stop := untilSignal(context.Background())
+	defer stop()
+	cmd := newCommand(stdout, stderr)
+	cmd.SetArgs(args)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(stderr, "apiserver: %s\n", oneLine(err))
+		return 1
+	}
+	return 0
+}
+
+// untilSignal returns a context that ends at the first SIGINT or SIGTERM. A second one
+// ends the process at once, with status 1: whoever sends it does not want to wait.
+func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	done, finished := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(finished)
+		for _, act := range []func(){cancel, func() { os.Exit(1) }} {
+			select {
+			case <-done:
+				return
+			case <-signals:
+				act()
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		<-finished
+		cancel()
+	}
+}
+
+// oneLine is the text of err without line breaks, so that it stays one line in a log.
+func oneLine(err error) string {
+	return strings.Join(strings.Fields(err.Error()), " ")
+}

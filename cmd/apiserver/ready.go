@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+)
+
+// readyTimeout is less than the time-out of the usual health checks, so that theirs
+// carries our reason.
+const readyTimeout = 4 * time.Second
+
+// checkReady returns nil when the server of a data directory answers /readyz with ok.
+// server is its base URL; empty: the one in the kubeconfig of the data directory. A
+// server by https is trusted by the CA of the kubeconfig and must be who the kubeconfig
+// names, whatever the URL calls it.
+func checkReady(ctx context.Context, files dataFiles, server string) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	if !strings.HasPrefix(server, "http://") {
+		known, err := readKubeconfig(files.kubeconfig())
+		if err != nil {
+			return err
+		}
+		if server == "" {
+			server = known.server
+		}
+		if transport.TLSClientConfig, err = known.tlsConfig(); err != nil {
+			return fmt.Errorf("%s: %w", files.kubeconfig(), err)
+		}
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/readyz", nil)
+	if err != nil {
+		return &flagError{flag: "server", err: err}
+	}
+	resp, err := transport.RoundTrip(req)
+	if err != nil {
+		return fmt.Errorf("%s does not answer: %w", req.URL.Host, err)
+	}
+	defer resp.Body.Close()
+	const enough = 1 << 10
+	body, err := io.ReadAll(io.LimitReader(resp.Body, enough))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("not ready: %s: %s", resp.Status, body)
+	}
+	return nil
+}
+
+func (a access) tlsConfig() (*tls.Config, error) {
+	u, err := url.Parse(a.server)
+	if err != nil {
+		return nil, err
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(a.caPEM) {
+		return nil, errors.New("there is no CA certificate in it")
+	}
+	name := a.serverName
+	if name == "" {
+		name = u.Hostname()
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots, ServerName: name}, nil
+}

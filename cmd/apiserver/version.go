@@ -1,0 +1,61 @@
+package main
+
+import (
+	"regexp"
+	"runtime"
+	"runtime/debug"
+	"strings"
+
+	apiversion "k8s.io/apimachinery/pkg/version"
+)
+
+// version of the binary, set by the linker (-X main.version=v1.2.3). Left empty, the
+// version of the module counts, and "devel" where that is not known either.
+var version string
+
+// kubernetesVersion is the release whose API is served. Clients compare it with their
+// own and choose by it, so that it leads gitVersion. It goes with k8s.io/api in go.mod.
+const kubernetesVersion = "1.37.2"
+
+// binaryVersion is what --version prints.
+func binaryVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
+		return info.Main.Version
+	}
+	return "devel"
+}
+
+var notInBuildMetadata = regexp.MustCompile(`[^0-9A-Za-z.-]+`)
+
+// servedVersion is what /version answers. gitVersion is a semantic version, which
+// clients parse: the binary's own is the build metadata of the Kubernetes release.
+func servedVersion() apiversion.Info {
+	parts := strings.SplitN(kubernetesVersion, ".", 3)
+	info := apiversion.Info{
+		Major:        parts[0],
+		Minor:        parts[1],
+		GitVersion:   "v" + kubernetesVersion + "+berth." + notInBuildMetadata.ReplaceAllString(binaryVersion(), "."),
+		GitTreeState: "clean",
+		GoVersion:    runtime.Version(),
+		Compiler:     runtime.Compiler,
+		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
+	}
+	build, ok := debug.ReadBuildInfo()
+	if !ok {
+		return info
+	}
+	for _, setting := range build.Settings {
+		switch {
+		case setting.Key == "vcs.revision":
+			info.GitCommit = setting.Value
+		case setting.Key == "vcs.time":
+			info.BuildDate = setting.Value
+		case setting.Key == "vcs.modified" && setting.Value == "true":
+			info.GitTreeState = "dirty"
+		}
+	}
+	return info
+}
