@@ -8,66 +8,68 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
+var parseTokensTests = []struct {
+	name, file string
+	want       map[string]User // by token; without system:authenticated
+	wantErr    string
+}{
+	{
+		name: "with and without groups",
+		file: "t1,alice,1,\"dev,ops\"\nt2,bob,2,dev\nt3,carol,3\nt4,dan,,\n",
+		want: map[string]User{
+			"t1": {Name: "alice", UID: "1", Groups: []string{"dev", "ops"}},
+			"t2": {Name: "bob", UID: "2", Groups: []string{"dev"}},
+			"t3": {Name: "carol", UID: "3"},
+			"t4": {Name: "dan"},
+		},
+	},
+	{
+		name: "blank lines, carriage returns, no newline at the end",
+		file: "\r\n\nt1,alice,1\r\n\n\nt2,bob,2",
+		want: map[string]User{"t1": {Name: "alice", UID: "1"}, "t2": {Name: "bob", UID: "2"}},
+	},
+	{
+		name: "columns after the fourth do not count",
+		file: "t1,alice,1,dev,ops\n",
+		want: map[string]User{"t1": {Name: "alice", UID: "1", Groups: []string{"dev"}}},
+	},
+	{
+		name: "groups as they stand, empty ones dropped",
+		file: "t1,alice,1,\"dev, ops,,\"\n",
+		want: map[string]User{"t1": {Name: "alice", UID: "1", Groups: []string{"dev", " ops"}}},
+	},
+	{
+		name: "quotes and a hash sign in a token",
+		file: "\"a,\"\"b\",alice,1\n#t,bob,2\n",
+		want: map[string]User{`a,"b`: {Name: "alice", UID: "1"}, "#t": {Name: "bob", UID: "2"}},
+	},
+	{
+		name: "two tokens of one user",
+		file: "t1,alice,1\nt2,alice,1\n",
+		want: map[string]User{"t1": {Name: "alice", UID: "1"}, "t2": {Name: "alice", UID: "1"}},
+	},
+	{name: "empty", file: "", wantErr: "it has no token, which would lock out everybody"},
+	{name: "only blank lines", file: "\n\n", wantErr: "it has no token, which would lock out everybody"},
+	{
+		name: "too few columns", file: "t1,alice,1\n\nsecret,bob\n",
+		wantErr: "line 3: it must have at least 3 columns (token, user name, user uid), found 2",
+	},
+	{
+		name: "a comment", file: "# secret\nt1,alice,1\n",
+		wantErr: "line 1: it must have at least 3 columns (token, user name, user uid), found 1",
+	},
+	{name: "empty token", file: "t1,alice,1\n,secret,2\n", wantErr: "line 2: the token is empty"},
+	{name: "empty user", file: "secret,,2\n", wantErr: "line 1: the user name is empty"},
+	{
+		name: "repeated token", file: "t1,a,1\nsecret,b,2\n\"multi\nline\",c,3\nsecret,d,4\n",
+		wantErr: "line 5: the token is the same as in line 2",
+	},
+	{name: "bare quote", file: "t1,a,1\nsec\"ret,b,2\n", wantErr: `line 2: bare " in non-quoted-field`},
+	{name: "open quote", file: "t1,a,1\n\"secret,b,2\n", wantErr: `line 2: extraneous or missing " in quoted-field`},
+}
+
 func TestParseTokens(t *testing.T) {
-	for _, tt := range []struct {
-		name, file string
-		want       map[string]User // by token; without system:authenticated
-		wantErr    string
-	}{
-		{
-			name: "with and without groups",
-			file: "t1,alice,1,\"dev,ops\"\nt2,bob,2,dev\nt3,carol,3\nt4,dan,,\n",
-			want: map[string]User{
-				"t1": {Name: "alice", UID: "1", Groups: []string{"dev", "ops"}},
-				"t2": {Name: "bob", UID: "2", Groups: []string{"dev"}},
-				"t3": {Name: "carol", UID: "3"},
-				"t4": {Name: "dan"},
-			},
-		},
-		{
-			name: "blank lines, carriage returns, no newline at the end",
-			file: "\r\n\nt1,alice,1\r\n\n\nt2,bob,2",
-			want: map[string]User{"t1": {Name: "alice", UID: "1"}, "t2": {Name: "bob", UID: "2"}},
-		},
-		{
-			name: "columns after the fourth do not count",
-			file: "t1,alice,1,dev,ops\n",
-			want: map[string]User{"t1": {Name: "alice", UID: "1", Groups: []string{"dev"}}},
-		},
-		{
-			name: "groups as they stand, empty ones dropped",
-			file: "t1,alice,1,\"dev, ops,,\"\n",
-			want: map[string]User{"t1": {Name: "alice", UID: "1", Groups: []string{"dev", " ops"}}},
-		},
-		{
-			name: "quotes and a hash sign in a token",
-			file: "\"a,\"\"b\",alice,1\n#t,bob,2\n",
-			want: map[string]User{`a,"b`: {Name: "alice", UID: "1"}, "#t": {Name: "bob", UID: "2"}},
-		},
-		{
-			name: "two tokens of one user",
-			file: "t1,alice,1\nt2,alice,1\n",
-			want: map[string]User{"t1": {Name: "alice", UID: "1"}, "t2": {Name: "alice", UID: "1"}},
-		},
-		{name: "empty", file: "", wantErr: "it has no token, which would lock out everybody"},
-		{name: "only blank lines", file: "\n\n", wantErr: "it has no token, which would lock out everybody"},
-		{
-			name: "too few columns", file: "t1,alice,1\n\nsecret,bob\n",
-			wantErr: "line 3: it must have at least 3 columns (token, user name, user uid), found 2",
-		},
-		{
-			name: "a comment", file: "# secret\nt1,alice,1\n",
-			wantErr: "line 1: it must have at least 3 columns (token, user name, user uid), found 1",
-		},
-		{name: "empty token", file: "t1,alice,1\n,secret,2\n", wantErr: "line 2: the token is empty"},
-		{name: "empty user", file: "secret,,2\n", wantErr: "line 1: the user name is empty"},
-		{
-			name: "repeated token", file: "t1,a,1\nsecret,b,2\n\"multi\nline\",c,3\nsecret,d,4\n",
-			wantErr: "line 5: the token is the same as in line 2",
-		},
-		{name: "bare quote", file: "t1,a,1\nsec\"ret,b,2\n", wantErr: `line 2: bare " in non-quoted-field`},
-		{name: "open quote", file: "t1,a,1\n\"secret,b,2\n", wantErr: `line 2: extraneous or missing " in quoted-field`},
-	} {
+	for _, tt := range parseTokensTests {
 		t.Run(tt.name, func(t *testing.T) {
 			set, err := parseTokens(strings.NewReader(tt.file))
 			if gotErr := errorText(err); gotErr != tt.wantErr {
