@@ -1,0 +1,208 @@
+package ratelimit
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math"
+
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// Kind and APIVersion of a configuration file.
+const (
+	Kind       = "RateLimitConfiguration"
+	APIVersion = "berth/v1alpha1"
+)
+
+// Bounds of a Limit. A wait of 1/minQPS seconds, a little over a day, and a time of
+// maxBurst/minQPS seconds still fit wherever they are computed; above maxQPS a
+// nanosecond, the resolution of a wait, would be worth more than one request.
+const (
+	minQPS   = 0.00001
+	maxQPS   = 1e9
+	maxBurst = 1_000_000_000
+)
+
+// Limit is the size and the speed of a bucket.
+type Limit struct {
+	QPS   float64 `json:"qps"`   // requests gained in a second, 0.00001 to 1e9
+	Burst int     `json:"burst"` // requests held when full, 1 to 1e9
+}
+
+// Scope is what has a bucket of its own.
+type Scope string
+
+// The scopes. The empty Scope is the one of the defaults, and there PerToken.
+const (
+	PerToken Scope = "token" // each token has its own buckets
+	PerUser  Scope = "user"  // all tokens of a user share theirs
+)
+
+// Config says who is limited to what. What is nil or empty keeps the built-in
+// default, so that the zero Config is DefaultConfig.
+type Config struct {
+	Kind       string `json:"kind"`
+	APIVersion string `json:"apiVersion"`
+
+	// Defaults are for every user to whom no override applies.
+	Defaults Defaults `json:"defaults,omitempty"`
+	// Anonymous is for the requests from one client address that have no valid token.
+	Anonymous *Limit `json:"anonymous,omitempty"`
+	// Overrides are tried in order, and the first one that applies to a user decides.
+	// After them comes a built-in one that exempts the group system:masters, so that a
+	// file which says nothing of it does not limit the administrator; one that names
+	// the group, exempt or not, comes first and so takes its place.
+	Overrides []Override `json:"overrides,omitempty"`
+}
+
+// Defaults are the limits where no override has its own.
+type Defaults struct {
+	Read  *Limit `json:"read,omitempty"`
+	Write *Limit `json:"write,omitempty"`
+	Per   Scope  `json:"per,omitempty"`
+}
+
+// Override applies to a user whom Users names or who is in one of Groups; at least
+// one of the two must name somebody. What it leaves out is as in Defaults.
+type Override struct {
+	Users  []string `json:"users,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+
+	Read  *Limit `json:"read,omitempty"`
+	Write *Limit `json:"write,omitempty"`
+	Per   Scope  `json:"per,omitempty"`
+	// Exempt means no limit at all. It excludes Read, Write and Per.
+	Exempt bool `json:"exempt,omitempty"`
+}
+
+// DefaultConfig returns the configuration that is used without a file: 200 reads a
+// second with a burst of 400 and 20 writes a second with a burst of 100 for each
+// token, and 2 requests a second with a burst of 20 for each address that has no
+// valid token. Members of system:masters are exempt.
+func DefaultConfig() *Config {
+	return &Config{
+		Kind:       Kind,
+		APIVersion: APIVersion,
+		Defaults: Defaults{
+			Read:  &Limit{QPS: 200, Burst: 400},
+			Write: &Limit{QPS: 20, Burst: 100},
+			Per:   PerToken,
+		},
+		Anonymous: &Limit{QPS: 2, Burst: 20},
+	}
+}
+
+// ParseConfig reads a configuration file: one YAML or JSON document of Kind and
+// APIVersion. Unknown and repeated keys are refused; upper and lower case matter. The error names the fields that
+// are wrong, and why.
+func ParseConfig(data []byte) (*Config, error) {
+	if hasSecondDocument(data) {
+		return nil, errors.New("rate limit configuration: more than one YAML document")
+	}
+	asJSON, err := yaml.YAMLToJSONStrict(data)
+	if err != nil {
+		return nil, fmt.Errorf("rate limit configuration: %w", err)
+	}
+	var c Config
+	// Unlike yaml.UnmarshalStrict, which would read a QPS after a qps as the same key.
+	strictErrs, err := json.UnmarshalStrict(asJSON, &c)
+	if err := utilerrors.NewAggregate(append(strictErrs, err)); err != nil {
+		return nil, fmt.Errorf("rate limit configuration: %w", err)
+	}
+	var errs field.ErrorList
+	if c.APIVersion != APIVersion {
+		errs = append(errs, field.NotSupported(field.NewPath("apiVersion"), c.APIVersion, []string{APIVersion}))
+	}
+	if c.Kind != Kind {
+		errs = append(errs, field.NotSupported(field.NewPath("kind"), c.Kind, []string{Kind}))
+	}
+	errs = append(errs, c.validate()...)
+	if len(errs) > 0 {
+		return nil, fmt.Errorf("rate limit configuration: %w", errs.ToAggregate())
+	}
+	return &c, nil
+}
+
+// hasSecondDocument reports whether a document begins after the first one, where the
+// YAML library would stop reading and leave the rest unnoticed.
+func hasSecondDocument(data []byte) bool {
+	inDocument := false
+	for line := range bytes.Lines(data) {
+		line = bytes.TrimRight(line, " \t\r\n")
+		marker := bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- ")) || bytes.Equal(line, []byte("..."))
+		switch {
+		case marker && inDocument:
+			return true
+		case !marker && len(line) > 0 && line[0] != '#' && line[0] != '%':
+			inDocument = true
+		}
+	}
+	return false
+}
+
+// Validate returns what is wrong with c, or nil. Kind and APIVersion do not matter:
+// they tell files apart.
+func (c *Config) Validate() error { return c.validate().ToAggregate() }
+
+func (c *Config) validate() field.ErrorList {
+	defaults := field.NewPath("defaults")
+	errs := validateLimit(c.Defaults.Read, defaults.Child("read"))
+	errs = append(errs, validateLimit(c.Defaults.Write, defaults.Child("write"))...)
+	errs = append(errs, validateScope(c.Defaults.Per, defaults.Child("per"))...)
+	errs = append(errs, validateLimit(c.Anonymous, field.NewPath("anonymous"))...)
+	for i := range c.Overrides {
+		errs = append(errs, c.Overrides[i].validate(field.NewPath("overrides").Index(i))...)
+	}
+	return errs
+}
+
+func (o *Override) validate(path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	if len(o.Users)+len(o.Groups) == 0 {
+		errs = append(errs, field.Required(path, "users or groups must name somebody"))
+	}
+	errs = append(errs, validateNames(o.Users, path.Child("users"))...)
+	errs = append(errs, validateNames(o.Groups, path.Child("groups"))...)
+	errs = append(errs, validateLimit(o.Read, path.Child("read"))...)
+	errs = append(errs, validateLimit(o.Write, path.Child("write"))...)
+	errs = append(errs, validateScope(o.Per, path.Child("per"))...)
+	if o.Exempt && (o.Read != nil || o.Write != nil || o.Per != "") {
+		errs = append(errs, field.Forbidden(path.Child("exempt"), "may not be true beside read, write or per"))
+	}
+	return errs
+}
+
+func validateNames(names []string, path *field.Path) field.ErrorList {
+	var errs field.ErrorList
+	for i, name := range names {
+		if name == "" {
+			errs = append(errs, field.Required(path.Index(i), "a name may not be empty"))
+		}
+	}
+	return errs
+}
+
+func validateScope(s Scope, path *field.Path) field.ErrorList {
+	if s == "" || s == PerToken || s == PerUser {
+		return nil
+	}
+	return field.ErrorList{field.NotSupported(path, s, []Scope{PerToken, PerUser})}
+}
+
+func validateLimit(l *Limit, path *field.Path) field.ErrorList {
+	if l == nil {
+		return nil
+	}
+	var errs field.ErrorList
+	if math.IsNaN(l.QPS) || l.QPS < minQPS || l.QPS > maxQPS {
+		errs = append(errs, field.Invalid(path.Child("qps"), l.QPS, "must be at least 0.00001 and at most 1e9"))
+	}
+	if l.Burst < 1 || l.Burst > maxBurst {
+		errs = append(errs, field.Invalid(path.Child("burst"), l.Burst, "must be at least 1 and at most 1e9"))
+	}
+	return errs
+}

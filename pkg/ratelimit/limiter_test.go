@@ -1,0 +1,306 @@
+package ratelimit
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"testing"
+	"time"
+)
+
+var start = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+
+func at(seconds float64) time.Time {
+	return start.Add(time.Duration(seconds * float64(time.Second)))
+}
+
+func subject(token byte, user string, groups ...string) Subject {
+	return Subject{Token: [32]byte{token}, User: user, Groups: groups}
+}
+
+// drain takes n tokens at once and fails if there are not exactly n.
+func drain(t *testing.T, what string, n int, take func() time.Duration) {
+	t.Helper()
+	for i := range n {
+		if wait := take(); wait != 0 {
+			t.Fatalf("%s: request %d of %d must wait %v", what, i+1, n, wait)
+		}
+	}
+	if take() == 0 {
+		t.Fatalf("%s: more than %d requests were admitted", what, n)
+	}
+}
+
+func TestAllow(t *testing.T) {
+	l := New(&Config{Defaults: Defaults{Write: &Limit{5, 3}, Read: &Limit{1, 2}}})
+	alice, bob := subject(1, "alice"), subject(2, "bob")
+	write := func(s Subject, sec float64) time.Duration { return l.Allow(at(sec), s, Write) }
+
+	drain(t, "writes", 3, func() time.Duration { return write(alice, 0) })
+	drain(t, "reads beside the writes", 2, func() time.Duration { return l.Allow(at(0), alice, Read) })
+	drain(t, "another token", 3, func() time.Duration { return write(bob, 0) })
+
+	for _, tt := range []struct {
+		at   float64
+		want time.Duration
+	}{
+		{0, 200 * time.Millisecond},
+		{0.05, 150 * time.Millisecond},
+		{0.199, time.Millisecond},
+		{0.2, 0},
+		{0.2, 200 * time.Millisecond},
+		{0.15, 250 * time.Millisecond}, // a clock read before, and used after, the one at 0.2
+		{0.3, 100 * time.Millisecond},
+	} {
+		if got := write(alice, tt.at); got != tt.want {
+			t.Errorf("at %v s: wait = %v, want %v", tt.at, got, tt.want)
+		}
+	}
+	drain(t, "after a long time", 3, func() time.Duration { return write(alice, 1e9) })
+}
+
+func TestExempt(t *testing.T) {
+	l := New(nil)
+	for i := range 10_000 {
+		if wait := l.Allow(start, subject(1, "root", "system:masters"), Write); wait != 0 {
+			t.Fatalf("request %d must wait %v", i, wait)
+		}
+	}
+	if n := len(l.subjects.slots); n != 0 {
+		t.Errorf("%d buckets for who needs none", n)
+	}
+}
+
+func TestPerUser(t *testing.T) {
+	l := New(&Config{
+		Defaults:  Defaults{Write: &Limit{1, 4}, Per: PerUser},
+		Overrides: []Override{{Groups: []string{"robots"}, Per: PerToken}},
+	})
+	write := func(s Subject) func() time.Duration {
+		return func() time.Duration { return l.Allow(start, s, Write) }
+	}
+	drain(t, "first token", 4, write(subject(1, "alice")))
+	if write(subject(2, "alice"))() == 0 {
+		t.Error("a user's second token has a bucket of its own")
+	}
+	drain(t, "another user", 4, write(subject(3, "bob")))
+	drain(t, "robot", 4, write(subject(4, "robot", "robots")))
+	drain(t, "the robot's second token", 4, write(subject(5, "robot", "robots")))
+}
+
+func TestAnonymous(t *testing.T) {
+	l := New(&Config{Anonymous: &Limit{2, 3}})
+	allow := func(addr string, sec float64) time.Duration {
+		return l.AllowAnonymous(at(sec), netip.MustParseAddr(addr))
+	}
+	wait := func(addr string, sec float64) time.Duration {
+		return l.AnonymousWait(at(sec), netip.MustParseAddr(addr))
+	}
+	if got := wait("192.0.2.1", 0); got != 0 {
+		t.Errorf("wait of an unknown address = %v, want 0", got)
+	}
+	if n := len(l.addresses.slots); n != 0 {
+		t.Errorf("asking made %d buckets", n)
+	}
+	drain(t, "IPv4", 3, func() time.Duration { return allow("192.0.2.1", 0) })
+	drain(t, "another IPv4", 3, func() time.Duration { return allow("192.0.2.2", 0) })
+	drain(t, "IPv6", 3, func() time.Duration { return allow("2001:db8:0:1::1", 0) })
+	drain(t, "another /64", 3, func() time.Duration { return allow("2001:db8:0:2::1", 0) })
+	drain(t, "the zero address", 3, func() time.Duration { return l.AllowAnonymous(start, netip.Addr{}) })
+	drain(t, "the unspecified address", 3, func() time.Duration { return allow("::", 0) })
+
+	for _, tt := range []struct {
+		addr string
+		at   float64
+		want time.Duration
+	}{
+		{"192.0.2.1", 0, 500 * time.Millisecond},
+		{"::ffff:192.0.2.1", 0.2, 300 * time.Millisecond},
+		{"2001:db8:0:1:ffff::2", 0.2, 300 * time.Millisecond},
+		{"fe80::1%eth0", 0.2, 0},
+		{"192.0.2.1", 0.5, 0},
+		{"192.0.2.1", 0.5, 0}, // asking took nothing
+	} {
+		if got := wait(tt.addr, tt.at); got != tt.want {
+			t.Errorf("%s at %v s: wait = %v, want %v", tt.addr, tt.at, got, tt.want)
+		}
+	}
+	if got := allow("192.0.2.1", 0.5); got != 0 {
+		t.Errorf("wait = %v after AnonymousWait had said 0", got)
+	}
+}
+
+func TestSetConfig(t *testing.T) {
+	before := &Config{Defaults: Defaults{Write: &Limit{10, 100}}, Anonymous: &Limit{10, 100}}
+	for _, tt := range []struct {
+		name   string
+		config *Config
+		after  time.Duration // from the change, 1 s after the bucket was drained
+		want   int           // requests admitted then
+	}{
+		{"what it holds stays", &Config{Defaults: Defaults{Write: &Limit{1, 1000}}, Anonymous: &Limit{1, 1000}}, 0, 10},
+		{"up to the new burst", &Config{Defaults: Defaults{Write: &Limit{1, 4}}, Anonymous: &Limit{1, 4}}, 0, 4},
+		{"slower from now on", &Config{Defaults: Defaults{Write: &Limit{1, 100}}, Anonymous: &Limit{1, 100}}, 5 * time.Second, 15},
+		{"faster from now on", &Config{Defaults: Defaults{Write: &Limit{20, 1000}}, Anonymous: &Limit{20, 1000}}, 5 * time.Second, 110},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l, addr, s := New(before), netip.MustParseAddr("192.0.2.1"), subject(1, "alice")
+			drain(t, "subject", 100, func() time.Duration { return l.Allow(start, s, Write) })
+			drain(t, "address", 100, func() time.Duration { return l.AllowAnonymous(start, addr) })
+			changed := at(1)
+			l.AnonymousWait(changed, netip.Addr{}) // any other request tells the time
+			l.SetConfig(tt.config)
+			now := changed.Add(tt.after)
+			drain(t, "subject after the change", tt.want, func() time.Duration { return l.Allow(now, s, Write) })
+			drain(t, "address after the change", tt.want, func() time.Duration { return l.AllowAnonymous(now, addr) })
+		})
+	}
+	t.Run("exempt and back", func(t *testing.T) {
+		l, s := New(before), subject(1, "alice")
+		drain(t, "subject", 100, func() time.Duration { return l.Allow(start, s, Write) })
+		l.SetConfig(&Config{Overrides: []Override{{Users: []string{"alice"}, Exempt: true}}})
+		if wait := l.Allow(start, s, Write); wait != 0 {
+			t.Errorf("exempt, but must wait %v", wait)
+		}
+		l.SetConfig(before)
+		if l.Allow(start, s, Write) == 0 {
+			t.Error("a moment of exemption filled the bucket")
+		}
+	})
+}
+
+func TestNewGroupsCountAtOnce(t *testing.T) {
+	l := New(&Config{
+		Defaults:  Defaults{Write: &Limit{1, 2}},
+		Overrides: []Override{{Groups: []string{"slow"}, Write: &Limit{0.1, 2}}},
+	})
+	drain(t, "before", 2, func() time.Duration { return l.Allow(start, subject(1, "alice"), Write) })
+	if got, want := l.Allow(start, subject(1, "alice", "slow"), Write), 10*time.Second; got != want {
+		t.Errorf("wait in the new group = %v, want %v", got, want)
+	}
+}
+
+func randomLimit(r *rand.Rand) *Limit {
+	exponent := r.Float64()*9 - 4 // 0.0001 to 100,000 a second
+	limit := &Limit{QPS: 1, Burst: 1 + r.IntN(50)}
+	for range int(exponent * 10) {
+		limit.QPS *= 1.2589254117941673
+	}
+	for range int(-exponent * 10) {
+		limit.QPS /= 1.2589254117941673
+	}
+	return limit
+}
+
+// Over random limits, times and changes of limits: a wait is exact to the nanosecond
+// below which a token counts as there, and no interval admits more than the burst and
+// what it has gained.
+func TestWaitIsExact(t *testing.T) {
+	for seed := range uint64(100) {
+		r := rand.New(rand.NewPCG(seed, 1))
+		limit := randomLimit(r)
+		l := New(&Config{Defaults: Defaults{Write: limit}, Anonymous: limit})
+		s, addr, now := subject(1, "alice"), netip.MustParseAddr("2001:db8::1"), start
+		for range 300 {
+			if r.IntN(20) == 0 {
+				limit = randomLimit(r)
+				l.SetConfig(&Config{Defaults: Defaults{Write: limit}, Anonymous: limit})
+			}
+			now = now.Add(time.Duration(r.ExpFloat64() / limit.QPS * float64(time.Second) / 2))
+			call := now.Add(-time.Duration(r.IntN(1000))) // clocks are read before the lock is held
+			wait := l.Allow(call, s, Write)
+			if peek, got := l.AnonymousWait(call, addr), l.AllowAnonymous(call, addr); peek != wait || got != wait {
+				t.Fatalf("seed %d, limit %+v: waits %v, %v and %v", seed, *limit, wait, peek, got)
+			}
+			if wait == 0 {
+				continue
+			}
+			if early := call.Add(wait - 2); early.After(l.latest) && l.Allow(early, s, Write) == 0 {
+				t.Fatalf("seed %d, limit %+v: admitted before the wait of %v was over", seed, *limit, wait)
+			}
+			now = call.Add(wait)
+			if r.IntN(2) == 0 {
+				now = call.Add(time.Duration(RetryAfterSeconds(wait)) * time.Second)
+			}
+			if again := l.Allow(now, s, Write); again != 0 {
+				t.Fatalf("seed %d, limit %+v: after a wait of %v it must wait %v", seed, *limit, wait, again)
+			}
+			l.AllowAnonymous(now, addr)
+		}
+	}
+}
+
+func TestRateIsBounded(t *testing.T) {
+	for seed := range uint64(50) {
+		r := rand.New(rand.NewPCG(seed, 2))
+		limit := randomLimit(r)
+		l, s, now := New(&Config{Defaults: Defaults{Write: limit}}), subject(1, "alice"), start
+		admitted := 0
+		for range 2000 {
+			now = now.Add(time.Duration(r.ExpFloat64() / limit.QPS * float64(time.Second) / 3))
+			if l.Allow(now, s, Write) == 0 {
+				admitted++
+			}
+		}
+		most := float64(limit.Burst) + now.Sub(start).Seconds()*limit.QPS
+		if float64(admitted) > most+0.01 || float64(admitted) < most*0.65 {
+			t.Errorf("seed %d, limit %+v: admitted %d of %v", seed, *limit, admitted, most)
+		}
+	}
+}
+
+func TestRetryAfterSeconds(t *testing.T) {
+	for wait, want := range map[time.Duration]int{
+		0: 1, time.Nanosecond: 1, time.Second: 1, time.Second + 1: 2, 1500 * time.Millisecond: 2,
+		100_000 * time.Second: 100_000, 100_000*time.Second + 1: 100_001,
+	} {
+		if got := RetryAfterSeconds(wait); got != want {
+			t.Errorf("RetryAfterSeconds(%v) = %d, want %d", wait, got, want)
+		}
+	}
+}
+
+// However the rates flap, exactly the burst is admitted while the clock stands still.
+func TestSetConfigAgainstAllow(t *testing.T) {
+	configs := []*Config{
+		{Defaults: Defaults{Write: &Limit{1, 10}}, Anonymous: &Limit{1, 10}},
+		{Defaults: Defaults{Write: &Limit{5, 10}}, Anonymous: &Limit{5, 10}},
+	}
+	l := New(configs[0])
+	done := make(chan struct{})
+	var changer, clients sync.WaitGroup
+	changer.Go(func() {
+		for i := 0; ; i++ {
+			select {
+			case <-done:
+				return
+			default:
+				l.SetConfig(configs[i%2])
+			}
+		}
+	})
+	for i := range 4 {
+		clients.Go(func() {
+			s, addr := subject(byte(i), fmt.Sprint("user", i)), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+			admitted, anonymous := 0, 0
+			for range 2000 {
+				if l.Allow(start, s, Write) == 0 {
+					admitted++
+				}
+				l.AnonymousWait(start, addr)
+				if l.AllowAnonymous(start, addr) == 0 {
+					anonymous++
+				}
+			}
+			for _, n := range []int{admitted, anonymous} {
+				if n != 10 {
+					t.Errorf("%d requests admitted, want 10", n)
+				}
+			}
+		})
+	}
+	clients.Wait()
+	close(done)
+	changer.Wait()
+}

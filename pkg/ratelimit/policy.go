@@ -1,0 +1,113 @@
+package ratelimit
+
+import "fmt"
+
+// Class is the kind of a request, each with a bucket of its own.
+type Class uint8
+
+// The classes.
+const (
+	Read  Class = iota // get, list, watch
+	Write              // every verb that changes something
+)
+
+// String returns "read" or "write".
+func (c Class) String() string {
+	switch c {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	}
+	return fmt.Sprintf("Class(%d)", uint8(c))
+}
+
+const privilegedGroup = "system:masters"
+
+// rule is what an override or the defaults come down to for those they apply to.
+type rule struct {
+	limits  [2]Limit // by Class
+	perUser bool
+	exempt  bool
+}
+
+// policy is a Config made ready for lookups. It is never changed.
+type policy struct {
+	rules         []rule // in the order of precedence, the defaults last
+	users, groups map[string]int
+	anonymous     Limit
+}
+
+// newPolicy panics when c is not valid, and takes nil for DefaultConfig.
+func newPolicy(c *Config) *policy {
+	if c == nil {
+		c = &Config{}
+	}
+	if err := c.Validate(); err != nil {
+		panic(fmt.Sprintf("ratelimit: invalid Config: %v", err))
+	}
+	builtIn := DefaultConfig()
+	defaults := rule{
+		limits: [2]Limit{
+			Read:  *firstOf(c.Defaults.Read, builtIn.Defaults.Read),
+			Write: *firstOf(c.Defaults.Write, builtIn.Defaults.Write),
+		},
+		perUser: c.Defaults.Per == PerUser,
+	}
+	p := &policy{
+		users:     map[string]int{},
+		groups:    map[string]int{},
+		anonymous: *firstOf(c.Anonymous, builtIn.Anonymous),
+	}
+	for i := range c.Overrides {
+		p.add(&c.Overrides[i], defaults)
+	}
+	p.add(&Override{Groups: []string{privilegedGroup}, Exempt: true}, defaults)
+	p.rules = append(p.rules, defaults)
+	return p
+}
+
+func firstOf(limit, otherwise *Limit) *Limit {
+	if limit != nil {
+		return limit
+	}
+	return otherwise
+}
+
+func (p *policy) add(o *Override, r rule) {
+	r.limits[Read] = *firstOf(o.Read, &r.limits[Read])
+	r.limits[Write] = *firstOf(o.Write, &r.limits[Write])
+	if o.Per != "" {
+		r.perUser = o.Per == PerUser
+	}
+	r.exempt = o.Exempt
+	for _, name := range o.Users {
+		setFirst(p.users, name, len(p.rules))
+	}
+	for _, name := range o.Groups {
+		setFirst(p.groups, name, len(p.rules))
+	}
+	p.rules = append(p.rules, r)
+}
+
+func setFirst(m map[string]int, name string, i int) {
+	if _, ok := m[name]; !ok {
+		m[name] = i
+	}
+}
+
+// match returns the index of the rule for a user in groups. It costs one map lookup
+// for each name, however many overrides there are, so that nothing has to remember
+// its answer and a user's new groups count at once.
+func (p *policy) match(user string, groups []string) int {
+	best := len(p.rules) - 1
+	if i, ok := p.users[user]; ok {
+		best = i
+	}
+	for _, group := range groups {
+		if i, ok := p.groups[group]; ok {
+			best = min(best, i)
+		}
+	}
+	return best
+}
