@@ -20,7 +20,10 @@ import (
 // The resourceVersion is put in where encoding/json would have put it, right behind the
 // uid, so that serving an object costs one copy and no decoding.
 
-const uidKey = `"uid":"`
+const (
+	uidKey     = `"uid":"`
+	versionKey = `,"resourceVersion":"`
+)
 
 // encodeValue returns the value to store for obj, whose resourceVersion must be empty.
 func encodeValue(obj runtime.Object) ([]byte, error) {
@@ -50,19 +53,20 @@ func (r *Resource) finish(value []byte, revision int64) ([]byte, error) {
 // versionOffset returns where in a canonical value the resourceVersion belongs, or -1 if
 // the value is not laid out as encodeValue does. What stands before the uid is names and
 // the selfLink, none of which can hold a brace or a quote, so the first uid before the
-// first closing brace is the object's own.
+// first brace is the object's own. A value of another program may have its labels there,
+// or a resourceVersion.
 func versionOffset(value []byte, head string) int {
 	if len(value) < len(head) || string(value[:len(head)]) != head {
 		return -1
 	}
 	rest := value[len(head):]
-	end := bytes.IndexByte(rest, '}')
-	at := bytes.Index(rest[:max(end, 0)], []byte(uidKey))
-	if at < 0 {
+	plain := rest[:max(bytes.IndexAny(rest, "{}"), 0)]
+	at := bytes.Index(plain, []byte(uidKey))
+	if at < 0 || bytes.Contains(plain, []byte(versionKey)) {
 		return -1
 	}
 	at += len(uidKey)
-	quote := bytes.IndexByte(rest[at:], '"')
+	quote := bytes.IndexByte(plain[at:], '"')
 	if quote < 0 {
 		return -1
 	}
