@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -13,7 +12,6 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/status"
 
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
@@ -22,6 +20,7 @@ import (
 const (
 	// etcdStartTimeout is how long an etcd may take to answer when the server starts.
 	etcdStartTimeout = 5 * time.Second
+	etcdStartRetry   = 100 * time.Millisecond
 	// embeddedStartTimeout is for reading a large database, after a crash from its log.
 	embeddedStartTimeout = 5 * time.Minute
 	// As kube-apiserver's: a connection whose other end is gone without a word is noticed
@@ -46,12 +45,11 @@ func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend
 	if len(c.EtcdServers) == 0 {
 		return openEmbedded(ctx, c, logger)
 	}
-	reason := &lastFailure{}
-	client, err := newEtcdClient(c, reason)
+	client, err := newEtcdClient(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkEtcd(ctx, client, reason); err != nil {
+	if err := checkEtcd(ctx, client); err != nil {
 		client.Close()
 		return nil, &flagError{flag: "etcd-servers", err: fmt.Errorf("etcd at %s: %w", strings.Join(c.EtcdServers, ","), err)}
 	}
@@ -64,7 +62,7 @@ func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backen
 	inside, err := embedded.Start(ctx, embedded.Config{
 		DataDir:    c.files().etcd(),
 		QuotaBytes: c.QuotaBackendBytes,
-		Logger:     logger.With().Str("component", "etcd").Logger(),
+		Logger:     logger,
 	})
 	if err != nil {
 		return nil, err
@@ -77,25 +75,13 @@ func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backen
 	}, nil
 }
 
-// lastFailure remembers why a call failed: the client itself only says that the deadline
-// has passed.
-type lastFailure struct{ err atomic.Pointer[error] }
-
-func (l *lastFailure) note(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
-	err := invoke(ctx, method, req, reply, conn, opts...)
-	if err != nil {
-		l.err.Store(&err)
-	}
-	return err
-}
-
-func newEtcdClient(c config, reason *lastFailure) (*clientv3.Client, error) {
+func newEtcdClient(c config) (*clientv3.Client, error) {
 	cfg := clientv3.Config{
 		Endpoints:            c.EtcdServers,
 		DialTimeout:          etcdDialTimeout,
 		DialKeepAliveTime:    etcdKeepAliveTime,
 		DialKeepAliveTimeout: etcdKeepAliveTimeout,
-		DialOptions:          []grpc.DialOption{etcd.DialOption(), grpc.WithChainUnaryInterceptor(reason.note)},
+		DialOptions:          []grpc.DialOption{etcd.DialOption()},
 		// What goes wrong reaches the log through the requests that fail.
 		Logger: zap.NewNop(),
 	}
@@ -108,24 +94,35 @@ func newEtcdClient(c config, reason *lastFailure) (*clientv3.Client, error) {
 	return clientv3.New(cfg)
 }
 
-// checkEtcd returns nil when etcd answers within etcdStartTimeout.
-func checkEtcd(ctx context.Context, client *clientv3.Client, reason *lastFailure) error {
+// checkEtcd returns nil as soon as etcd answers, and the reason when it has not done so
+// within etcdStartTimeout. In between it asks again and again: where both are started
+// together, etcd may be the later one.
+func checkEtcd(ctx context.Context, client *clientv3.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdStartTimeout)
 	defer cancel()
-	_, err := client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
-	if !errors.Is(err, context.DeadlineExceeded) {
-		return err
+	retry := time.NewTicker(etcdStartRetry)
+	defer retry.Stop()
+	reason := errors.New("it takes connections and says nothing")
+	for {
+		_, err := client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() == nil {
+			reason = err
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return fmt.Errorf("no answer within %v: %s", etcdStartTimeout, connectionFailure(reason))
+		}
 	}
-	if last := reason.err.Load(); last != nil {
-		return fmt.Errorf("no answer within %v: %s", etcdStartTimeout, connectionFailure(*last))
-	}
-	return fmt.Errorf("no answer within %v", etcdStartTimeout)
 }
 
 // connectionFailure is the innermost reason in an error of gRPC, which wraps what the
 // network said in several layers of text.
 func connectionFailure(err error) string {
-	message := status.Convert(err).Message()
+	message := err.Error()
 	if _, inner, ok := strings.Cut(message, `desc = "`); ok {
 		message = strings.TrimSuffix(inner, `"`)
 	}

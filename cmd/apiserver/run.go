@@ -141,14 +141,10 @@ func (i *instance) writeKubeconfig() error {
 // serve answers requests until ctx ends or something fails that the server cannot do
 // without, and then stops everything but the core.
 func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
-	working, stopWork := context.WithCancel(context.WithoutCancel(ctx))
-	var work sync.WaitGroup
-	tasks := i.core.tasks
+	background := newTasks()
+	defer background.stop()
 	if len(i.watched) > 0 {
-		tasks = append(tasks, i.reloader().run)
-	}
-	for _, task := range tasks {
-		work.Go(func() { task(working) })
+		background.run(i.reloader().run)
 	}
 	front := serve(i.ports, i.core.handler, i.certs, i.logger)
 	if err := i.announce(stdout); err != nil {
@@ -168,8 +164,6 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	if err := front.stop(grace, i.core.endStreams); err != nil {
 		i.logger.Warn().Err(err).Msg("requests under way were cut off")
 	}
-	stopWork()
-	work.Wait()
 	return failure
 }
 

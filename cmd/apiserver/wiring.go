@@ -11,8 +11,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
@@ -24,27 +22,31 @@ import (
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 
-// initialNamespaces exist from the first start on.
-var initialNamespaces = []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic}
-
 // core is everything behind the ports.
 type core struct {
 	handler http.Handler
 	// endStreams ends the answers that would never end by themselves.
 	endStreams func()
-	// tasks work in the background until their context ends.
-	tasks []func(context.Context)
 	// failed delivers an error that the server cannot go on after; nil: it never does.
 	failed <-chan error
-	// close is called after everything else has ended.
-	close func() error
+
+	background *tasks
+	backend    *backend
+}
+
+// close ends the work in the background and then the storage. It is called when requests
+// are no longer served.
+func (c *core) close() error {
+	c.background.stop()
+	return c.backend.close()
 }
 
 // startCore opens the storage and puts registry and server on it. The schema of field
-// ownership takes as long to build as etcd takes to start: they run side by side.
+// ownership takes as long to build as etcd takes to start: they run side by side. After
+// an error nothing is left running. ctx bounds the start alone.
 func startCore(ctx context.Context, c config, in *inputs, logger zerolog.Logger) (*core, error) {
-	scheme, err := newScheme()
-	if err != nil {
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
 	var converter managedfields.TypeConverter
@@ -55,50 +57,47 @@ func startCore(ctx context.Context, c config, in *inputs, logger zerolog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	core, err := assemble(ctx, c, in, logger, backend, scheme, converter)
-	if err != nil {
-		return nil, errors.Join(err, backend.close())
+	core := &core{failed: backend.failed, background: newTasks(), backend: backend}
+	if err := core.assemble(ctx, c, in, logger, scheme, converter); err != nil {
+		return nil, errors.Join(err, core.close())
 	}
 	return core, nil
 }
 
-// assemble builds the core on a backend and leaves the backend open when it fails.
-func assemble(ctx context.Context, c config, in *inputs, logger zerolog.Logger, b *backend, scheme *runtime.Scheme, converter managedfields.TypeConverter) (*core, error) {
+// assemble builds on an open backend what requests need, and starts the work in the
+// background.
+func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zerolog.Logger, scheme *runtime.Scheme, converter managedfields.TypeConverter) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	store, err := etcd.New(b.client, etcd.Config{MaxValueBytes: b.maxValueBytes, Registerer: metrics})
+	store, err := etcd.New(c.backend.client, etcd.Config{MaxValueBytes: c.backend.maxValueBytes, Registerer: metrics})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	compactor, err := etcd.NewCompactor(b.client, etcd.CompactorConfig{Interval: c.EtcdCompactionInterval, Logger: logger})
+	compactor, err := etcd.NewCompactor(c.backend.client, etcd.CompactorConfig{Interval: cfg.EtcdCompactionInterval, Logger: logger})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	objects, err := registry.New(registry.Config{
-		Storage: store, Scheme: scheme, TypeConverter: converter, Resources: []*registry.Resource{endpointsResource(), namespacesResource()},
+		Storage:       store,
+		Scheme:        scheme,
+		TypeConverter: converter,
+		Resources:     []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := createNamespaces(ctx, objects.Stores()[1]); err != nil {
-		return nil, err
+	if err := namespaces.EnsureAlways(ctx, objects.Stores()[0]); err != nil {
+		return fmt.Errorf("cannot create the first namespaces: %w", err)
 	}
-	handler, err := newServer(c, in, logger, metrics, scheme, store, objects)
-	if err != nil {
-		return nil, err
+	if c.handler, err = newServer(cfg, in, logger, metrics, scheme, store, objects); err != nil {
+		return err
 	}
-	return &core{
-		handler:    handler,
-		endStreams: func() {},
-		tasks: []func(context.Context){
-			func(ctx context.Context) { _ = compactor.Run(ctx) }, // nil by its promise
-			func(ctx context.Context) {
-				objects.RunTerminator(ctx, func(err error) { logger.Error().Err(err).Msg("emptying a namespace failed") })
-			},
-		},
-		failed: b.failed,
-		close:  b.close,
-	}, nil
+	c.endStreams = func() {}
+	c.background.run(func(ctx context.Context) { _ = compactor.Run(ctx) }) // nil by its promise
+	c.background.run(func(ctx context.Context) {
+		objects.RunTerminator(ctx, func(err error) { logger.Error().Err(err).Msg("emptying a namespace failed") })
+	})
+	return nil
 }
 
 func newServer(c config, in *inputs, logger zerolog.Logger, metrics *prometheus.Registry, scheme *runtime.Scheme, store storage.Interface, objects *registry.Registry) (*server.Server, error) {
@@ -122,53 +121,4 @@ func newServer(c config, in *inputs, logger zerolog.Logger, metrics *prometheus.
 		MaxMutatingRequestsInFlight: c.MaxMutatingRequestsInFlight,
 		RequestTimeout:              c.RequestTimeout,
 	})
-}
-
-// newScheme knows the Go types of everything that is served.
-func newScheme() (*runtime.Scheme, error) {
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		return nil, err
-	}
-	return scheme, nil
-}
-
-func endpointsResource() *registry.Resource {
-	return &registry.Resource{
-		API: metav1.APIResource{
-			Name: "endpoints", SingularName: "endpoints", Namespaced: true, Version: "v1", Kind: "Endpoints",
-			ShortNames: []string{"ep"}, Verbs: metav1.Verbs{"create", "delete", "get", "list"},
-		},
-		New:      func() runtime.Object { return &corev1.Endpoints{} },
-		NewList:  func() runtime.Object { return &corev1.EndpointsList{} },
-		Strategy: endpoints.Strategy{},
-	}
-}
-
-func namespacesResource() *registry.Resource {
-	return &registry.Resource{
-		API: metav1.APIResource{
-			Name: "namespaces", SingularName: "namespace", Version: "v1", Kind: "Namespace",
-			ShortNames: []string{"ns"}, Verbs: metav1.Verbs{"create", "delete", "get", "list"},
-		},
-		New:      func() runtime.Object { return &corev1.Namespace{} },
-		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
-		Strategy: namespaces.Strategy{},
-	}
-}
-
-// createNamespaces makes the namespaces that must exist and do not.
-func createNamespaces(ctx context.Context, store *registry.Store) error {
-	for _, name := range initialNamespaces {
-		_, err := store.Get(ctx, "", name, &metav1.GetOptions{})
-		if apierrors.IsNotFound(err) {
-			namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-			_, _, err = store.Create(ctx, "", namespace, &metav1.CreateOptions{FieldManager: "berth"})
-		}
-		// Another server on the same etcd may have come first.
-		if err != nil && !apierrors.IsAlreadyExists(err) {
-			return fmt.Errorf("cannot create the namespace %s: %w", name, err)
-		}
-	}
-	return nil
 }

@@ -1,0 +1,97 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+func TestDefaultConfigIsValid(t *testing.T) {
+	c := defaultConfig()
+	if err := c.validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*config)
+		want   string // empty: valid
+	}{
+		"no data directory":           {func(c *config) { c.DataDir = "" }, "--data-dir: must not be empty"},
+		"etcd servers":                {func(c *config) { c.EtcdServers = []string{"http://a:2379", "https://[::1]:2379/"} }, ""},
+		"an etcd without scheme":      {func(c *config) { c.EtcdServers = []string{"a:2379"} }, `--etcd-servers: "a:2379" is no etcd address`},
+		"an etcd without host":        {func(c *config) { c.EtcdServers = []string{"http:///x"} }, "--etcd-servers: "},
+		"an etcd with a password":     {func(c *config) { c.EtcdServers = []string{"http://u:secret@a:2379"} }, `--etcd-servers: "http://u:xxxxx@a:2379"`},
+		"an etcd with a path":         {func(c *config) { c.EtcdServers = []string{"http://a:2379/x"} }, "--etcd-servers: "},
+		"etcd files without servers":  {func(c *config) { c.EtcdCAFile = "ca" }, "--etcd-cafile: has no meaning without --etcd-servers"},
+		"an etcd certificate alone":   {func(c *config) { c.EtcdServers, c.EtcdCertFile = []string{"https://a"}, "crt" }, "--etcd-keyfile: must be given together with --etcd-certfile"},
+		"an etcd key alone":           {func(c *config) { c.EtcdServers, c.EtcdKeyFile = []string{"https://a"}, "key" }, "--etcd-certfile: must be given together with --etcd-keyfile"},
+		"no compaction":               {func(c *config) { c.EtcdCompactionInterval = 0 }, ""},
+		"a negative interval":         {func(c *config) { c.EtcdCompactionInterval = -time.Second }, "--etcd-compaction-interval: -1s is less than 0"},
+		"a negative quota":            {func(c *config) { c.QuotaBackendBytes = -1 }, "--quota-backend-bytes: -1 is less than 0"},
+		"a quota of somebody's etcd":  {func(c *config) { c.EtcdServers, c.QuotaBackendBytes = []string{"http://a"}, 1 }, "--quota-backend-bytes: is for the etcd inside"},
+		"every address":               {func(c *config) { c.BindAddress = "::" }, ""},
+		"a name for an address":       {func(c *config) { c.BindAddress = "localhost" }, `--bind-address: "localhost" is no IP address`},
+		"any port":                    {func(c *config) { c.SecurePort = 0 }, ""},
+		"a port too high":             {func(c *config) { c.SecurePort = 65536 }, "--secure-port: 65536 is not between"},
+		"a negative http port":        {func(c *config) { c.HTTPPort = -1 }, "--http-port: -1 is not between"},
+		"the same port twice":         {func(c *config) { c.HTTPPort = c.SecurePort }, "--http-port: must differ"},
+		"a certificate alone":         {func(c *config) { c.TLSCertFile = "crt" }, "--tls-private-key-file: must be given together with --tls-cert-file"},
+		"a key alone":                 {func(c *config) { c.TLSPrivateKeyFile = "key" }, "--tls-cert-file: must be given together with --tls-private-key-file"},
+		"a name outside":              {func(c *config) { c.ExternalHostname = "berth.example.com" }, ""},
+		"an address outside":          {func(c *config) { c.ExternalHostname = "2001:db8::1" }, ""},
+		"a name with a port":          {func(c *config) { c.ExternalHostname = "berth:6443" }, `--external-hostname: "berth:6443" is neither`},
+		"no limits of requests":       {func(c *config) { c.MaxRequestsInFlight, c.MaxMutatingRequestsInFlight = 0, 0 }, ""},
+		"a negative limit":            {func(c *config) { c.MaxRequestsInFlight = -1 }, "--max-requests-inflight: -1 is less than 0"},
+		"a negative limit of writing": {func(c *config) { c.MaxMutatingRequestsInFlight = -1 }, "--max-mutating-requests-inflight: -1 is less than 0"},
+		"no time for requests":        {func(c *config) { c.RequestTimeout = 0 }, "--request-timeout: 0s is not more than 0"},
+		"an unknown level":            {func(c *config) { c.LogLevel = "loud" }, `--log-level: "loud" is none of debug`},
+		"an unknown format":           {func(c *config) { c.LogFormat = "xml" }, `--log-format: "xml" is none of auto`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := defaultConfig()
+			test.change(&c)
+			err := c.validate()
+			switch {
+			case test.want == "" && err != nil:
+				t.Errorf("got %v, want no error", err)
+			case test.want != "" && (err == nil || !strings.HasPrefix(err.Error(), test.want)):
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+		})
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	env := map[string]string{
+		"BERTH_DATA_DIR":              "from-env",
+		"BERTH_BIND_ADDRESS":          "",
+		"BERTH_ETCD_SERVERS":          "http://a:2379,http://b:2379",
+		"BERTH_REQUEST_TIMEOUT":       "5s",
+		"BERTH_MAX_REQUESTS_INFLIGHT": "7",
+	}
+	lookup := func(name string) (string, bool) { value, ok := env[name]; return value, ok }
+	got := defaultConfig()
+	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, group := range flagGroups(&got) {
+		flags.AddFlagSet(group.flags)
+	}
+	if err := flags.Parse([]string{"--data-dir=from-flag"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := applyEnvironment(flags, lookup); err != nil {
+		t.Fatal(err)
+	}
+	want := defaultConfig()
+	want.DataDir = "from-flag"
+	want.EtcdServers = []string{"http://a:2379", "http://b:2379"}
+	want.RequestTimeout = 5 * time.Second
+	want.MaxRequestsInFlight = 7
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+}

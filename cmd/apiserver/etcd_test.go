@@ -1,0 +1,128 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/proxy/grpcproxy"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+
+	"github.com/berth-project/berth/pkg/storage/embedded"
+)
+
+// serveEtcd runs an etcd behind a port, as one that is not ours. With creds nil it speaks
+// without TLS.
+func serveEtcd(t *testing.T, creds credentials.TransportCredentials) (address string) {
+	t.Helper()
+	inside, err := embedded.Start(t.Context(), embedded.Config{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { inside.Close() })
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var opts []grpc.ServerOption
+	if creds != nil {
+		opts = append(opts, grpc.Creds(creds))
+	}
+	server := grpc.NewServer(opts...)
+	kv, _ := grpcproxy.NewKvProxy(inside.Client())
+	etcdserverpb.RegisterKVServer(server, kv)
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	t.Cleanup(func() {
+		server.Stop()
+		<-served
+	})
+	return listener.Addr().String()
+}
+
+func TestRunOnAnEtcdElsewhere(t *testing.T) {
+	address := serveEtcd(t, nil)
+	// Two servers, one after the other, with nothing in common but the etcd.
+	for i, want := range []int{http.StatusCreated, http.StatusConflict} {
+		s := runServer(t, func(c *config) { c.EtcdServers = []string{"http://" + address} })
+		token := strings.TrimSpace(read(t, s.files().token()))
+		client := caller(t, s.files().caCert())
+		if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != want {
+			t.Errorf("server %d: got %d, want %d: %s", i, code, want, body)
+		}
+		if _, err := os.Stat(s.files().etcd()); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("server %d has an etcd inside (%v)", i, err)
+		}
+	}
+}
+
+func TestRunOnAnEtcdWithTLS(t *testing.T) {
+	etcdSide, ourSide := dataFiles{dir: t.TempDir()}, dataFiles{dir: t.TempDir()}
+	pair, _, err := ensurePKI(etcdSide, sans("127.0.0.1"), time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := ensurePKI(ourSide, sans("client"), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	address := serveEtcd(t, credentials.NewTLS(&tls.Config{
+		Certificates: []tls.Certificate{*pair}, ClientAuth: tls.RequireAnyClientCert,
+		// The certificate is a server's: that it is the right one is what counts here.
+		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
+			cert, err := x509.ParseCertificate(raw[0])
+			if err == nil && string(encodeCertificates(cert)) != read(t, ourSide.cert()) {
+				err = errors.New("another client's certificate")
+			}
+			return err
+		},
+	}))
+	secure := func(c *config) {
+		c.EtcdServers = []string{"https://" + address}
+		c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile = etcdSide.caCert(), ourSide.cert(), ourSide.key()
+	}
+	s := runServer(t, secure)
+	token := strings.TrimSpace(read(t, s.files().token()))
+	if code, body := call(t, caller(t, s.files().caCert()), "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
+		t.Errorf("got %d: %s", code, body)
+	}
+
+	t.Run("by another CA", func(t *testing.T) {
+		t.Parallel()
+		otherCA := filepath.Join(t.TempDir(), "ca.crt")
+		write(t, otherCA, read(t, ourSide.caCert()))
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCAFile = otherCA }, "certificate signed by unknown authority")
+	})
+	t.Run("no etcd", func(t *testing.T) {
+		t.Parallel()
+		expectNoEtcd(t, func(c *config) { c.EtcdServers = []string{"http://127.0.0.1:1"} }, "connection refused")
+	})
+	t.Run("a file that is not there", func(t *testing.T) {
+		t.Parallel()
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCAFile = "none" }, "open none: no such file or directory")
+	})
+}
+
+// expectNoEtcd wants run to fail for a reason that names reason.
+func expectNoEtcd(t *testing.T, change func(*config), reason string) {
+	t.Helper()
+	c := defaultConfig()
+	c.DataDir, c.SecurePort = filepath.Join(t.TempDir(), "data"), 0
+	change(&c)
+	stdout := newOutput()
+	err := run(t.Context(), c, stdout, newOutput())
+	if err == nil || !strings.Contains(err.Error(), reason) {
+		t.Errorf("got %v, want %q", err, reason)
+	}
+	if stdout.String() != "" {
+		t.Errorf("it printed %q", stdout)
+	}
+}

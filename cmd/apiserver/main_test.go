@@ -1,0 +1,180 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// beTheServer makes the test binary run as the server itself, for tests that need a
+// process of its own.
+const beTheServer = "BERTH_TEST_BE_THE_SERVER"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(beTheServer) != "" {
+		os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
+	}
+	os.Exit(m.Run())
+}
+
+// patience is far more than anything here takes on a machine under load.
+const patience = 30 * time.Second
+
+// output collects what a server writes, and lets a test wait for it.
+type output struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	grown chan struct{} // has one element after a write that await has not seen
+}
+
+func newOutput() *output { return &output{grown: make(chan struct{}, 1)} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.grown <- struct{}{}:
+	default:
+	}
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// await waits until pattern is in the output and returns its first group. It fails the
+// test when ended is closed first.
+func (o *output) await(t *testing.T, pattern string, ended <-chan struct{}) string {
+	t.Helper()
+	compiled := regexp.MustCompile(pattern)
+	deadline := time.After(patience)
+	for {
+		if found := compiled.FindStringSubmatch(o.String()); found != nil {
+			return found[len(found)-1]
+		}
+		select {
+		case <-o.grown:
+		case <-ended:
+			t.Fatalf("the server ended before it wrote %q:\n%s", pattern, o)
+		case <-deadline:
+			t.Fatalf("%q was not written in time:\n%s", pattern, o)
+		}
+	}
+}
+
+// eventually waits until condition returns no error.
+func eventually(t *testing.T, condition func() error) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestExecuteReportsFailuresInOneLine(t *testing.T) {
+	dir := t.TempDir()
+	for name, test := range map[string]struct {
+		args []string
+		env  map[string]string
+		want string
+	}{
+		"an unknown flag":       {args: []string{"--no-such-flag"}, want: "unknown flag: --no-such-flag"},
+		"an unknown command":    {args: []string{"serve"}, want: `unknown command "serve"`},
+		"a value of a flag":     {args: []string{"--secure-port=http"}, want: `"--secure-port"`},
+		"a range of a flag":     {args: []string{"--secure-port=70000"}, want: "--secure-port: 70000 is not between 0 and 65535"},
+		"a value of a variable": {env: map[string]string{"BERTH_REQUEST_TIMEOUT": "5"}, want: `BERTH_REQUEST_TIMEOUT: invalid value "5"`},
+		"a range of a variable": {env: map[string]string{"BERTH_SECURE_PORT": "-1"}, want: "BERTH_SECURE_PORT: -1 is not between 0 and 65535"},
+		"a file of a flag":      {args: []string{"--token-auth-file=" + dir + "/none"}, want: "--token-auth-file: "},
+		"a file of a variable":  {env: map[string]string{"BERTH_RATE_LIMIT_CONFIG": dir + "/none"}, want: "BERTH_RATE_LIMIT_CONFIG: "},
+		"no server that is ready": {
+			args: []string{"ready", "--data-dir=" + dir + "/none"}, want: "kubeconfig: no such file or directory",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for key, value := range test.env {
+				t.Setenv(key, value)
+			}
+			var stdout, stderr bytes.Buffer
+			// A server that starts in spite of all would write here and nowhere else.
+			t.Chdir(t.TempDir())
+			if status := execute(test.args, &stdout, &stderr); status != 1 {
+				t.Errorf("status %d, want 1", status)
+			}
+			line := stderr.String()
+			if !strings.HasPrefix(line, "apiserver: ") || strings.Count(line, "\n") != 1 || !strings.Contains(line, test.want) {
+				t.Errorf("stderr %q, want one line with %q", line, test.want)
+			}
+			if stdout.Len() > 0 {
+				t.Errorf("stdout %q, want none", &stdout)
+			}
+			if entries, err := os.ReadDir("."); err != nil || len(entries) > 0 {
+				t.Errorf("the working directory holds %v (%v), want nothing", entries, err)
+			}
+		})
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if status := execute([]string{"--version"}, &stdout, &stderr); status != 0 || stderr.Len() > 0 {
+		t.Fatalf("status %d, stderr %q", status, &stderr)
+	}
+	if want := "apiserver " + binaryVersion() + " (Kubernetes API v" + kubernetesVersion + ")\n"; stdout.String() != want {
+		t.Errorf("got %q, want %q", &stdout, want)
+	}
+}
+
+func TestServedVersion(t *testing.T) {
+	saved := version
+	defer func() { version = saved }()
+	version = "v1.2.3-4-gabc+dirty build"
+	if got, want := servedVersion().GitVersion, "v"+kubernetesVersion+"+berth.v1.2.3-4-gabc.dirty.build"; got != want {
+		t.Errorf("gitVersion %q, want %q", got, want)
+	}
+	module, err := os.ReadFile("../../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := "k8s.io/api v0." + strings.TrimPrefix(kubernetesVersion, "1.") + "\n"; !bytes.Contains(module, []byte(want)) {
+		t.Errorf("go.mod has no %q: kubernetesVersion is out of date", want)
+	}
+}
+
+func TestHelpNamesEveryFlag(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if status := execute([]string{"--help"}, &stdout, &stderr); status != 0 || stderr.Len() > 0 {
+		t.Fatalf("status %d, stderr %q", status, &stderr)
+	}
+	for _, flag := range []string{
+		"data-dir", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "etcd-compaction-interval",
+		"quota-backend-bytes", "bind-address", "secure-port", "http-port", "tls-cert-file", "tls-private-key-file",
+		"external-hostname", "token-auth-file", "rate-limit-config", "max-requests-inflight",
+		"max-mutating-requests-inflight", "request-timeout", "log-level", "log-format", "version", "help",
+	} {
+		if !strings.Contains(stdout.String(), "--"+flag+" ") {
+			t.Errorf("--%s is not in the help text", flag)
+		}
+	}
+	for line := range strings.SplitSeq(stdout.String(), "\n") {
+		if len(line) > helpWidth+10 {
+			t.Errorf("a line of %d characters: %s", len(line), line)
+		}
+	}
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// process is a server in a process of its own.
+type process struct {
+	files  dataFiles
+	url    string
+	cmd    *exec.Cmd
+	stdout *output
+	stderr *output
+	ended  chan struct{} // closed when the process has ended, with status
+	status int           // -1: by a signal
+}
+
+// startProcess starts the server on a data directory. It is killed with the test.
+func startProcess(t *testing.T, dir string, args ...string) *process {
+	t.Helper()
+	executable, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{files: dataFiles{dir: dir}, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	p.cmd = exec.Command(executable, append([]string{"--data-dir=" + dir, "--secure-port=0"}, args...)...)
+	p.cmd.Env = append(os.Environ(), beTheServer+"=1")
+	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.ended)
+		_ = p.cmd.Wait() // the status tells all that counts
+		p.status = p.cmd.ProcessState.ExitCode()
+	}()
+	t.Cleanup(func() {
+		_ = p.cmd.Process.Kill() // it may have ended
+		<-p.ended
+	})
+	return p
+}
+
+func (p *process) awaitReady(t *testing.T) {
+	t.Helper()
+	p.url = p.stdout.await(t, `is ready at (https://\S+)`, p.ended)
+}
+
+func (p *process) signal(t *testing.T, s os.Signal) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (p *process) token(t *testing.T) string {
+	t.Helper()
+	return strings.TrimSpace(read(t, p.files.token()))
+}
+
+func TestProcessKeepsWhatItConfirmed(t *testing.T) {
+	dir := t.TempDir()
+	// Each round leaves a database that the next one must recover.
+	for round := range 3 {
+		p := startProcess(t, dir)
+		p.awaitReady(t)
+		client := caller(t, p.files.caCert())
+		body := strings.ReplaceAll(exampleBody, "test-endpoint", fmt.Sprintf("round-%d", round))
+		code, answer := call(t, client, "POST", p.url+endpointsPath, p.token(t), body)
+		p.signal(t, syscall.SIGKILL)
+		if code != http.StatusCreated {
+			t.Fatalf("round %d: got %d: %s", round, code, answer)
+		}
+		<-p.ended
+	}
+	ca, token := read(t, dataFiles{dir: dir}.caCert()), read(t, dataFiles{dir: dir}.token())
+	p := startProcess(t, dir)
+	p.awaitReady(t)
+	client := caller(t, p.files.caCert())
+	for round := range 3 {
+		if code, answer := call(t, client, "GET", p.url+fmt.Sprintf("%s/round-%d", endpointsPath, round), p.token(t), ""); code != http.StatusOK {
+			t.Errorf("the object of round %d: got %d: %s", round, code, answer)
+		}
+	}
+	if read(t, p.files.caCert()) != ca || read(t, p.files.token()) != token {
+		t.Error("the CA or the token is another one than before")
+	}
+}
+
+func TestProcessHoldsItsDataDirectory(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "data")
+	first := startProcess(t, dir)
+	first.awaitReady(t)
+	kubeconfig := read(t, first.files.kubeconfig())
+	second := startProcess(t, dir)
+	<-second.ended
+	if want := "apiserver: data directory " + dir + " is in use by another process\n"; second.status != 1 || second.stderr.String() != want {
+		t.Errorf("status %d, stderr %q, want 1 and %q", second.status, second.stderr, want)
+	}
+	if read(t, first.files.kubeconfig()) != kubeconfig {
+		t.Error("the kubeconfig of the first one was replaced")
+	}
+	if code, answer := call(t, caller(t, first.files.caCert()), "POST", first.url+endpointsPath, first.token(t), exampleBody); code != http.StatusCreated {
+		t.Errorf("the first one afterwards: got %d: %s", code, answer)
+	}
+	if err := checkReady(t.Context(), first.files, ""); err != nil {
+		t.Errorf("apiserver ready: %v", err)
+	}
+}
+
+func TestProcessRefusesADamagedDatabase(t *testing.T) {
+	dir := t.TempDir()
+	p := startProcess(t, dir)
+	p.awaitReady(t)
+	p.signal(t, syscall.SIGTERM)
+	<-p.ended
+	logs, err := filepath.Glob(filepath.Join(p.files.etcd(), "member", "wal", "*.wal"))
+	if err != nil || len(logs) == 0 {
+		t.Fatalf("there is no log to damage: %v", err)
+	}
+	write(t, logs[0], strings.Repeat("damaged", 1000))
+	again := startProcess(t, dir)
+	<-again.ended
+	lines := strings.Split(strings.TrimSpace(again.stderr.String()), "\n")
+	last := lines[len(lines)-1]
+	if want := "apiserver: cannot open the database in data directory " + p.files.etcd(); again.status != 1 || !strings.HasPrefix(last, want) {
+		t.Errorf("status %d, stderr ends with %q, want 1 and %q", again.status, last, want)
+	}
+}
+
+func TestProcessEndsWhenAsked(t *testing.T) {
+	for _, s := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
+		t.Run(s.String(), func(t *testing.T) {
+			p := startProcess(t, t.TempDir(), "--log-format=json")
+			p.awaitReady(t)
+			p.signal(t, s)
+			<-p.ended
+			if p.status != 0 {
+				t.Errorf("status %d, want 0:\n%s", p.status, p.stderr)
+			}
+		})
+	}
+}
+
+// slowRequest has sent all of a POST but the end of its body.
+func slowRequest(t *testing.T, p *process) (conn *tls.Conn, rest string) {
+	t.Helper()
+	restOf := len(exampleBody) / 2
+	opened, err := (&tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}).DialContext(t.Context(), "tcp", strings.TrimPrefix(p.url, "https://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { opened.Close() })
+	fmt.Fprintf(opened, "POST %s HTTP/1.1\r\nHost: berth\r\nX-Auth-Token: %s\r\nContent-Type: application/json\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n",
+		endpointsPath, p.token(t), len(exampleBody))
+	// That the server asks for the body shows that the handler is at work.
+	line, err := bufio.NewReader(opened).ReadString('\n')
+	if err != nil || !strings.Contains(line, "100 Continue") {
+		t.Fatalf("got %q, %v, want 100 Continue", line, err)
+	}
+	if _, err := opened.Write([]byte(exampleBody[:restOf])); err != nil {
+		t.Fatal(err)
+	}
+	return opened.(*tls.Conn), exampleBody[restOf:]
+}
+
+func TestProcessFinishesWhatIsUnderWay(t *testing.T) {
+	p := startProcess(t, t.TempDir())
+	p.awaitReady(t)
+	conn, rest := slowRequest(t, p)
+	p.signal(t, syscall.SIGTERM)
+	p.stderr.await(t, `"stopping"`, p.ended)
+	// It accepts nothing more.
+	eventually(t, func() error {
+		if checkReady(t.Context(), p.files, "") == nil {
+			return errors.New("it still accepts connections")
+		}
+		return nil
+	})
+	if _, err := conn.Write([]byte(rest)); err != nil {
+		t.Fatal(err)
+	}
+	answer := bufio.NewReader(conn)
+	resp, err := http.ReadResponse(answer, nil)
+	if err == nil && resp.StatusCode == http.StatusContinue {
+		resp, err = http.ReadResponse(answer, nil)
+	}
+	if err != nil || resp.StatusCode != http.StatusCreated {
+		t.Errorf("got %v, %v, want 201", resp, err)
+	}
+	if resp != nil {
+		resp.Body.Close()
+	}
+	<-p.ended
+	if p.status != 0 {
+		t.Errorf("status %d, want 0:\n%s", p.status, p.stderr)
+	}
+}
+
+func TestProcessEndsAtOnceAtTheSecondSignal(t *testing.T) {
+	p := startProcess(t, t.TempDir())
+	p.awaitReady(t)
+	slowRequest(t, p)
+	p.signal(t, syscall.SIGTERM)
+	p.stderr.await(t, `"stopping"`, p.ended)
+	p.signal(t, os.Interrupt)
+	<-p.ended
+	if p.status != 1 {
+		t.Errorf("status %d, want 1", p.status)
+	}
+}

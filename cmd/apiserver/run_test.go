@@ -1,0 +1,416 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/berth-project/berth/pkg/registry/namespaces"
+)
+
+// runningServer is a server in this process.
+type runningServer struct {
+	config
+	url    string
+	stdout *output
+	stderr *output
+	stop   context.CancelFunc
+	ended  chan struct{} // closed when run has returned err
+	err    error
+}
+
+// runServer starts a server on any free port and a fresh data directory, waits until it
+// is ready, and ends it with the test.
+func runServer(t *testing.T, change func(*config)) *runningServer {
+	t.Helper()
+	before := goleak.IgnoreCurrent()
+	s := &runningServer{config: defaultConfig(), stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	s.DataDir = filepath.Join(t.TempDir(), "data")
+	s.SecurePort = 0
+	if change != nil {
+		change(&s.config)
+	}
+	// Not the test's own context: of several servers, each ends in its own cleanup.
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	go func() {
+		defer close(s.ended)
+		s.err = run(ctx, s.config, s.stdout, s.stderr)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-s.ended
+		if s.err != nil {
+			t.Errorf("the server ended with %v", s.err)
+		}
+		goleak.VerifyNone(t, before)
+	})
+	s.url = s.stdout.await(t, `is ready at (https://\S+)`, s.ended)
+	return s
+}
+
+// caller trusts the CA that the PEM file holds.
+func caller(t *testing.T, caFile string) *http.Client {
+	t.Helper()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(read(t, caFile))) {
+		t.Fatalf("no certificate in %s", caFile)
+	}
+	client := &http.Client{
+		Timeout:   patience,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true},
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+const endpointsPath = "/api/v1/namespaces/default/endpoints"
+
+// call returns the status code of one request and the body of its answer.
+func call(t *testing.T, client *http.Client, method, url, token, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Auth-Token", token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(answer)
+}
+
+// expectCode waits until a GET by token is answered with want.
+func (s *runningServer) expectCode(t *testing.T, client *http.Client, token string, want int) {
+	t.Helper()
+	eventually(t, func() error {
+		if code, body := call(t, client, "GET", s.url+endpointsPath, token, ""); code != want {
+			return fmt.Errorf("got %d, want %d: %s", code, want, body)
+		}
+		return nil
+	})
+}
+
+func TestRunServesTheDocumentedCall(t *testing.T) {
+	s := runServer(t, nil)
+	client, token := caller(t, s.files().caCert()), strings.TrimSpace(read(t, s.files().token()))
+	if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
+		t.Fatalf("got %d: %s", code, body)
+	}
+	if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusConflict {
+		t.Errorf("the second time: got %d: %s", code, body)
+	}
+	if code, body := call(t, client, "POST", s.url+endpointsPath, "wrong", exampleBody); code != http.StatusUnauthorized {
+		t.Errorf("with a wrong token: got %d: %s", code, body)
+	}
+	for _, namespace := range namespaces.Always {
+		if code, body := call(t, client, "GET", s.url+"/api/v1/namespaces/"+namespace, token, ""); code != http.StatusOK {
+			t.Errorf("namespace %s: got %d: %s", namespace, code, body)
+		}
+	}
+	if code, body := call(t, client, "GET", s.url+"/readyz", "", ""); code != http.StatusOK || body != "ok" {
+		t.Errorf("/readyz: got %d: %s", code, body)
+	}
+	if text := s.stdout.String() + s.stderr.String(); strings.Contains(text, token) || strings.Contains(s.stderr.String(), "nginx-686bccd6f") {
+		t.Error("the token or a body is in the output")
+	}
+	if err := checkReady(t.Context(), s.files(), ""); err != nil {
+		t.Errorf("apiserver ready: %v", err)
+	}
+	s.stop()
+	<-s.ended
+	if err := checkReady(t.Context(), s.files(), ""); err == nil {
+		t.Error("apiserver ready, after the end: no error")
+	}
+}
+
+// The printed commands work as they are, from the directory that the server was started
+// in, whatever the names of the files.
+func TestRunPrintsACommandThatWorks(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip("there is no curl on this machine")
+	}
+	t.Chdir(t.TempDir())
+	write(t, "it's tokens.csv", "0123,ann,1,system:masters\n")
+	writeSelfSigned(t, "crt", "key", "berth.example.com")
+	for name, change := range map[string]func(*config){
+		"token of its own": func(c *config) { c.DataDir = "./it's $HOME" },
+		"token file":       func(c *config) { c.TokenAuthFile = "it's tokens.csv" },
+		"certificate given": func(c *config) {
+			c.TLSCertFile, c.TLSPrivateKeyFile = "crt", "key"
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := runServer(t, change)
+			command := s.stdout.await(t, `\n(curl (?s:.*)\n}')\n`, s.ended)
+			out, err := exec.CommandContext(t.Context(), "sh", "-c", command+" -sS -w '%{http_code}'").CombinedOutput()
+			if err != nil || !strings.HasSuffix(string(out), "201") {
+				t.Errorf("%v, %s\nof %s", err, out, command)
+			}
+		})
+	}
+}
+
+func TestRunKubeconfigWorksWithClientGo(t *testing.T) {
+	dir := t.TempDir()
+	writeSelfSigned(t, filepath.Join(dir, "crt"), filepath.Join(dir, "key"), "berth.example.com")
+	tokens := filepath.Join(dir, "tokens.csv")
+	write(t, tokens, "a,ann,1\nb,bob,2,system:masters\n")
+	for name, change := range map[string]func(*config){
+		"by default":        nil,
+		"on every address":  func(c *config) { c.BindAddress = "0.0.0.0" },
+		"by another name":   func(c *config) { c.ExternalHostname = "localhost" },
+		"with a token file": func(c *config) { c.TokenAuthFile = tokens },
+		"with a certificate of ours": func(c *config) {
+			c.TLSCertFile, c.TLSPrivateKeyFile = filepath.Join(dir, "crt"), filepath.Join(dir, "key")
+		},
+		"with JSON logs and no limit": func(c *config) { c.LogFormat, c.MaxRequestsInFlight = "json", 0 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := runServer(t, change)
+			restConfig, err := clientcmd.BuildConfigFromFlags("", s.files().kubeconfig())
+			if err != nil {
+				t.Fatal(err)
+			}
+			httpClient, err := rest.HTTPClientFor(restConfig)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(httpClient.CloseIdleConnections)
+			client, err := kubernetes.NewForConfigAndClient(restConfig, httpClient)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, err = client.CoreV1().Endpoints("default").Create(t.Context(), &corev1.Endpoints{
+				ObjectMeta: metav1.ObjectMeta{Name: "by-client-go"},
+			}, metav1.CreateOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info, err := client.Discovery().ServerVersion(); err != nil || info.GitVersion != servedVersion().GitVersion {
+				t.Errorf("the version is %v (%v)", info, err)
+			}
+		})
+	}
+}
+
+func TestRunReloadsTokens(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "tokens.csv")
+	write(t, path, "old,ann,1,system:masters\n")
+	s := runServer(t, func(c *config) { c.TokenAuthFile = path })
+	client := caller(t, s.files().caCert())
+	s.expectCode(t, client, "old", http.StatusOK)
+	if _, err := os.Stat(s.files().token()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a token was made although there is a token file (%v)", err)
+	}
+
+	replace(t, path, "broken\n")
+	s.stderr.await(t, "the new version is refused, the old one stays in use", s.ended)
+	s.expectCode(t, client, "old", http.StatusOK)
+
+	replace(t, path, "new,ann,1,system:masters\n")
+	s.expectCode(t, client, "new", http.StatusOK)
+	s.expectCode(t, client, "old", http.StatusUnauthorized)
+	eventually(t, func() error {
+		if a, err := readKubeconfig(s.files().kubeconfig()); err != nil || a.token != "new" {
+			return fmt.Errorf("the kubeconfig has another token (%w)", err)
+		}
+		return nil
+	})
+}
+
+func TestRunReloadsLimits(t *testing.T) {
+	dir := t.TempDir()
+	tokens, limits := filepath.Join(dir, "tokens.csv"), filepath.Join(dir, "limits.yaml")
+	write(t, tokens, "t,ann,1\n")
+	generous := "apiVersion: berth/v1alpha1\nkind: RateLimitConfiguration\ndefaults:\n  read: {qps: 1000, burst: 1000}\n"
+	write(t, limits, generous)
+	s := runServer(t, func(c *config) { c.TokenAuthFile, c.RateLimitConfig = tokens, limits })
+	client := caller(t, s.files().caCert())
+	s.expectCode(t, client, "t", http.StatusOK)
+	replace(t, limits, strings.ReplaceAll(generous, "qps: 1000, burst: 1000", "qps: 0.001, burst: 1"))
+	s.expectCode(t, client, "t", http.StatusTooManyRequests)
+	replace(t, limits, "kind: Nonsense\n")
+	s.stderr.await(t, "the new version is refused", s.ended)
+	replace(t, limits, strings.ReplaceAll(generous, "qps: 1000", "qps: 999"))
+	s.expectCode(t, client, "t", http.StatusOK)
+}
+
+func TestRunReloadsTheCertificate(t *testing.T) {
+	dir := t.TempDir()
+	crt, key := filepath.Join(dir, "crt"), filepath.Join(dir, "key")
+	writeSelfSigned(t, crt, key, "127.0.0.1")
+	s := runServer(t, func(c *config) { c.TLSCertFile, c.TLSPrivateKeyFile = crt, key })
+	if code, body := call(t, caller(t, crt), "GET", s.url+"/readyz", "", ""); code != http.StatusOK {
+		t.Fatalf("got %d: %s", code, body)
+	}
+	writeSelfSigned(t, crt, key, "127.0.0.1")
+	// The CA data of the kubeconfig follow.
+	eventually(t, func() error {
+		a, err := readKubeconfig(s.files().kubeconfig())
+		if err != nil {
+			return err
+		}
+		if string(a.caPEM) != read(t, crt) {
+			return errors.New("the kubeconfig has another certificate")
+		}
+		return checkReady(t.Context(), s.files(), "")
+	})
+	if code, body := call(t, caller(t, crt), "GET", s.url+"/readyz", "", ""); code != http.StatusOK {
+		t.Errorf("with the new certificate: got %d: %s", code, body)
+	}
+	if _, err := os.Stat(s.files().pki()); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a CA was made although there is a certificate (%v)", err)
+	}
+}
+
+func TestRunHTTPPort(t *testing.T) {
+	port := freePort(t)
+	s := runServer(t, func(c *config) { c.BindAddress, c.HTTPPort = "0.0.0.0", port })
+	url := s.stdout.await(t, `without TLS, on this machine only: (http://127.0.0.1:\d+)`, s.ended)
+	if want := "http://127.0.0.1:" + strconv.Itoa(port); url != want {
+		t.Errorf("printed %s, want %s", url, want)
+	}
+	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	defer client.CloseIdleConnections()
+	token := strings.TrimSpace(read(t, s.files().token()))
+	if code, body := call(t, client, "GET", url+endpointsPath, token, ""); code != http.StatusOK {
+		t.Errorf("got %d: %s", code, body)
+	}
+	if code, _ := call(t, client, "GET", url+endpointsPath, "", ""); code != http.StatusUnauthorized {
+		t.Errorf("without a token: got %d", code)
+	}
+	if err := checkReady(t.Context(), dataFiles{dir: t.TempDir()}, url); err != nil {
+		t.Errorf("apiserver ready --server=%s: %v", url, err)
+	}
+}
+
+func TestRunSpeaksOnlyCurrentTLS(t *testing.T) {
+	s := runServer(t, nil)
+	host := strings.TrimPrefix(s.url, "https://")
+	for version, want := range map[uint16]bool{tls.VersionTLS11: false, tls.VersionTLS12: true, tls.VersionTLS13: true} {
+		config := &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: []string{"h2", "http/1.1"}}
+		conn, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", host)
+		if (err == nil) != want {
+			t.Errorf("%s: %v", tls.VersionName(version), err)
+		}
+		if err == nil {
+			if got := conn.(*tls.Conn).ConnectionState().NegotiatedProtocol; got != "h2" {
+				t.Errorf("%s: the protocol is %q, want h2", tls.VersionName(version), got)
+			}
+			conn.Close()
+		}
+	}
+}
+
+func TestRunFailsWithoutATrace(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	broken := filepath.Join(t.TempDir(), "broken")
+	write(t, broken, "broken")
+	for name, test := range map[string]struct {
+		change func(*config)
+		want   string
+	}{
+		"port taken":        {func(c *config) { c.SecurePort = port }, fmt.Sprintf("--secure-port: cannot listen on 127.0.0.1:%d: ", port)},
+		"HTTP port taken":   {func(c *config) { c.HTTPPort = port }, fmt.Sprintf("--http-port: cannot listen on 127.0.0.1:%d: ", port)},
+		"broken tokens":     {func(c *config) { c.TokenAuthFile = broken }, "--token-auth-file: token file " + broken + ": line 1: "},
+		"broken limits":     {func(c *config) { c.RateLimitConfig = broken }, "--rate-limit-config: " + broken + ": "},
+		"broken pair":       {func(c *config) { c.TLSCertFile, c.TLSPrivateKeyFile = broken, broken }, "--tls-cert-file: " + broken},
+		"a wrong flag":      {func(c *config) { c.LogLevel = "loud" }, "--log-level: "},
+		"address not ours":  {func(c *config) { c.BindAddress = "192.0.2.1" }, "--secure-port: cannot listen on 192.0.2.1:0: "},
+		"a directory taken": {func(c *config) { c.DataDir = filepath.Join(broken, "data") }, "cannot make the data directory: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+			c := defaultConfig()
+			c.DataDir, c.SecurePort = filepath.Join(t.TempDir(), "data"), 0
+			test.change(&c)
+			var out output
+			err := run(t.Context(), c, &out, &out)
+			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
+				t.Errorf("got %v, want %s", err, test.want)
+			}
+			if _, err := os.Stat(c.DataDir); err == nil {
+				t.Error("the data directory was made")
+			}
+			if out.String() != "" {
+				t.Errorf("it wrote %q", out.String())
+			}
+		})
+	}
+}
+
+// A stop that comes before the server is ready is no failure.
+func TestRunStopsWhileItStarts(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	c := defaultConfig()
+	c.DataDir, c.SecurePort = filepath.Join(t.TempDir(), "data"), 0
+	c.EtcdServers = []string{"http://127.0.0.1:" + strconv.Itoa(freePort(t))}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := run(ctx, c, newOutput(), newOutput()); err != nil {
+		t.Error(err)
+	}
+}
+
+// replace puts a new version of a file in place, as careful editors do.
+func replace(t *testing.T, path, text string) {
+	t.Helper()
+	write(t, path+".new", text)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeSelfSigned makes a certificate for one host, and the CA of nobody else.
+func writeSelfSigned(t *testing.T, crt, key, host string) {
+	t.Helper()
+	files := dataFiles{dir: t.TempDir()}
+	if _, _, err := ensurePKI(files, sans(host), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	replace(t, key, read(t, files.key()))
+	replace(t, crt, read(t, files.cert())+read(t, files.caCert()))
+}
+
+// freePort is a port that nobody listened on a moment ago.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
