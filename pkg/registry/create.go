@@ -41,6 +41,7 @@ func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object
 	if err := s.matchNamespace(namespace, accessor); err != nil {
 		return nil, nil, err
 	}
+	nameless := accessor.GetName() == ""
 	var guard *storage.Guard
 	if s.API.Namespaced {
 		if guard, err = s.lifecycle.guard(ctx, namespace, s.GroupResource(), accessor.GetName()); err != nil {
@@ -51,7 +52,7 @@ func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object
 	if err != nil {
 		return nil, nil, err
 	}
-	created, err := s.insertNamed(ctx, obj, guard, isDryRun(opts.DryRun))
+	created, err := s.insertNamed(ctx, obj, nameless, guard, isDryRun(opts.DryRun))
 	return created, warnings, err
 }
 
@@ -130,31 +131,24 @@ func generateName(base string) string {
 	return base + rand.String(generatedSuffix)
 }
 
-// insertNamed inserts obj, under a new generated name as long as the generated ones are
-// taken.
-func (s *Store) insertNamed(ctx context.Context, obj runtime.Object, guard *storage.Guard, dryRun bool) (runtime.Object, error) {
+// insertNamed inserts obj. One that came nameless gets a new generated name for as long as
+// the generated ones are taken.
+func (s *Store) insertNamed(ctx context.Context, obj runtime.Object, nameless bool, guard *storage.Guard, dryRun bool) (runtime.Object, error) {
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, err
 	}
-	generated := accessor.GetGenerateName()
 	for attempt := 1; ; attempt++ {
 		created, err := s.insert(ctx, obj, guard, dryRun)
-		if generated == "" || !apierrors.IsAlreadyExists(err) {
+		if !nameless || !apierrors.IsAlreadyExists(err) {
 			return created, err
 		}
-		name := accessor.GetName()
-		if attempt == maxNameAttempts || !isGenerated(name, generated) {
-			return nil, apierrors.NewGenerateNameConflict(s.GroupResource(), name, 1)
+		if attempt == maxNameAttempts {
+			return nil, apierrors.NewGenerateNameConflict(s.GroupResource(), accessor.GetName(), 1)
 		}
-		accessor.SetName(generateName(generated))
+		accessor.SetName(generateName(accessor.GetGenerateName()))
 		s.Strategy.PrepareForCreate(obj)
 	}
-}
-
-func isGenerated(name, base string) bool {
-	base = base[:min(len(base), maxGeneratedBase)]
-	return len(name) == len(base)+generatedSuffix && name[:len(base)] == base
 }
 
 // insert stores obj if its name is free and its namespace as the guard says. A guard that
