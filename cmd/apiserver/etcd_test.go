@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -14,6 +15,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/server/v3/proxy/grpcproxy"
+	"go.uber.org/zap"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
@@ -40,11 +42,16 @@ func serveEtcd(t *testing.T, creds credentials.TransportCredentials) (address st
 	server := grpc.NewServer(opts...)
 	kv, _ := grpcproxy.NewKvProxy(inside.Client())
 	etcdserverpb.RegisterKVServer(server, kv)
+	ctx, cancel := context.WithCancel(context.Background())
+	watch, watchEnded := grpcproxy.NewWatchProxy(ctx, zap.NewNop(), inside.Client())
+	etcdserverpb.RegisterWatchServer(server, watch)
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(listener) }()
 	t.Cleanup(func() {
 		server.Stop()
 		<-served
+		cancel()
+		<-watchEnded
 	})
 	return listener.Addr().String()
 }
@@ -58,6 +65,9 @@ func TestRunOnAnEtcdElsewhere(t *testing.T) {
 		client := caller(t, s.files().caCert())
 		if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != want {
 			t.Errorf("server %d: got %d, want %d: %s", i, code, want, body)
+		}
+		if code, body := call(t, client, "GET", s.url+endpointsPath+"/test-endpoint", token, ""); code != http.StatusOK {
+			t.Errorf("server %d: got %d: %s", i, code, body)
 		}
 		if _, err := os.Stat(s.files().etcd()); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("server %d has an etcd inside (%v)", i, err)

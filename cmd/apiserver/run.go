@@ -161,7 +161,7 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
-	if err := front.stop(grace, i.core.endStreams); err != nil {
+	if err := front.stop(grace, i.core.handler.EndStreams); err != nil {
 		i.logger.Warn().Err(err).Msg("requests under way were cut off")
 	}
 	return failure

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -24,9 +23,7 @@ import (
 
 // core is everything behind the ports.
 type core struct {
-	handler http.Handler
-	// endStreams ends the answers that would never end by themselves.
-	endStreams func()
+	handler *server.Server
 	// failed delivers an error that the server cannot go on after; nil: it never does.
 	failed <-chan error
 
@@ -82,9 +79,14 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 		Scheme:        scheme,
 		TypeConverter: converter,
 		Resources:     []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
+		Report:        func(err error) { logger.Error().Err(err).Msg("work in the background failed and is tried again") },
 	})
 	if err != nil {
 		return err
+	}
+	c.background.run(objects.Run)
+	if err := objects.WaitReady(ctx); err != nil {
+		return fmt.Errorf("cannot read the objects: %w", err)
 	}
 	if err := namespaces.EnsureAlways(ctx, objects.Stores()[0]); err != nil {
 		return fmt.Errorf("cannot create the first namespaces: %w", err)
@@ -92,11 +94,7 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 	if c.handler, err = newServer(cfg, in, logger, metrics, scheme, store, objects); err != nil {
 		return err
 	}
-	c.endStreams = func() {}
 	c.background.run(func(ctx context.Context) { _ = compactor.Run(ctx) }) // nil by its promise
-	c.background.run(func(ctx context.Context) {
-		objects.RunTerminator(ctx, func(err error) { logger.Error().Err(err).Msg("emptying a namespace failed") })
-	})
 	return nil
 }
 
