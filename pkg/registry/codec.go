@@ -9,8 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	kjson "sigs.k8s.io/json"
-
-	"github.com/berth-project/berth/pkg/storage"
 )
 
 // A stored value is the object's JSON as it is served, without its resourceVersion: that
@@ -23,6 +21,7 @@ import (
 const (
 	uidKey     = `"uid":"`
 	versionKey = `,"resourceVersion":"`
+	metaKey    = `"metadata":{`
 )
 
 // encodeValue returns the value to store for obj, whose resourceVersion must be empty.
@@ -30,21 +29,21 @@ func encodeValue(obj runtime.Object) ([]byte, error) {
 	return json.Marshal(obj)
 }
 
-// head is how every value of the resource begins.
-func (r *Resource) head() string {
-	apiVersion := r.GroupVersionKind().GroupVersion().String()
-	return fmt.Sprintf(`{"kind":%q,"apiVersion":%q,"metadata":{`, r.API.Kind, apiVersion)
+// typeHead is the part of an object that the items of a list leave out.
+func (r *Resource) typeHead() string {
+	return fmt.Sprintf(`{"kind":%q,"apiVersion":%q,`, r.API.Kind, r.GroupVersionKind().GroupVersion().String())
 }
 
 // finish returns the finished JSON of a stored value: the value with its resourceVersion.
+// It always begins with typeHead and the metadata.
 func (r *Resource) finish(value []byte, revision int64) ([]byte, error) {
-	at := versionOffset(value, r.head())
+	at := versionOffset(value, r.typeHead()+metaKey)
 	if at < 0 {
 		return r.finishForeign(value, revision)
 	}
-	out := make([]byte, 0, len(value)+len(`,"resourceVersion":""`)+20)
+	out := make([]byte, 0, len(value)+len(versionKey)+1+20)
 	out = append(out, value[:at]...)
-	out = append(out, `,"resourceVersion":"`...)
+	out = append(out, versionKey...)
 	out = strconv.AppendInt(out, revision, 10)
 	out = append(out, '"')
 	return append(out, value[at:]...), nil
@@ -83,9 +82,43 @@ func (r *Resource) finishForeign(value []byte, revision int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	accessor.SetResourceVersion(strconv.FormatInt(revision, 10))
+	accessor.SetResourceVersion(formatRevision(revision))
 	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind())
 	return json.Marshal(obj)
+}
+
+// replaceRevision returns finished JSON with another resourceVersion. Its own is the first
+// of that value: only names stand before it.
+func replaceRevision(finished []byte, from, to int64) []byte {
+	old := append(strconv.AppendInt([]byte(`"resourceVersion":"`), from, 10), '"')
+	replacement := append(strconv.AppendInt([]byte(`"resourceVersion":"`), to, 10), '"')
+	return bytes.Replace(finished, old, replacement, 1)
+}
+
+// metadataOf returns the metadata of finished JSON, braces included.
+func metadataOf(finished []byte) []byte {
+	start := bytes.Index(finished, []byte(metaKey)) + len(metaKey) - 1
+	depth, quoted := 0, false
+	for i := start; i < len(finished); i++ {
+		switch finished[i] {
+		case '\\':
+			i++
+		case '"':
+			quoted = !quoted
+		case '{':
+			if !quoted {
+				depth++
+			}
+		case '}':
+			if quoted {
+				break
+			}
+			if depth--; depth == 0 {
+				return finished[start : i+1]
+			}
+		}
+	}
+	return nil
 }
 
 func (r *Resource) decodeJSON(data []byte) (runtime.Object, error) {
@@ -93,19 +126,5 @@ func (r *Resource) decodeJSON(data []byte) (runtime.Object, error) {
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, obj); err != nil {
 		return nil, fmt.Errorf("a stored %s cannot be read: %w", r.API.Kind, err)
 	}
-	return obj, nil
-}
-
-// decode returns the typed object of a stored key, resourceVersion included.
-func (r *Resource) decode(kv *storage.KeyValue) (runtime.Object, error) {
-	obj, err := r.decodeJSON(kv.Value)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", kv.Key, err)
-	}
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, err
-	}
-	accessor.SetResourceVersion(strconv.FormatInt(kv.ModRevision, 10))
 	return obj, nil
 }

@@ -42,18 +42,50 @@ func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object
 		return nil, nil, err
 	}
 	nameless := accessor.GetName() == ""
-	var guard *storage.Guard
-	if s.API.Namespaced {
-		if guard, err = s.lifecycle.guard(ctx, namespace, s.GroupResource(), accessor.GetName()); err != nil {
-			return nil, nil, err
-		}
-	}
-	obj, warnings, err := s.prepareCreate(obj, opts.FieldManager)
+	guard, err := s.guard(ctx, namespace, accessor.GetName())
 	if err != nil {
 		return nil, nil, err
 	}
+	s.Strategy.Default(obj)
+	wipe(accessor)
+	warnings := dropDuplicateOwners(accessor)
+	obj = s.fields.UpdateNoErrors(s.New(), obj, opts.FieldManager)
+	more, err := s.prepareCreate(obj)
+	if err != nil {
+		return nil, warnings, err
+	}
 	created, err := s.insertNamed(ctx, obj, nameless, guard, isDryRun(opts.DryRun))
+	return created, append(warnings, more...), err
+}
+
+// createOwned stores a new object whose ownership is settled, under the name that it has.
+// Its resourceVersion does not matter, as kube-apiserver has it for updates that create.
+func (s *Store) createOwned(ctx context.Context, namespace string, obj runtime.Object, dryRun bool) (runtime.Object, []string, error) {
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, nil, err
+	}
+	guard, err := s.guard(ctx, namespace, accessor.GetName())
+	if err != nil {
+		return nil, nil, err
+	}
+	wipe(accessor)
+	accessor.SetResourceVersion("")
+	warnings, err := s.prepareCreate(obj)
+	if err != nil {
+		return nil, nil, err
+	}
+	created, err := s.insert(ctx, obj, guard, dryRun)
 	return created, warnings, err
+}
+
+// guard is the condition under which an object may appear in the namespace; nil for a
+// resource that lives in none.
+func (s *Store) guard(ctx context.Context, namespace, name string) (*storage.Guard, error) {
+	if !s.API.Namespaced {
+		return nil, nil
+	}
+	return s.lifecycle.guard(ctx, namespace, s.GroupResource(), name)
 }
 
 // matchNamespace puts the request's namespace into an object that names none.
@@ -70,49 +102,41 @@ func (s *Store) matchNamespace(namespace string, accessor metav1.Object) error {
 	return nil
 }
 
-// prepareCreate turns what a client sent into what is stored, short of the name where
-// that is to be generated, and returns the warnings.
-func (s *Store) prepareCreate(obj runtime.Object, manager string) (runtime.Object, []string, error) {
-	s.Strategy.Default(obj)
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, nil, err
-	}
+// wipe clears what only the server may fill in.
+func wipe(accessor metav1.Object) {
 	accessor.SetUID("")
 	accessor.SetSelfLink("")
 	accessor.SetCreationTimestamp(metav1.Time{})
 	accessor.SetDeletionTimestamp(nil)
 	accessor.SetDeletionGracePeriodSeconds(nil)
-	var warnings []string
-	if warning := dropDuplicateOwners(accessor); warning != "" {
-		warnings = append(warnings, warning)
-	}
-	obj = s.fields.UpdateNoErrors(s.New(), obj, manager)
-	if accessor, err = meta.Accessor(obj); err != nil {
-		return nil, nil, err
+}
+
+// prepareCreate turns an object into what is stored and returns the warnings.
+func (s *Store) prepareCreate(obj runtime.Object) ([]string, error) {
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
 	}
 	accessor.SetUID(uuid.NewUUID())
 	accessor.SetCreationTimestamp(metav1.Now())
-	named := accessor.GetName() != ""
-	if !named {
+	if accessor.GetName() == "" {
 		accessor.SetName(generateName(accessor.GetGenerateName()))
 	}
 	s.Strategy.PrepareForCreate(obj)
 	if faults := s.Strategy.Validate(obj); len(faults) > 0 {
-		return nil, nil, apierrors.NewInvalid(s.GroupVersionKind().GroupKind(), accessor.GetName(), faults)
+		return nil, s.invalid(accessor.GetName(), faults)
 	}
 	if err := s.refuseVersion(accessor); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	warnings = append(warnings, s.Strategy.Warnings(obj)...)
-	return obj, warnings, nil
+	return s.Strategy.Warnings(obj), nil
 }
 
 // refuseVersion refuses a resourceVersion on an object to be created, as kube-apiserver
 // does, which ignores one that is no number, and 0.
 func (s *Store) refuseVersion(accessor metav1.Object) error {
 	if version, err := strconv.ParseUint(accessor.GetResourceVersion(), 10, 64); err == nil && version != 0 {
-		return apierrors.NewInvalid(s.GroupVersionKind().GroupKind(), accessor.GetName(), field.ErrorList{
+		return s.invalid(accessor.GetName(), field.ErrorList{
 			field.Invalid(field.NewPath("metadata", "resourceVersion"), accessor.GetResourceVersion(), "resourceVersion should not be set on objects to be created"),
 		})
 	}
@@ -165,22 +189,24 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 	if err != nil {
 		return nil, err
 	}
+	key := s.key(namespace, name)
 	for {
-		response, err := s.storage.Put(ctx, s.key(namespace, name), value, storage.PutOptions{Guard: guard, DryRun: dryRun})
+		response, err := s.storage.Put(ctx, key, value, storage.PutOptions{Guard: guard, DryRun: dryRun})
 		if errors.Is(err, storage.ErrUnknownOutcome) {
-			response, err = s.settleCreate(ctx, s.key(namespace, name), accessor.GetUID(), err)
+			response, err = s.settleCreate(ctx, key, accessor.GetUID(), err)
 		}
 		switch {
 		case err != nil:
 			return nil, apiError(err)
 		case response.Succeeded && dryRun:
-			return &object{resource: s.Resource, json: value}, nil
+			return &object{resource: s.Resource, key: key, json: value}, nil
 		case response.Succeeded:
-			return newObject(s.Resource, &storage.KeyValue{Value: value, ModRevision: response.Revision})
+			created := newObject(s.Resource, &storage.KeyValue{Key: key, Value: value, CreateRevision: response.Revision, ModRevision: response.Revision})
+			return created, created.broken
 		case response.Current != nil:
 			return nil, apierrors.NewAlreadyExists(s.GroupResource(), name)
 		case guard == nil:
-			return nil, fmt.Errorf("creating %s failed without a reason", s.key(namespace, name))
+			return nil, fmt.Errorf("creating %s failed without a reason", key)
 		}
 		if _, err := s.lifecycle.observe(namespace, response.Guarded); err != nil {
 			return nil, err
@@ -199,11 +225,7 @@ func (s *Store) settleCreate(ctx context.Context, key string, uid types.UID, unk
 	if err != nil || got.KV == nil {
 		return storage.WriteResponse{}, unknown
 	}
-	stored, err := s.decode(got.KV)
-	if err != nil {
-		return storage.WriteResponse{}, unknown
-	}
-	accessor, err := meta.Accessor(stored)
+	accessor, err := newObject(s.Resource, got.KV).metadata()
 	if err != nil {
 		return storage.WriteResponse{}, unknown
 	}

@@ -21,53 +21,52 @@ import (
 // storage's own.
 func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (runtime.Object, error) {
 	key := s.key(namespace, name)
-	got, err := s.storage.Get(ctx, key, storage.GetOptions{})
-	if err != nil {
-		return nil, apiError(err)
-	}
-	current := got.KV
-	for {
-		if current == nil {
+	for fresh := false; ; fresh = true {
+		stored, err := s.read(ctx, key, fresh)
+		switch {
+		case err != nil:
+			return nil, err
+		case stored == nil && fresh:
 			return nil, apierrors.NewNotFound(s.GroupResource(), name)
+		case stored == nil:
+			continue
 		}
-		result, response, err := s.deleteOnce(ctx, current, opts)
-		if err != nil {
-			return nil, apiError(err)
+		result, verdict, err := s.deleteOnce(ctx, stored, opts)
+		switch {
+		case verdict == decided, verdict == unwritten && fresh:
+			return result, err
+		case ctx.Err() != nil:
+			return nil, apiError(ctx.Err())
 		}
-		if response.Succeeded {
-			return result, nil
-		}
-		current = response.Current
 	}
 }
 
-// deleteOnce deletes or marks the object as it was read; the response says whether it
-// was still so.
-func (s *Store) deleteOnce(ctx context.Context, current *storage.KeyValue, opts *metav1.DeleteOptions) (runtime.Object, storage.WriteResponse, error) {
-	obj, err := s.decode(current)
+// deleteOnce deletes or marks the object as it was read.
+func (s *Store) deleteOnce(ctx context.Context, stored *object, opts *metav1.DeleteOptions) (runtime.Object, verdict, error) {
+	obj, err := stored.decode()
 	if err != nil {
-		return nil, storage.WriteResponse{}, err
+		return nil, decided, err
 	}
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
-		return nil, storage.WriteResponse{}, err
+		return nil, decided, err
 	}
 	if err := s.checkPreconditions(accessor, opts.Preconditions); err != nil {
-		return nil, storage.WriteResponse{}, err
+		return nil, unwritten, err
 	}
-	held := len(accessor.GetFinalizers()) > 0
 	if s.BeforeDelete != nil {
-		hold, err := s.BeforeDelete(obj)
-		if err != nil {
-			return nil, storage.WriteResponse{}, err
+		if err := s.BeforeDelete(obj); err != nil {
+			return nil, unwritten, err
 		}
-		held = held || hold
 	}
-	if held {
-		return s.markDeleted(ctx, current, obj, isDryRun(opts.DryRun))
+	if s.held(obj, accessor) {
+		return s.markDeleted(ctx, stored, obj, isDryRun(opts.DryRun))
 	}
-	response, err := s.remove(ctx, current, isDryRun(opts.DryRun))
-	return s.deletedStatus(accessor), response, err
+	response, err := s.remove(ctx, stored, isDryRun(opts.DryRun))
+	if err != nil || response.Succeeded {
+		return s.deletedStatus(accessor), decided, apiError(err)
+	}
+	return nil, overtaken, nil
 }
 
 func (s *Store) checkPreconditions(accessor metav1.Object, preconditions *metav1.Preconditions) error {
@@ -86,29 +85,33 @@ func (s *Store) checkPreconditions(accessor metav1.Object, preconditions *metav1
 }
 
 // remove deletes the key as it was read.
-func (s *Store) remove(ctx context.Context, current *storage.KeyValue, dryRun bool) (storage.WriteResponse, error) {
-	response, err := s.storage.Delete(ctx, current.Key, storage.DeleteOptions{Expect: current.ModRevision, DryRun: dryRun})
+func (s *Store) remove(ctx context.Context, stored *object, dryRun bool) (storage.WriteResponse, error) {
+	response, err := s.storage.Delete(ctx, stored.key, storage.DeleteOptions{Expect: stored.revision, DryRun: dryRun})
 	if !errors.Is(err, storage.ErrUnknownOutcome) {
 		return response, err
 	}
-	got, readErr := s.storage.Get(ctx, current.Key, storage.GetOptions{})
-	if readErr != nil || revisionOf(got.KV) == current.ModRevision {
+	got, readErr := s.storage.Get(ctx, stored.key, storage.GetOptions{})
+	if readErr != nil || got.KV != nil && got.KV.ModRevision == stored.revision {
 		return storage.WriteResponse{}, err
 	}
 	// The object that was read is gone, by this call or another's: that is what was asked.
-	return storage.WriteResponse{Succeeded: got.KV == nil || got.KV.CreateRevision != current.CreateRevision, Revision: got.Revision, Current: got.KV}, nil
+	gone := got.KV == nil || got.KV.CreateRevision != stored.createRevision
+	return storage.WriteResponse{Succeeded: gone, Revision: got.Revision, Current: got.KV}, nil
 }
 
-// markDeleted sets deletionTimestamp on an object that finalizers hold. One that is
-// marked already is left as it is.
-func (s *Store) markDeleted(ctx context.Context, current *storage.KeyValue, obj runtime.Object, dryRun bool) (runtime.Object, storage.WriteResponse, error) {
+// markDeleted sets deletionTimestamp on an object that is held. One that is marked already
+// is left as it is.
+func (s *Store) markDeleted(ctx context.Context, stored *object, obj runtime.Object, dryRun bool) (runtime.Object, verdict, error) {
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
-		return nil, storage.WriteResponse{}, err
+		return nil, decided, err
 	}
 	if accessor.GetDeletionTimestamp() != nil {
-		marked, err := newObject(s.Resource, current)
-		return marked, storage.WriteResponse{Succeeded: true}, err
+		return stored, unwritten, nil
+	}
+	current, err := stored.decode()
+	if err != nil {
+		return nil, decided, err
 	}
 	now, immediately := metav1.Now(), int64(0)
 	accessor.SetDeletionTimestamp(&now)
@@ -116,24 +119,11 @@ func (s *Store) markDeleted(ctx context.Context, current *storage.KeyValue, obj 
 	if accessor.GetGeneration() > 0 {
 		accessor.SetGeneration(accessor.GetGeneration() + 1)
 	}
-	accessor.SetResourceVersion("")
-	value, err := encodeValue(obj)
-	if err != nil {
-		return nil, storage.WriteResponse{}, err
-	}
-	response, err := s.storage.Put(ctx, current.Key, value, storage.PutOptions{Expect: current.ModRevision, DryRun: dryRun})
-	if err != nil || !response.Succeeded {
-		return nil, response, err
-	}
-	revision := response.Revision
-	if dryRun {
-		revision = current.ModRevision
-	}
-	if s.API.Name == Namespaces && !dryRun {
+	marked, verdict, err := s.replace(ctx, stored, obj, current, dryRun)
+	if verdict == decided && err == nil && !dryRun && s.API.Name == Namespaces {
 		s.lifecycle.wake()
 	}
-	marked, err := newObject(s.Resource, &storage.KeyValue{Key: current.Key, Value: value, ModRevision: revision})
-	return marked, response, err
+	return marked, verdict, err
 }
 
 // deletedStatus is the answer to a delete that took effect.
@@ -143,4 +133,30 @@ func (s *Store) deletedStatus(accessor metav1.Object) *metav1.Status {
 		Status:   metav1.StatusSuccess,
 		Details:  &metav1.StatusDetails{Name: accessor.GetName(), Group: s.API.Group, Kind: s.API.Name, UID: accessor.GetUID()},
 	}
+}
+
+// DeleteCollection deletes the objects that list selects, one by one, and returns the
+// list of them as they were. What another deletes meanwhile is no error; the first
+// other error ends it.
+func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (runtime.Object, error) {
+	listed, err := s.list(ctx, namespace, list)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range listed.objects {
+		metadata, err := o.metadata()
+		if err != nil {
+			return nil, err
+		}
+		single := opts
+		if opts.Preconditions == nil {
+			single = opts.DeepCopy()
+			single.Preconditions = metav1.NewUIDPreconditions(string(metadata.UID)) // not one that came after
+		}
+		_, err = s.Delete(ctx, metadata.Namespace, metadata.Name, single)
+		if replaced := opts.Preconditions == nil && apierrors.IsConflict(err); err != nil && !replaced && !apierrors.IsNotFound(err) {
+			return nil, err
+		}
+	}
+	return listed, nil
 }

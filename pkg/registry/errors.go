@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -20,7 +20,11 @@ func apiError(err error) error {
 	case err == nil:
 		return nil
 	case errors.As(err, &tooLarge):
-		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes in etcd, the limit is %d", tooLarge.Size, tooLarge.Limit))
+		limit := fmt.Sprintf("the limit is %d", tooLarge.Limit)
+		if tooLarge.Limit == 0 {
+			limit = "more than it accepts in one request"
+		}
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes in etcd, %s", tooLarge.Size, limit))
 	case errors.Is(err, storage.ErrCompacted):
 		return apierrors.NewResourceExpired("The provided resource version is too old: etcd has compacted it.")
 	case errors.Is(err, storage.ErrUnknownOutcome):
@@ -33,6 +37,19 @@ func apiError(err error) error {
 		return unavailable("etcd cannot be reached.", 1)
 	}
 	return err
+}
+
+// maxFaults bounds how many faults of one object a client is told: a body of nothing but
+// faults must not make an answer many times its size.
+const maxFaults = 256
+
+// invalid is the 422 for the faults of an object.
+func (r *Resource) invalid(name string, faults field.ErrorList) error {
+	if more := len(faults) - maxFaults; more > 0 {
+		last := faults[maxFaults]
+		faults = append(faults[:maxFaults:maxFaults], field.InternalError(field.NewPath(last.Field), fmt.Errorf("and %d more faults, this one and those behind it", more)))
+	}
+	return apierrors.NewInvalid(r.GroupVersionKind().GroupKind(), name, faults)
 }
 
 // timeout is a 504 whose message says what was waited for.
@@ -57,13 +74,7 @@ func tooLargeResourceVersion(asked, current int64) error {
 	return err
 }
 
-// badResourceVersion is a 400 with the cause.
+// badResourceVersion is the 400 for a resourceVersion that is none.
 func badResourceVersion(value, why string) error {
-	message := fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %s", value, why)
-	return &apierrors.StatusError{ErrStatus: metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest, Message: message,
-		Details: &metav1.StatusDetails{Causes: []metav1.StatusCause{{
-			Type: metav1.CauseTypeFieldValueInvalid, Field: "resourceVersion", Message: fmt.Sprintf("Invalid value: %q: %s", value, why),
-		}}},
-	}}
+	return apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %s", value, why))
 }

@@ -8,9 +8,11 @@ import (
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	kjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -21,8 +23,12 @@ var jsonIdentifier = json.NewSerializerWithOptions(json.DefaultMetaFactory, nil,
 // object is a stored object as finished JSON. Plain JSON goes out as it is; every other
 // form is encoded from the decoded object. It never changes.
 type object struct {
-	resource *Resource
-	json     []byte // as served, without a final newline
+	resource       *Resource
+	key            string
+	json           []byte // as served, without a final newline
+	revision       int64  // of the latest write
+	createRevision int64  // of the write that created it
+	broken         error  // why the stored value cannot be served; nil: it can
 }
 
 var (
@@ -32,16 +38,63 @@ var (
 	_ runtime.CacheableObject = (*objectList)(nil)
 )
 
-func newObject(r *Resource, kv *storage.KeyValue) (*object, error) {
-	finished, err := r.finish(kv.Value, kv.ModRevision)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", kv.Key, err)
+// newObject makes what is served of a stored key. A value that nobody can read does not
+// keep the others from being served: it is an object that fails when it is asked for.
+func newObject(r *Resource, kv *storage.KeyValue) *object {
+	o := &object{resource: r, key: kv.Key, revision: kv.ModRevision, createRevision: kv.CreateRevision}
+	if o.json, o.broken = r.finish(kv.Value, kv.ModRevision); o.broken != nil {
+		o.broken = fmt.Errorf("%s: %w", kv.Key, o.broken)
 	}
-	return &object{resource: r, json: finished}, nil
+	return o
+}
+
+// at returns the object as a change of the revision left it.
+func (o *object) at(revision int64) *object {
+	if o.broken != nil {
+		return o
+	}
+	changed := *o
+	changed.revision = revision
+	changed.json = replaceRevision(o.json, o.revision, revision)
+	return &changed
+}
+
+// decode returns a typed copy, for whoever wants to change it.
+func (o *object) decode() (runtime.Object, error) {
+	if o.broken != nil {
+		return nil, o.broken
+	}
+	return o.resource.decodeJSON(o.json)
+}
+
+// metadata returns the object's metadata without decoding the rest.
+func (o *object) metadata() (*metav1.ObjectMeta, error) {
+	if o.broken != nil {
+		return nil, o.broken
+	}
+	var partial struct {
+		Metadata metav1.ObjectMeta `json:"metadata"`
+	}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(metadataOf(o.json), &partial.Metadata); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.key, err)
+	}
+	return &partial.Metadata, nil
+}
+
+// labels are what label selectors look at; a broken object has none.
+func (o *object) labels() labels.Set {
+	accessor, err := o.metadata()
+	if err != nil {
+		return nil
+	}
+	return accessor.Labels
 }
 
 // CacheEncode writes the finished JSON, or has encode write the decoded object.
 func (o *object) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	if o.broken != nil {
+		return o.broken
+	}
 	if id == jsonIdentifier {
 		if _, err := w.Write(o.json); err != nil {
 			return err
@@ -49,17 +102,16 @@ func (o *object) CacheEncode(id runtime.Identifier, encode func(runtime.Object, 
 		_, err := io.WriteString(w, "\n")
 		return err
 	}
-	obj, err := o.resource.decodeJSON(o.json)
+	obj, err := o.decode()
 	if err != nil {
 		return err
 	}
 	return encode(obj, w)
 }
 
-// GetObject decodes the object. A value that cannot be decoded yields an empty object:
-// newObject has already refused it.
+// GetObject decodes the object. One that cannot be decoded yields an empty object.
 func (o *object) GetObject() runtime.Object {
-	obj, err := o.resource.decodeJSON(o.json)
+	obj, err := o.decode()
 	if err != nil {
 		return o.resource.New()
 	}
@@ -76,12 +128,11 @@ func (o *object) GetObjectKind() schema.ObjectKind {
 // DeepCopyObject returns the decoded object, for whoever wants to change it.
 func (o *object) DeepCopyObject() runtime.Object { return o.GetObject() }
 
-// objectList is a list of stored objects, put together from their values only while it
-// is written.
+// objectList is a list of finished objects, put together only while it is written.
 type objectList struct {
 	resource *Resource
 	meta     metav1.ListMeta
-	kvs      []*storage.KeyValue
+	objects  []*object
 }
 
 // CacheEncode streams the list as JSON, or has encode write the decoded list.
@@ -96,25 +147,34 @@ func (l *objectList) CacheEncode(id runtime.Identifier, encode func(runtime.Obje
 	return encode(list, w)
 }
 
+// writeSize is about how much of a list is written at once.
+const writeSize = 32 << 10
+
 // writeJSON writes what encoding/json would make of the typed list: its items carry
 // neither kind nor apiVersion.
 func (l *objectList) writeJSON(w io.Writer) error {
 	var buf bytes.Buffer
 	gv := l.resource.GroupVersionKind().GroupVersion().String()
-	fmt.Fprintf(&buf, `{"kind":%q,"apiVersion":%q,"metadata":{"selfLink":%q,"resourceVersion":%q},"items":[`,
+	fmt.Fprintf(&buf, `{"kind":%q,"apiVersion":%q,"metadata":{"selfLink":%q,"resourceVersion":%q`,
 		l.resource.API.Kind+"List", gv, l.meta.SelfLink, l.meta.ResourceVersion)
-	itemHead := len(fmt.Sprintf(`{"kind":%q,"apiVersion":%q,`, l.resource.API.Kind, gv))
-	for i, kv := range l.kvs {
-		finished, err := l.resource.finish(kv.Value, kv.ModRevision)
-		if err != nil {
-			return fmt.Errorf("%s: %w", kv.Key, err)
+	if l.meta.Continue != "" {
+		fmt.Fprintf(&buf, `,"continue":%q`, l.meta.Continue)
+	}
+	if l.meta.RemainingItemCount != nil {
+		fmt.Fprintf(&buf, `,"remainingItemCount":%d`, *l.meta.RemainingItemCount)
+	}
+	buf.WriteString(`},"items":[`)
+	itemHead := len(l.resource.typeHead())
+	for i, o := range l.objects {
+		if o.broken != nil {
+			return o.broken
 		}
 		if i > 0 {
 			buf.WriteByte(',')
 		}
 		buf.WriteByte('{')
-		buf.Write(finished[itemHead:])
-		if buf.Len() >= 32<<10 {
+		buf.Write(o.json[itemHead:])
+		if buf.Len() >= writeSize {
 			if _, err := buf.WriteTo(w); err != nil {
 				return err
 			}
@@ -127,9 +187,9 @@ func (l *objectList) writeJSON(w io.Writer) error {
 
 func (l *objectList) decode() (runtime.Object, error) {
 	list := l.resource.NewList()
-	items := make([]runtime.Object, len(l.kvs))
-	for i, kv := range l.kvs {
-		obj, err := l.resource.decode(kv)
+	items := make([]runtime.Object, len(l.objects))
+	for i, o := range l.objects {
+		obj, err := o.decode()
 		if err != nil {
 			return nil, err
 		}
@@ -145,6 +205,8 @@ func (l *objectList) decode() (runtime.Object, error) {
 	}
 	accessor.SetResourceVersion(l.meta.ResourceVersion)
 	accessor.SetSelfLink(l.meta.SelfLink)
+	accessor.SetContinue(l.meta.Continue)
+	accessor.SetRemainingItemCount(l.meta.RemainingItemCount)
 	list.GetObjectKind().SetGroupVersionKind(l.kind())
 	return list, nil
 }

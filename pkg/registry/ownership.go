@@ -28,8 +28,8 @@ func newFieldManager(r *Resource, scheme *runtime.Scheme, converter managedfield
 }
 
 // dropDuplicateOwners removes repeated owner references, as kube-apiserver does since
-// 1.20, and returns the warning that it gives, or "".
-func dropDuplicateOwners(accessor metav1.Object) string {
+// 1.20, and returns the warning that it gives for that.
+func dropDuplicateOwners(accessor metav1.Object) []string {
 	owners := accessor.GetOwnerReferences()
 	var kept []metav1.OwnerReference
 	var duplicates []string
@@ -41,10 +41,10 @@ func dropDuplicateOwners(accessor metav1.Object) string {
 		kept = append(kept, owner)
 	}
 	if len(duplicates) == 0 {
-		return ""
+		return nil
 	}
 	accessor.SetOwnerReferences(kept)
-	return ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: " + strings.Join(duplicates, ", ")
+	return []string{".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: " + strings.Join(duplicates, ", ")}
 }
 
 func containsOwner(owners []metav1.OwnerReference, owner metav1.OwnerReference) bool {

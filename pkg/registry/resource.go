@@ -19,10 +19,16 @@ type Resource struct {
 	NewList func() runtime.Object
 	// Strategy is what the resource does differently from others.
 	Strategy Strategy
-	// BeforeDelete prepares an object for its deletion. Where hold is true the object is
-	// marked as deleted and stays until whoever holds it lets go; an error refuses the
-	// deletion. nil holds and refuses nothing. Finalizers hold an object in any case.
-	BeforeDelete func(obj runtime.Object) (hold bool, err error)
+	// BeforeDelete prepares an object for its deletion, or refuses it by an error; nil does
+	// neither.
+	BeforeDelete func(obj runtime.Object) error
+	// Holds says whether something other than its finalizers keeps a deleted object from
+	// being removed; nil: nothing does.
+	Holds func(obj runtime.Object) bool
+	// Columns and Cells are the resource's table, as kubectl get shows it. Cells gets an
+	// object of New's type.
+	Columns []metav1.TableColumnDefinition
+	Cells   func(obj runtime.Object) []any
 }
 
 // Namespaces is the name of the resource in which all namespaced objects live.

@@ -3,7 +3,9 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,9 +13,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/pkg/storage/cache"
 )
 
-// Config is what a Registry is made of. All fields are required.
+// Config is what a Registry is made of. Without a comment a field is required.
 type Config struct {
 	Storage storage.Interface
 	// Scheme knows the Go types of every resource.
@@ -21,11 +24,15 @@ type Config struct {
 	// TypeConverter is the schema of field ownership; see NewTypeConverter.
 	TypeConverter managedfields.TypeConverter
 	Resources     []*Resource
+	// Report is told of failures in the background, which are tried again; nil tells
+	// nobody.
+	Report func(error)
 }
 
-// Registry serves several resources out of one storage.
+// Registry serves several resources out of one storage. Run must be running.
 type Registry struct {
 	storage   storage.Interface
+	report    func(error)
 	lifecycle *lifecycle
 	stores    []*Store
 }
@@ -35,16 +42,16 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Storage == nil || cfg.Scheme == nil || cfg.TypeConverter == nil || len(cfg.Resources) == 0 {
 		return nil, errors.New("registry: Storage, Scheme, TypeConverter and Resources are required")
 	}
-	lifecycle := newLifecycle(cfg.Storage)
-	registry := &Registry{storage: cfg.Storage, lifecycle: lifecycle}
+	if cfg.Report == nil {
+		cfg.Report = func(error) {}
+	}
+	registry := &Registry{storage: cfg.Storage, report: cfg.Report, lifecycle: newLifecycle(cfg.Storage)}
 	for _, resource := range cfg.Resources {
-		fields, err := newFieldManager(resource, cfg.Scheme, cfg.TypeConverter)
+		store, err := newStore(registry, resource, cfg)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("registry: %s: %w", resource.API.Name, err)
 		}
-		registry.stores = append(registry.stores, &Store{
-			Resource: resource, storage: cfg.Storage, lifecycle: lifecycle, fields: fields,
-		})
+		registry.stores = append(registry.stores, store)
 	}
 	return registry, nil
 }
@@ -52,14 +59,54 @@ func New(cfg Config) (*Registry, error) {
 // Stores returns one store per resource, in the order of the configuration.
 func (r *Registry) Stores() []*Store { return r.stores }
 
+// Run keeps the caches up to date and empties namespaces that are being deleted, until
+// ctx ends.
+func (r *Registry) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, store := range r.stores {
+		running.Go(func() { store.cache.Run(ctx) })
+	}
+	running.Go(func() { r.runTerminator(ctx) })
+	running.Wait()
+}
+
+// WaitReady waits until every resource can be read.
+func (r *Registry) WaitReady(ctx context.Context) error {
+	for _, store := range r.stores {
+		if err := store.cache.WaitFor(ctx, 0); err != nil {
+			return apiError(err)
+		}
+	}
+	return nil
+}
+
 // Store serves one resource. The objects that its methods return are finished: they are
 // runtime.CacheableObjects that write plain JSON without encoding anything. Its errors
 // are API errors, or errors that are nobody's fault but the server's.
 type Store struct {
 	*Resource
 	storage   storage.Interface
+	cache     *cache.Cache[*object]
 	lifecycle *lifecycle
 	fields    *managedfields.FieldManager
+}
+
+func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error) {
+	fields, err := newFieldManager(resource, cfg.Scheme, cfg.TypeConverter)
+	if err != nil {
+		return nil, err
+	}
+	cached, err := cache.New(cache.Config[*object]{
+		Storage: cfg.Storage,
+		Prefix:  resource.prefix(""),
+		Make:    func(kv *storage.KeyValue) *object { return newObject(resource, kv) },
+		Size:    func(o *object) int { return len(o.json) },
+		Report:  cfg.Report,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Store{Resource: resource, storage: cfg.Storage, cache: cached, lifecycle: registry.lifecycle, fields: fields}, nil
 }
 
 // APIResource describes the resource as discovery shows it.
@@ -68,45 +115,46 @@ func (s *Store) APIResource() metav1.APIResource { return s.API }
 // New returns an empty object to decode into.
 func (s *Store) New() runtime.Object { return s.Resource.New() }
 
-// Get returns one object. It is linearizable: opts.ResourceVersion only sets a lower
-// bound, and one that is not reached yet is answered with a 504.
+// Get returns one object. Without opts.ResourceVersion the read is linearizable; with
+// "0" it is whatever the cache has; with another it is at least that new.
 func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (runtime.Object, error) {
-	atLeast, err := parseResourceVersion(opts.ResourceVersion)
-	if err != nil {
+	if err := s.waitFor(ctx, opts.ResourceVersion); err != nil {
 		return nil, err
 	}
-	got, err := s.storage.Get(ctx, s.key(namespace, name), storage.GetOptions{})
+	entry, _, err := s.cache.Get(s.key(namespace, name))
 	if err != nil {
 		return nil, apiError(err)
 	}
-	if got.Revision < atLeast {
-		return nil, tooLargeResourceVersion(atLeast, got.Revision)
-	}
-	if got.KV == nil {
+	if entry == nil {
 		return nil, apierrors.NewNotFound(s.GroupResource(), name)
 	}
-	return newObject(s.Resource, got.KV)
+	return entry.Value, entry.Value.broken
 }
 
-// List returns every object of the namespace, or with an empty namespace of all of them,
-// in the order of their keys and from one snapshot.
-func (s *Store) List(ctx context.Context, namespace string, opts *metav1.ListOptions) (runtime.Object, error) {
-	atLeast, err := parseResourceVersion(opts.ResourceVersion)
+// waitFor waits until the cache is as new as a read of that resourceVersion wants it.
+func (s *Store) waitFor(ctx context.Context, resourceVersion string) error {
+	if resourceVersion == "" {
+		return apiError(s.cache.Fresh(ctx))
+	}
+	revision, err := parseResourceVersion(resourceVersion)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	list, err := s.storage.List(ctx, s.prefix(namespace), storage.ListOptions{})
-	if err != nil {
-		return nil, apiError(err)
+	return s.waitForRevision(ctx, revision)
+}
+
+// waitForRevision waits for a revision that a client names, though not long for one that
+// is not there at all.
+func (s *Store) waitForRevision(ctx context.Context, revision int64) error {
+	ctx, cancel := context.WithTimeout(ctx, futureRevisionWait)
+	defer cancel()
+	err := s.cache.WaitFor(ctx, revision)
+	if errors.Is(err, storage.ErrTimeout) {
+		if current, snapshotErr := s.cache.Revision(); snapshotErr == nil {
+			return tooLargeResourceVersion(revision, current)
+		}
 	}
-	if list.Revision < atLeast {
-		return nil, tooLargeResourceVersion(atLeast, list.Revision)
-	}
-	return &objectList{
-		resource: s.Resource,
-		meta:     metav1.ListMeta{SelfLink: s.selfLink(namespace, ""), ResourceVersion: formatRevision(list.Revision)},
-		kvs:      list.KVs,
-	}, nil
+	return apiError(err)
 }
 
 // parseResourceVersion returns the revision that a client names; "" is 0.
@@ -121,12 +169,29 @@ func parseResourceVersion(value string) (int64, error) {
 	return int64(revision), nil
 }
 
-func isDryRun(dryRun []string) bool { return len(dryRun) > 0 }
-
-// revisionOf is the revision of a key's latest write, 0 for a key that does not exist.
-func revisionOf(kv *storage.KeyValue) int64 {
-	if kv == nil {
-		return 0
+// read returns the object under key, nil where there is none: from the cache, which may be
+// behind, or newest where fresh is set.
+func (s *Store) read(ctx context.Context, key string, fresh bool) (*object, error) {
+	if fresh {
+		got, err := s.storage.Get(ctx, key, storage.GetOptions{})
+		if err != nil || got.KV == nil {
+			return nil, apiError(err)
+		}
+		return newObject(s.Resource, got.KV), nil
 	}
-	return kv.ModRevision
+	entry, _, err := s.cache.Get(key)
+	if err != nil || entry == nil {
+		return nil, apiError(err)
+	}
+	return entry.Value, nil
 }
+
+// objectOf is read's answer for a key as the storage returned it.
+func (s *Store) objectOf(kv *storage.KeyValue) *object {
+	if kv == nil {
+		return nil
+	}
+	return newObject(s.Resource, kv)
+}
+
+func isDryRun(dryRun []string) bool { return len(dryRun) > 0 }

@@ -22,10 +22,9 @@ const (
 	terminateRetry = time.Second
 )
 
-// RunTerminator empties namespaces that are being deleted, and removes them when they are
+// runTerminator empties namespaces that are being deleted, and removes them when they are
 // empty, until ctx ends. Those that an earlier process left half-way are taken up, too.
-// report is told of failures, which are tried again.
-func (r *Registry) RunTerminator(ctx context.Context, report func(error)) {
+func (r *Registry) runTerminator(ctx context.Context) {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	for {
@@ -37,7 +36,7 @@ func (r *Registry) RunTerminator(ctx context.Context, report func(error)) {
 		}
 		left, err := r.terminateAll(ctx)
 		if err != nil && ctx.Err() == nil {
-			report(err)
+			r.report(err)
 		}
 		if left || err != nil {
 			retry.Reset(terminateRetry)

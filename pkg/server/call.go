@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -58,13 +59,22 @@ func (s *Server) serve(rec *record, resource Resource, run handler) {
 		return
 	}
 	res, err := run(s, c)
+	if errors.Is(err, errAnswered) {
+		return
+	}
 	addWarnings(rec.Header(), c.warnings)
+	if err == nil {
+		res.object, err = c.convert(res.object)
+	}
 	if err != nil {
 		s.renderError(rec, req, err)
 		return
 	}
 	s.render(rec, res, c.output)
 }
+
+// errAnswered is what a handler returns that has answered by itself.
+var errAnswered = errors.New("the request has been answered")
 
 // timeout is how long the call may take: what the client asks for, within the server's
 // bounds.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -9,7 +10,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
@@ -23,16 +26,31 @@ func (s *Server) get(c *call) (result, error) {
 }
 
 func (s *Server) list(c *call) (result, error) {
-	opts := &metav1.ListOptions{}
-	if err := metav1.Convert_url_Values_To_v1_ListOptions(&c.query, opts, nil); err != nil {
-		return result{}, apierrors.NewBadRequest(err.Error())
+	opts, err := listOptions(c)
+	if err != nil {
+		return result{}, err
 	}
 	list, err := c.resource.List(c.ctx, c.namespace, opts)
 	return result{http.StatusOK, list}, err
 }
 
+func listOptions(c *call) (*metav1.ListOptions, error) {
+	opts := &metav1.ListOptions{}
+	if err := metav1.Convert_url_Values_To_v1_ListOptions(&c.query, opts, nil); err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	return opts, nil
+}
+
 func (s *Server) create(c *call) (result, error) {
-	input, err := s.codecs.input(c.req)
+	opts := &metav1.CreateOptions{}
+	options := func() error {
+		if err := metav1.Convert_url_Values_To_v1_CreateOptions(&c.query, opts, nil); err != nil {
+			return apierrors.NewBadRequest(err.Error())
+		}
+		return invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts))
+	}
+	mediaType, err := s.codecs.input(c.req)
 	if err != nil {
 		return result{}, err
 	}
@@ -41,24 +59,93 @@ func (s *Server) create(c *call) (result, error) {
 		return result{}, err
 	}
 	defer body.release()
-	opts := &metav1.CreateOptions{}
-	if err := metav1.Convert_url_Values_To_v1_CreateOptions(&c.query, opts, nil); err != nil {
-		return result{}, apierrors.NewBadRequest(err.Error())
-	}
-	if err := invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts)); err != nil {
+	if err := options(); err != nil {
 		return result{}, err
 	}
-	c.rec.dryRun = len(opts.DryRun) > 0
-	obj := c.resource.New()
-	warnings, err := s.codecs.decode(body.bytes(), input, obj, opts.FieldValidation)
-	c.warn(warnings...)
+	obj, err := s.decodeBody(c, body, mediaType, opts.FieldValidation)
 	if err != nil {
 		return result{}, err
 	}
+	c.rec.dryRun = len(opts.DryRun) > 0
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	created, warnings, err := c.resource.Create(c.ctx, c.namespace, obj, opts)
 	c.warn(warnings...)
 	return result{http.StatusCreated, created}, err
+}
+
+// update replaces an object. kube-apiserver looks at the media type of a PUT only after
+// its options.
+func (s *Server) update(c *call) (result, error) {
+	body, err := readBody(c)
+	if err != nil {
+		return result{}, err
+	}
+	defer body.release()
+	opts := &metav1.UpdateOptions{}
+	if err := metav1.Convert_url_Values_To_v1_UpdateOptions(&c.query, opts, nil); err != nil {
+		return result{}, apierrors.NewBadRequest(err.Error())
+	}
+	if err := invalidOptions("UpdateOptions", validation.ValidateUpdateOptions(opts)); err != nil {
+		return result{}, err
+	}
+	mediaType, err := s.codecs.input(c.req)
+	if err != nil {
+		return result{}, err
+	}
+	obj, err := s.decodeBody(c, body, mediaType, opts.FieldValidation)
+	if err != nil {
+		return result{}, err
+	}
+	c.rec.dryRun = len(opts.DryRun) > 0
+	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
+	return c.written(c.resource.Update(c.ctx, c.namespace, c.name, obj, opts))
+}
+
+// decodeBody decodes the body into a new object of the resource.
+func (s *Server) decodeBody(c *call, body body, mediaType, fieldValidation string) (runtime.Object, error) {
+	obj := c.resource.New()
+	warnings, err := s.codecs.decode(body.bytes(), mediaType, obj, fieldValidation)
+	c.warn(warnings...)
+	return obj, err
+}
+
+// patchTypes are the media types of patches.
+var patchTypes = []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType}
+
+func (s *Server) patch(c *call) (result, error) {
+	contentType, _, _ := strings.Cut(c.req.Header.Get("Content-Type"), ";")
+	patchType := types.PatchType(strings.TrimSpace(contentType))
+	if !slices.Contains(patchTypes, patchType) {
+		return result{}, errUnsupportedPatch
+	}
+	body, err := readBody(c)
+	if err != nil {
+		return result{}, err
+	}
+	defer body.release()
+	opts := &metav1.PatchOptions{}
+	if err := metav1.Convert_url_Values_To_v1_PatchOptions(&c.query, opts, nil); err != nil {
+		return result{}, apierrors.NewBadRequest(err.Error())
+	}
+	if err := invalidOptions("PatchOptions", validation.ValidatePatchOptions(opts, patchType)); err != nil {
+		return result{}, err
+	}
+	c.rec.dryRun = len(opts.DryRun) > 0
+	if patchType == types.ApplyYAMLPatchType {
+		c.rec.apply = true
+	} else {
+		opts.FieldManager = fieldManager(opts.FieldManager, c.req)
+	}
+	return c.written(c.resource.Patch(c.ctx, c.namespace, c.name, patchType, body.bytes(), opts))
+}
+
+// written makes an answer of what a write returned.
+func (c *call) written(obj runtime.Object, created bool, warnings []string, err error) (result, error) {
+	c.warn(warnings...)
+	if created {
+		return result{http.StatusCreated, obj}, err
+	}
+	return result{http.StatusOK, obj}, err
 }
 
 func (s *Server) delete(c *call) (result, error) {
@@ -66,9 +153,21 @@ func (s *Server) delete(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	c.rec.dryRun = len(opts.DryRun) > 0
 	obj, err := c.resource.Delete(c.ctx, c.namespace, c.name, opts)
 	return result{http.StatusOK, obj}, err
+}
+
+func (s *Server) deleteCollection(c *call) (result, error) {
+	list, err := listOptions(c)
+	if err != nil {
+		return result{}, err
+	}
+	opts, err := s.deleteOptions(c)
+	if err != nil {
+		return result{}, err
+	}
+	deleted, err := c.resource.DeleteCollection(c.ctx, c.namespace, opts, list)
+	return result{http.StatusOK, deleted}, err
 }
 
 // deleteOptions are the body's where there is one, else the query's.
@@ -80,16 +179,17 @@ func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
 	}
 	defer body.release()
 	if len(body.bytes()) > 0 {
-		input, err := s.codecs.input(c.req)
+		mediaType, err := s.codecs.input(c.req)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.codecs.decode(body.bytes(), input, opts, metav1.FieldValidationIgnore); err != nil {
+		if _, err := s.codecs.decode(body.bytes(), mediaType, opts, metav1.FieldValidationIgnore); err != nil {
 			return nil, err
 		}
 	} else if err := metav1.Convert_url_Values_To_v1_DeleteOptions(&c.query, opts, nil); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
+	c.rec.dryRun = len(opts.DryRun) > 0
 	return opts, invalidOptions("DeleteOptions", validation.ValidateDeleteOptions(opts))
 }
 

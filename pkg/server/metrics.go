@@ -17,6 +17,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec
 	rejected *prometheus.CounterVec
+	events   *prometheus.CounterVec
 }
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
@@ -36,7 +37,11 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 			Help: "Requests answered with 429, by the reason: the read or write limit of a token, the limit of an address without a valid token (anonymous), or too many requests at once (concurrency-limit).",
 		}, []string{"reason"}),
 	}
-	for _, collector := range []prometheus.Collector{m.requests, m.latency, m.rejected} {
+	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apiserver_watch_events_total",
+		Help: "Events sent to clients that watch.",
+	}, []string{"group", "version", "resource"})
+	for _, collector := range []prometheus.Collector{m.requests, m.latency, m.rejected, m.events} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -76,6 +81,11 @@ func (m *metrics) observe(rec *record) {
 	m.latency.WithLabelValues(labels[:len(labels)-1]...).Observe(time.Since(rec.start).Seconds())
 }
 
+// watched counts events that were sent.
+func (m *metrics) watched(rec *record, events int) {
+	m.events.WithLabelValues(rec.resource.Group, rec.resource.Version, rec.resource.Name).Add(float64(events))
+}
+
 // reject counts a request that a limit turned away.
 func (m *metrics) reject(reason string) {
 	m.rejected.WithLabelValues(reason).Inc()
@@ -84,12 +94,15 @@ func (m *metrics) reject(reason string) {
 // metricVerb is the verb as kube-apiserver's metrics write it. Methods that clients make
 // up are all one: they must not make metrics without bound.
 func metricVerb(rec *record) string {
+	if rec.apply {
+		return "APPLY"
+	}
 	switch verb := rec.verb(); verb {
 	case "create":
 		return "POST"
 	case "update":
 		return "PUT"
-	case "get", "list", "watch", "patch", "apply", "delete", "deletecollection", "post", "put":
+	case "get", "list", "watch", "patch", "delete", "deletecollection", "post", "put":
 		return strings.ToUpper(verb)
 	}
 	return "unknown"

@@ -151,6 +151,9 @@ type counter struct {
 
 // enter counts the request in, and returns what counts it out.
 func (f *inFlight) enter(req *http.Request) (leave func(), err error) {
+	if isWatch(req) {
+		return func() {}, nil // it lasts, and costs next to nothing
+	}
 	c := &f.mutating
 	if isReadOnly(req) {
 		c = &f.readOnly

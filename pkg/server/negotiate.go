@@ -21,6 +21,7 @@ var mediaTypes = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML, runt
 type output struct {
 	mediaType string
 	encoder   runtime.Encoder
+	view      view
 }
 
 // codecs turn bytes into objects and back.
@@ -36,10 +37,10 @@ func newCodecs(scheme *runtime.Scheme) *codecs {
 	}
 	proto := protobuf.NewSerializer(scheme, scheme)
 	return &codecs{
-		json:     output{runtime.ContentTypeJSON, encoder(json.SerializerOptions{})},
-		pretty:   output{runtime.ContentTypeJSON, encoder(json.SerializerOptions{Pretty: true})},
-		yaml:     output{runtime.ContentTypeYAML, encoder(json.SerializerOptions{Yaml: true})},
-		proto:    output{runtime.ContentTypeProtobuf, proto},
+		json:     output{mediaType: runtime.ContentTypeJSON, encoder: encoder(json.SerializerOptions{})},
+		pretty:   output{mediaType: runtime.ContentTypeJSON, encoder: encoder(json.SerializerOptions{Pretty: true})},
+		yaml:     output{mediaType: runtime.ContentTypeYAML, encoder: encoder(json.SerializerOptions{Yaml: true})},
+		proto:    output{mediaType: runtime.ContentTypeProtobuf, encoder: proto},
 		protobuf: proto,
 		scheme:   scheme,
 	}
@@ -55,22 +56,35 @@ func (c *codecs) negotiate(req *http.Request) (output, error) {
 		return output{}, errNotAcceptable
 	}
 	for _, clause := range goautoneg.ParseAccept(accept) {
-		if clause.Params["as"] != "" || clause.Params["g"] != "" || clause.Params["v"] != "" {
-			continue // a transformation, of which there are none yet
+		out, ok := c.outputFor(req, clause)
+		if !ok {
+			continue
 		}
-		switch mediaType := clause.Type + "/" + clause.SubType; mediaType {
-		case runtime.ContentTypeJSON, "application/*", "*/*":
-			if clause.Params["pretty"] == "1" {
-				return c.pretty, nil
-			}
-			return c.jsonFor(req), nil
-		case runtime.ContentTypeYAML:
-			return c.yaml, nil
-		case runtime.ContentTypeProtobuf:
-			return c.proto, nil
+		if out.view, ok = viewOf(clause.Params); !ok {
+			continue
 		}
+		if stream := clause.Params["stream"]; stream != "" && stream != "watch" {
+			continue
+		}
+		return out, nil
 	}
-	return output{}, notAcceptableTransformation()
+	return output{}, notAcceptable(strings.Join(mediaTypes, ", "))
+}
+
+// outputFor is the form that a clause of Accept names.
+func (c *codecs) outputFor(req *http.Request, clause goautoneg.Accept) (output, bool) {
+	switch clause.Type + "/" + clause.SubType {
+	case runtime.ContentTypeJSON, "application/*", "*/*":
+		if clause.Params["pretty"] == "1" {
+			return c.pretty, true
+		}
+		return c.jsonFor(req), true
+	case runtime.ContentTypeYAML:
+		return c.yaml, true
+	case runtime.ContentTypeProtobuf:
+		return c.proto, true
+	}
+	return output{}, false
 }
 
 // offersMediaType says whether one of the types is named as it is, or everything is: by
@@ -107,10 +121,11 @@ func (c *codecs) jsonFor(req *http.Request) output {
 
 // errorOutput is the form of an error's answer: what the client accepts, or JSON.
 func (c *codecs) errorOutput(req *http.Request) output {
-	if out, err := c.negotiate(req); err == nil {
-		return out
+	out, err := c.negotiate(req)
+	if err != nil {
+		return c.json
 	}
-	return c.json
+	return out
 }
 
 // input returns the media type of the request's body, or UnsupportedMediaType. A body
@@ -141,10 +156,17 @@ var errNotAcceptable = &apierrors.StatusError{ErrStatus: metav1.Status{
 	Details: &metav1.StatusDetails{},
 }}
 
-// notAcceptableTransformation is the answer where Accept wants a view that is none.
-func notAcceptableTransformation() error {
+// errUnsupportedPatch is the answer to a patch of no known type.
+var errUnsupportedPatch = &apierrors.StatusError{ErrStatus: metav1.Status{
+	Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+	Message: "415: Unsupported Media Type",
+	Details: &metav1.StatusDetails{},
+}}
+
+// notAcceptable is the answer where Accept wants a view or a stream that is none.
+func notAcceptable(available string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "only the following media types are accepted: " + strings.Join(mediaTypes, ", "),
+		Message: "only the following media types are accepted: " + available,
 	}}
 }

@@ -29,10 +29,13 @@ type record struct {
 	attrs    auth.Attributes
 	resource *metav1.APIResource // nil for what is no resource
 	dryRun   bool
+	apply    bool // a patch that is a server-side apply
 
 	code  int // 0 until the header is written
 	bytes int64
 	cause error // what the client was not told
+
+	writeErr error // of writing to the client
 }
 
 type recordKey struct{}
@@ -71,6 +74,9 @@ func (r *record) Write(p []byte) (int, error) {
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)
+	if err != nil {
+		r.writeErr = err
+	}
 	return n, err
 }
 

@@ -25,7 +25,7 @@ func (s *Server) render(rec *record, res result, out output) {
 	case err == nil:
 	case rec.code == 0:
 		s.renderError(rec, rec.req, err)
-	case rec.req.Context().Err() == nil && w.failed == nil:
+	case rec.req.Context().Err() == nil && rec.writeErr == nil:
 		// The answer is cut off in the middle for a reason of ours: the client must notice.
 		rec.cause = err
 		panic(http.ErrAbortHandler)
@@ -37,7 +37,6 @@ type answer struct {
 	rec       *record
 	code      int
 	mediaType string
-	failed    error // of writing to the client
 }
 
 func (a *answer) Write(p []byte) (int, error) {
@@ -45,9 +44,7 @@ func (a *answer) Write(p []byte) (int, error) {
 		a.rec.Header().Set("Content-Type", a.mediaType)
 		a.rec.WriteHeader(a.code)
 	}
-	n, err := a.rec.Write(p)
-	a.failed = err
-	return n, err
+	return a.rec.Write(p)
 }
 
 var _ io.Writer = (*answer)(nil)

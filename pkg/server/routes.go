@@ -24,16 +24,23 @@ type operation struct {
 
 var (
 	collectionOperations = map[string]operation{
-		http.MethodGet:  {"list", (*Server).list},
-		http.MethodPost: {"create", (*Server).create},
+		http.MethodGet:    {"list", (*Server).list},
+		http.MethodPost:   {"create", (*Server).create},
+		http.MethodDelete: {"deletecollection", (*Server).deleteCollection},
 	}
 	allNamespacesOperations = map[string]operation{
 		http.MethodGet: {"list", (*Server).list},
 	}
 	objectOperations = map[string]operation{
 		http.MethodGet:    {"get", (*Server).get},
+		http.MethodPut:    {"update", (*Server).update},
+		http.MethodPatch:  {"patch", (*Server).patch},
 		http.MethodDelete: {"delete", (*Server).delete},
 	}
+	watchOperations = map[string]operation{
+		http.MethodGet: watchOperation,
+	}
+	watchOperation = operation{"watch", (*Server).watch}
 )
 
 // route builds both routers. SkipClean leaves paths as they came: a name is never made
@@ -44,16 +51,21 @@ func (s *Server) route() {
 		described := resource.APIResource()
 		prefix := groupPrefix(described)
 		s.groups = append(s.groups, prefix+"/")
-		flat := prefix + "/" + described.Name
+		flat, old := "/"+described.Name, prefix+"/watch"
 		if described.Namespaced {
-			inNamespace := prefix + "/namespaces/{namespace}/" + described.Name
-			s.handle(inNamespace+"/{name}", resource, objectOperations)
-			s.handle(inNamespace, resource, collectionOperations)
-			s.handle(flat, resource, allNamespacesOperations)
+			inNamespace := "/namespaces/{namespace}" + flat
+			s.handle(prefix+inNamespace+"/{name}", resource, objectOperations)
+			s.handle(prefix+inNamespace, resource, collectionOperations)
+			s.handle(prefix+flat, resource, allNamespacesOperations)
+			s.handle(old+inNamespace+"/{name}", resource, watchOperations)
+			s.handle(old+inNamespace, resource, watchOperations)
+			s.handle(old+flat, resource, watchOperations)
 			continue
 		}
-		s.handle(flat+"/{name}", resource, objectOperations)
-		s.handle(flat, resource, collectionOperations)
+		s.handle(prefix+flat+"/{name}", resource, objectOperations)
+		s.handle(prefix+flat, resource, collectionOperations)
+		s.handle(old+flat+"/{name}", resource, watchOperations)
+		s.handle(old+flat, resource, watchOperations)
 	}
 	s.api.Path("/metrics").Handler(s.authorised(s.metrics.handler()))
 	s.api.NotFoundHandler = http.HandlerFunc(s.notFound)
@@ -80,6 +92,9 @@ func (s *Server) handle(path string, resource Resource, operations map[string]op
 		rec := recordOf(req)
 		vars := mux.Vars(req)
 		op, ok := operations[req.Method]
+		if op.verb == "list" && isWatch(req) {
+			op = watchOperation
+		}
 		if ok {
 			rec.attrs.Verb = op.verb
 		}

@@ -12,30 +12,12 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
 )
-
-// Resource is what the server consumes of one kind of object. The objects that it returns
-// may be runtime.CacheableObjects; they are only encoded, never changed. Its errors are
-// API errors where the client can do something about them; any other error is answered
-// with 500, logged, and not shown.
-type Resource interface {
-	// APIResource describes the resource: group, version, kind, names and scope.
-	APIResource() metav1.APIResource
-	// New returns an empty object to decode a body into.
-	New() runtime.Object
-	Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (runtime.Object, error)
-	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (runtime.Object, error)
-	// Create takes over obj and also returns warnings for the client.
-	Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, []string, error)
-	// Delete returns a *metav1.Status, or the object where it is only marked as deleted.
-	Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (runtime.Object, error)
-}
 
 // Config is what a Server is made of. Without a comment a field is required.
 type Config struct {
@@ -76,6 +58,9 @@ type Server struct {
 	public   *mux.Router // what needs no token
 	api      *mux.Router // everything else
 	groups   []string    // the prefixes below which unknown paths are answered by a Status
+
+	streams    context.Context // ends all watches
+	endStreams context.CancelFunc
 }
 
 // New returns a server, or an error that names what is missing from cfg.
@@ -96,7 +81,8 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: cfg, codecs: newCodecs(cfg.Scheme), metrics: metrics}
+	streams, endStreams := context.WithCancel(context.Background())
+	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: newCodecs(cfg.Scheme), metrics: metrics}
 	s.inFlight.readOnly.limit = int64(cfg.MaxRequestsInFlight)
 	s.inFlight.mutating.limit = int64(cfg.MaxMutatingRequestsInFlight)
 	if err := metrics.watchInFlight(&s.inFlight); err != nil {
@@ -105,6 +91,10 @@ func New(cfg Config) (*Server, error) {
 	s.route()
 	return s, nil
 }
+
+// EndStreams ends all watches, as their time-out would, and those to come: whoever shuts
+// the server down calls it first, since watches do not end by themselves.
+func (s *Server) EndStreams() { s.endStreams() }
 
 // ServeHTTP answers one request, whatever happens on the way.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {

@@ -14,7 +14,7 @@ import (
 // KeyValue is one key as it stood at some revision.
 type KeyValue struct {
 	Key            string
-	Value          []byte // owned by the caller: never changed by the store afterwards
+	Value          []byte // never changed afterwards: the store does not, and readers may share it
 	CreateRevision int64  // of the write that made the key
 	ModRevision    int64  // of the latest write
 }
@@ -90,7 +90,8 @@ type Event struct {
 	// KV is the key after the change. Of a deletion it carries the key and, as
 	// ModRevision, the revision of the deletion; its value is nil.
 	KV *KeyValue
-	// Prev is the key before the change; nil where the change made it.
+	// Prev is the key before the change; nil where the change made it, or where the
+	// watch did not ask for it.
 	Prev *KeyValue
 	// Deleted is true where the change removed the key.
 	Deleted bool
@@ -101,6 +102,8 @@ type WatchOptions struct {
 	// Revision is the last revision the caller has seen: the first event is the first
 	// one after it. 0 begins with what is written from now on.
 	Revision int64
+	// Prev asks for the state before each change, too; without it Event.Prev is nil.
+	Prev bool
 }
 
 // WatchResponse carries all events of one or more whole revisions, in order, or a
@@ -137,6 +140,18 @@ type Interface interface {
 	// a reader that stops reading only fills its own stream. The channel is closed when
 	// ctx ends, or after a response with Err.
 	Watch(ctx context.Context, prefix string, opts WatchOptions) <-chan WatchResponse
+
+	// RequestProgress has every watch report its progress soon, as far as it is up to date.
+	// A watch that is behind may report nothing.
+	RequestProgress(ctx context.Context) error
+
+	// History returns the changes, with Prev, of the keys that begin with prefix after the
+	// revision after and up to upTo, oldest first. ErrCompacted: they are not all there any
+	// more.
+	History(ctx context.Context, prefix string, after, upTo int64) ([]Event, error)
+
+	// Revision returns the newest revision, linearizably.
+	Revision(ctx context.Context) (int64, error)
 }
 
 var (
@@ -156,9 +171,13 @@ var (
 
 // TooLargeError says that a value exceeds what the store takes in one request.
 type TooLargeError struct {
-	Size, Limit int // bytes
+	Size  int // bytes
+	Limit int // bytes; 0 where the store refused the value without naming its limit
 }
 
 func (e *TooLargeError) Error() string {
+	if e.Limit == 0 {
+		return fmt.Sprintf("the value has %d bytes, more than the store takes in one request", e.Size)
+	}
 	return fmt.Sprintf("the value has %d bytes, the limit is %d", e.Size, e.Limit)
 }

@@ -5,6 +5,7 @@ package apitest
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -162,9 +163,13 @@ func (s *Server) handler(ctx context.Context, cfg Config, dir string) (_ http.Ha
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		objects.RunTerminator(run, func(error) {})
+		objects.Run(run)
 	}()
-	return handler, func() error { cancel(); <-done; return nil }, nil
+	stop = func() error { handler.EndStreams(); cancel(); <-done; return nil }
+	if err := objects.WaitReady(ctx); err != nil {
+		return nil, nil, errors.Join(err, stop())
+	}
+	return handler, stop, nil
 }
 
 // Close stops the server and removes its data.

@@ -18,5 +18,7 @@ func Resource() *registry.Resource {
 		New:      func() runtime.Object { return &corev1.Endpoints{} },
 		NewList:  func() runtime.Object { return &corev1.EndpointsList{} },
 		Strategy: Strategy{},
+		Columns:  columns,
+		Cells:    cells,
 	}
 }

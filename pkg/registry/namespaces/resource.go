@@ -26,14 +26,26 @@ func Resource() *registry.Resource {
 		New:      func() runtime.Object { return &corev1.Namespace{} },
 		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
 		Strategy: Strategy{},
+		Columns: []metav1.TableColumnDefinition{
+			registry.NameColumn,
+			{Name: "Status", Type: "string", Description: "The status of the namespace"},
+			registry.AgeColumn,
+		},
+		Cells: func(obj runtime.Object) []any {
+			namespace := obj.(*corev1.Namespace)
+			return []any{namespace.Name, string(namespace.Status.Phase), registry.Age(namespace.CreationTimestamp)}
+		},
 	}
-	resource.BeforeDelete = func(obj runtime.Object) (bool, error) {
+	resource.BeforeDelete = func(obj runtime.Object) error {
 		namespace := obj.(*corev1.Namespace)
 		if slices.Contains(Always, namespace.Name) {
-			return false, apierrors.NewForbidden(resource.GroupResource(), namespace.Name, errors.New("this namespace may not be deleted"))
+			return apierrors.NewForbidden(resource.GroupResource(), namespace.Name, errors.New("this namespace may not be deleted"))
 		}
 		namespace.Status.Phase = corev1.NamespaceTerminating
-		return len(namespace.Spec.Finalizers) > 0, nil
+		return nil
+	}
+	resource.Holds = func(obj runtime.Object) bool {
+		return len(obj.(*corev1.Namespace).Spec.Finalizers) > 0
 	}
 	return resource
 }

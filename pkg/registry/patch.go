@@ -1,0 +1,230 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/mergepatch"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
+	"sigs.k8s.io/yaml"
+)
+
+// maxPatchOperations bounds the operations of a JSON patch, as kube-apiserver does.
+const maxPatchOperations = 10_000
+
+// Patch changes an object by a patch of one of the four types of Kubernetes. An apply
+// patch also creates. opts.FieldManager must not be empty.
+//
+// Errors: BadRequest for a patch that is none, NotFound, Invalid where the outcome is no
+// valid object, Conflict where the patch names a version that has passed or an apply
+// meets another manager's field, and those of Create.
+func (s *Store) Patch(ctx context.Context, namespace, name string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (patched runtime.Object, created bool, warnings []string, err error) {
+	p := patcher{store: s, patch: patch, opts: opts}
+	var apply change
+	switch patchType {
+	case types.JSONPatchType:
+		apply = p.typed(p.jsonPatch)
+	case types.MergePatchType:
+		apply = p.typed(p.mergePatch)
+	case types.StrategicMergePatchType:
+		apply = p.typed(p.strategicPatch)
+	case types.ApplyYAMLPatchType:
+		apply = p.apply
+	default:
+		return nil, false, nil, fmt.Errorf("no patch type %q", patchType)
+	}
+	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), func(current runtime.Object) (runtime.Object, []string, error) {
+		if current == nil && patchType != types.ApplyYAMLPatchType {
+			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
+		}
+		next, warnings, err := apply(current)
+		if err != nil {
+			return nil, warnings, err
+		}
+		accessor, err := meta.Accessor(next)
+		if err != nil {
+			return nil, warnings, err
+		}
+		if current == nil && accessor.GetUID() != "" {
+			return nil, warnings, apierrors.NewConflict(s.GroupResource(), name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", accessor.GetUID()))
+		}
+		if patchType == types.ApplyYAMLPatchType && accessor.GetName() == "" {
+			accessor.SetName(name)
+		}
+		if err := s.matchNamespace(namespace, accessor); err != nil {
+			return nil, warnings, err
+		}
+		if err := matchName(accessor, name); err != nil {
+			return nil, warnings, err
+		}
+		s.Strategy.Default(next)
+		return next, append(warnings, dropDuplicateOwners(accessor)...), nil
+	})
+}
+
+// patcher applies one patch to an object, again where the object was changed meanwhile.
+type patcher struct {
+	store *Store
+	patch []byte
+	opts  *metav1.PatchOptions
+}
+
+// strict says whether unknown and repeated fields matter.
+func (p *patcher) strict() bool { return p.opts.FieldValidation != metav1.FieldValidationIgnore }
+
+// typed is a change by a function from the object's JSON to patched JSON, which also
+// returns the fields that are given twice.
+func (p *patcher) typed(patch func(object []byte) (patched []byte, faults []error, err error)) change {
+	return func(current runtime.Object) (runtime.Object, []string, error) {
+		before, err := encodeValue(current)
+		if err != nil {
+			return nil, nil, err
+		}
+		patched, faults, err := patch(before)
+		if err != nil {
+			return nil, nil, err
+		}
+		next := p.store.New()
+		unknown, err := kjson.UnmarshalStrict(patched, next)
+		if err == nil {
+			err = p.sameKind(next)
+		}
+		if err != nil {
+			return nil, nil, invalidPatch(patched, err)
+		}
+		var warnings []string
+		if faults = append(faults, unknown...); len(faults) > 0 && p.strict() {
+			if p.opts.FieldValidation == metav1.FieldValidationStrict {
+				return nil, nil, invalidPatch(patched, runtime.NewStrictDecodingError(faults))
+			}
+			for _, fault := range faults {
+				warnings = append(warnings, fault.Error())
+			}
+		}
+		return p.store.fields.UpdateNoErrors(current, next, p.opts.FieldManager), warnings, nil
+	}
+}
+
+// sameKind refuses a patch that makes another kind of object of it.
+func (p *patcher) sameKind(next runtime.Object) error {
+	if got, want := next.GetObjectKind().GroupVersionKind(), p.store.GroupVersionKind(); got != want {
+		return fmt.Errorf("a %s cannot become a %s", want.Kind, got)
+	}
+	return nil
+}
+
+// invalidPatch is the 422 for a patch whose outcome is no object of its kind.
+func invalidPatch(patched []byte, cause error) error {
+	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
+		field.Invalid(field.NewPath("patch"), shorten(patched), cause.Error()),
+	})
+}
+
+// shorten keeps an error from repeating a large object.
+func shorten(data []byte) string {
+	const most = 1024
+	if len(data) <= most {
+		return string(data)
+	}
+	return string(data[:most]) + " ..."
+}
+
+func (p *patcher) jsonPatch(before []byte) (patched []byte, faults []error, err error) {
+	var operations []struct {
+		Op    string `json:"op"`
+		Path  string `json:"path"`
+		From  string `json:"from"`
+		Value any    `json:"value"`
+	}
+	if faults, err = kjson.UnmarshalStrict(p.patch, &operations); err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	for i, fault := range faults {
+		faults[i] = fmt.Errorf("json patch %w", fault)
+	}
+	if len(operations) > maxPatchOperations {
+		return nil, nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(operations)))
+	}
+	decoded, err := jsonpatch.DecodePatch(p.patch)
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest(err.Error())
+	}
+	if patched, err = decoded.Apply(before); err != nil {
+		return nil, nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+	}
+	return patched, faults, nil
+}
+
+func (p *patcher) mergePatch(before []byte) (patched []byte, faults []error, err error) {
+	var decoded map[string]any
+	if faults, err = kjson.UnmarshalStrict(p.patch, &decoded); err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	if patched, err = jsonpatch.MergePatch(before, p.patch); err != nil {
+		return nil, nil, apierrors.NewBadRequest(err.Error())
+	}
+	return patched, faults, nil
+}
+
+func (p *patcher) strategicPatch(before []byte) (patched []byte, faults []error, err error) {
+	var object, decoded map[string]any
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(before, &object); err != nil {
+		return nil, nil, err
+	}
+	if faults, err = kjson.UnmarshalStrict(p.patch, &decoded); err != nil {
+		return nil, nil, apierrors.NewBadRequest(err.Error())
+	}
+	merged, err := strategicpatch.StrategicMergeMapPatch(object, decoded, p.store.New())
+	switch {
+	case errors.Is(err, mergepatch.ErrBadJSONDoc), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList),
+		errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys), errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList),
+		errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat):
+		return nil, nil, apierrors.NewBadRequest(err.Error())
+	case err != nil:
+		return nil, nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+	}
+	patched, err = encodeValue(&unstructured.Unstructured{Object: merged})
+	return patched, faults, err
+}
+
+// apply is a server-side apply.
+func (p *patcher) apply(current runtime.Object) (runtime.Object, []string, error) {
+	patch := &unstructured.Unstructured{}
+	if err := yaml.Unmarshal(p.patch, &patch.Object); err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	if current == nil {
+		current = p.store.New()
+	}
+	applied, err := p.store.fields.Apply(current, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
+	if err != nil {
+		var known apierrors.APIStatus
+		if errors.As(err, &known) {
+			return nil, nil, err
+		}
+		// What is left is a patch that the schema does not allow, an unknown field for one.
+		return nil, nil, apierrors.NewBadRequest(err.Error())
+	}
+	if !p.strict() {
+		return applied, nil, nil
+	}
+	if err := yaml.UnmarshalStrict(p.patch, &map[string]any{}); err != nil {
+		if p.opts.FieldValidation == metav1.FieldValidationStrict {
+			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", err))
+		}
+		return applied, []string{err.Error()}, nil
+	}
+	return applied, nil, nil
+}

@@ -1,0 +1,259 @@
+// Package cache serves the read side of the storage contract from memory. It follows one
+// prefix of the store by one watch, keeps what Config.Make makes of every key, and shares
+// each change among all who watch.
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/tidwall/btree"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// Config is what a Cache is made of. Without a comment a field is required.
+type Config[T any] struct {
+	Storage storage.Interface
+	// Prefix is the part of the store that is followed; it ends with a slash.
+	Prefix string
+	// Make makes of a stored key what is served. It is called once for each version of a
+	// key, by one goroutine at a time, and does not change the key.
+	Make func(*storage.KeyValue) T
+	// Size is the memory that a T takes, in bytes; it bounds the history together with
+	// HistoryBytes.
+	Size func(T) int
+	// HistoryEvents and HistoryBytes bound the recent events that are kept for watchers
+	// that are behind. 0 is 8,192 events and 32 MiB.
+	HistoryEvents, HistoryBytes int
+	// Report is told why the store could not be followed; following is tried again. nil
+	// tells nobody.
+	Report func(error)
+}
+
+const (
+	defaultHistoryEvents = 8192
+	defaultHistoryBytes  = 32 << 20
+	// loadPage is how many keys are read at once when the cache is filled.
+	loadPage = 1000
+	// startHistory is how many revisions back the history reaches when the cache is filled,
+	// so that watchers that come back after a restart find where they were.
+	startHistory = 2000
+	// retryPause is the wait before the store is followed again after a failure.
+	retryPause = 200 * time.Millisecond
+)
+
+// Entry is one key of the cache. It never changes.
+type Entry[T any] struct {
+	Key            string
+	Value          T
+	Revision       int64 // ModRevision of the key
+	CreateRevision int64
+}
+
+// Event is one change, shared by all who watch. Its exported fields never change.
+type Event[T any] struct {
+	Key      string
+	Revision int64     // of the change
+	Entry    *Entry[T] // after the change; nil: the key was deleted
+	Prev     *Entry[T] // before the change; nil: the key did not exist
+
+	encodings *encodings // shared by all events of the cache
+	encoded   encoded
+}
+
+// Cache holds one prefix of the store in memory. Run must be running for it to be filled
+// and kept up to date.
+type Cache[T any] struct {
+	cfg   Config[T]
+	fresh freshness
+
+	mu       sync.RWMutex
+	tree     *btree.Map[string, *Entry[T]] // nil until it is first filled
+	revision int64                         // the tree is the prefix as of this revision
+	history  ring[T]
+	watchers watchers[T]
+	encoded  encodings
+	advance  chan struct{} // closed, and made anew, when revision grows or the tree is filled
+}
+
+// New returns an empty cache, or an error that names what is missing from cfg.
+func New[T any](cfg Config[T]) (*Cache[T], error) {
+	if cfg.Storage == nil || cfg.Prefix == "" || cfg.Make == nil || cfg.Size == nil {
+		return nil, errors.New("cache: Storage, Prefix, Make and Size are required")
+	}
+	if cfg.HistoryEvents < 0 || cfg.HistoryBytes < 0 {
+		return nil, errors.New("cache: the bounds of the history must not be negative")
+	}
+	if cfg.HistoryEvents == 0 {
+		cfg.HistoryEvents = defaultHistoryEvents
+	}
+	if cfg.HistoryBytes == 0 {
+		cfg.HistoryBytes = defaultHistoryBytes
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(error) {}
+	}
+	c := &Cache[T]{cfg: cfg, advance: make(chan struct{})}
+	c.history.init(cfg.HistoryEvents, cfg.HistoryBytes)
+	c.watchers.init()
+	c.fresh.turn = make(chan struct{}, 1)
+	return c, nil
+}
+
+// Run fills the cache and follows the store until ctx ends. Between failures the cache
+// goes on serving what it has.
+func (c *Cache[T]) Run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := c.follow(ctx); err != nil && ctx.Err() == nil {
+			c.cfg.Report(fmt.Errorf("following %s: %w", c.cfg.Prefix, err))
+			select {
+			case <-ctx.Done():
+			case <-time.After(retryPause):
+			}
+		}
+	}
+}
+
+// follow fills the cache if it is empty, and applies changes until the watch ends.
+func (c *Cache[T]) follow(ctx context.Context) error {
+	c.mu.RLock()
+	empty, revision := c.tree == nil, c.revision
+	c.mu.RUnlock()
+	if empty {
+		var err error
+		if revision, err = c.fill(ctx); err != nil {
+			return err
+		}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision}) {
+		c.apply(response)
+		if errors.Is(response.Err, storage.ErrCompacted) {
+			// What happened meanwhile is lost: begin anew, and so must all who watch.
+			c.clear()
+		}
+		if response.Err != nil {
+			return response.Err
+		}
+	}
+	return nil
+}
+
+// fill reads the prefix as of one revision, and the history before it.
+func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
+	tree := new(btree.Map[string, *Entry[T]])
+	opts := storage.ListOptions{Limit: loadPage}
+	for {
+		page, err := c.cfg.Storage.List(ctx, c.cfg.Prefix, opts)
+		if err != nil {
+			return 0, err
+		}
+		for _, kv := range page.KVs {
+			tree.Load(kv.Key, c.entry(kv))
+		}
+		opts.Revision = page.Revision
+		if !page.More {
+			break
+		}
+		opts.From = page.KVs[len(page.KVs)-1].Key + "\x00"
+	}
+	since := max(opts.Revision-startHistory, 0)
+	past, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, since, opts.Revision)
+	if err != nil {
+		past, since = nil, opts.Revision // compacted, or slow: watchers that are behind list anew
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tree, c.revision = tree, opts.Revision
+	c.history.reset(since)
+	for i := range past {
+		event := c.pastEvent(&past[i])
+		c.history.append(event, c.eventSize(event))
+	}
+	c.signal()
+	return c.revision, nil
+}
+
+func (c *Cache[T]) entry(kv *storage.KeyValue) *Entry[T] {
+	return &Entry[T]{Key: kv.Key, Value: c.cfg.Make(kv), Revision: kv.ModRevision, CreateRevision: kv.CreateRevision}
+}
+
+func (c *Cache[T]) event(kv *storage.KeyValue) *Event[T] {
+	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision, encodings: &c.encoded}
+}
+
+// pastEvent is an event of the time before the cache was filled. An entry that is still
+// there is not made twice.
+func (c *Cache[T]) pastEvent(past *storage.Event) *Event[T] {
+	event := c.event(past.KV)
+	if past.Prev != nil {
+		event.Prev = c.entry(past.Prev)
+	}
+	if past.Deleted {
+		return event
+	}
+	if now, ok := c.tree.Get(past.KV.Key); ok && now.Revision == past.KV.ModRevision {
+		event.Entry = now
+	} else {
+		event.Entry = c.entry(past.KV)
+	}
+	return event
+}
+
+// eventSize is the memory that an event keeps from being freed: the state before it, and
+// that after it only until the next change.
+func (c *Cache[T]) eventSize(event *Event[T]) int {
+	const overhead = 200
+	if event.Prev == nil {
+		return overhead
+	}
+	return overhead + c.cfg.Size(event.Prev.Value)
+}
+
+// apply takes in a response of the watch and wakes whoever waits for it. What takes time
+// is done before the lock is taken.
+func (c *Cache[T]) apply(response storage.WatchResponse) {
+	entries := make([]*Entry[T], len(response.Events))
+	for i := range response.Events {
+		if change := &response.Events[i]; !change.Deleted {
+			entries[i] = c.entry(change.KV)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i := range response.Events {
+		change := &response.Events[i]
+		event := c.event(change.KV)
+		event.Entry = entries[i]
+		if event.Entry != nil {
+			event.Prev, _ = c.tree.Set(event.Key, event.Entry)
+		} else {
+			event.Prev, _ = c.tree.Delete(event.Key)
+		}
+		sequence := c.history.append(event, c.eventSize(event))
+		c.watchers.notify(event.Key, sequence)
+	}
+	if response.Revision > c.revision {
+		c.revision = response.Revision
+		c.signal()
+	}
+}
+
+// clear forgets everything. Watchers learn that they have lost their place.
+func (c *Cache[T]) clear() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.tree = nil
+	c.watchers.loseAll()
+}
+
+// signal wakes whoever waits for the revision to grow; c.mu is held.
+func (c *Cache[T]) signal() {
+	close(c.advance)
+	c.advance = make(chan struct{})
+}

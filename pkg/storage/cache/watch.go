@@ -1,0 +1,232 @@
+package cache
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// batch bounds how many events Next returns at once.
+const batch = 128
+
+// Watcher is one reader of the changes of a scope. It holds no events: it is a place in
+// the history, which it reads at its own pace. One that falls behind the history has lost
+// its place and must begin anew. It is for one goroutine at a time.
+type Watcher[T any] struct {
+	cache *Cache[T]
+	scope string // a key, or a prefix that ends with a slash
+	wake  chan struct{}
+	past  []*Event[T] // of before the history, still to be delivered
+
+	// Guarded by cache.mu: written under its write lock, or by the watcher itself under
+	// its read lock.
+	next uint64 // the first event of the scope that is not delivered; 0: all are
+	lost bool
+	slot int // its place among the watchers of its scope
+}
+
+// Watch returns a watcher of the events of scope after the revision, which the cache must
+// have reached. scope is a key, or a prefix that ends with a slash and is the cache's or
+// one level below it. ErrCompacted: the events after the revision are not all there any
+// more. Close must be called.
+func (c *Cache[T]) Watch(ctx context.Context, scope string, revision int64) (*Watcher[T], error) {
+	w := &Watcher[T]{cache: c, scope: scope, wake: make(chan struct{}, 1)}
+	if c.attach(w, revision) {
+		return w, nil
+	}
+	// The history does not reach back that far, but the store's may.
+	oldest, err := c.oldest()
+	if err != nil {
+		return nil, err
+	}
+	past, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, revision, oldest)
+	if err != nil {
+		return nil, err
+	}
+	for i := range past {
+		if w.wants(past[i].KV.Key) {
+			w.past = append(w.past, c.oldEvent(&past[i]))
+		}
+	}
+	if !c.attach(w, oldest) {
+		return nil, fmt.Errorf("%w: the history moved on", storage.ErrCompacted)
+	}
+	return w, nil
+}
+
+// List returns a snapshot and a watcher of everything in scope that comes after it.
+func (c *Cache[T]) List(scope string) (Snapshot[T], *Watcher[T], error) {
+	w := &Watcher[T]{cache: c, scope: scope, wake: make(chan struct{}, 1)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	snapshot, err := c.snapshot()
+	if err != nil {
+		return Snapshot[T]{}, nil, err
+	}
+	c.watchers.add(w)
+	return snapshot, w, nil
+}
+
+// attach adds the watcher at the revision, if the history reaches back that far.
+func (c *Cache[T]) attach(w *Watcher[T], revision int64) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tree == nil {
+		return false
+	}
+	next, ok := c.history.after(revision)
+	if !ok {
+		return false
+	}
+	if next != c.history.next {
+		w.next = next
+		w.wake <- struct{}{}
+	}
+	c.watchers.add(w)
+	return true
+}
+
+// oldest is the revision after which the history is complete.
+func (c *Cache[T]) oldest() (int64, error) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if c.tree == nil {
+		return 0, storage.ErrUnavailable
+	}
+	return c.history.since, nil
+}
+
+func (c *Cache[T]) oldEvent(past *storage.Event) *Event[T] {
+	event := c.event(past.KV)
+	if past.Prev != nil {
+		event.Prev = c.entry(past.Prev)
+	}
+	if !past.Deleted {
+		event.Entry = c.entry(past.KV)
+	}
+	return event
+}
+
+// Wake has an element when Next may have something to return.
+func (w *Watcher[T]) Wake() <-chan struct{} { return w.wake }
+
+// Next appends to events those that have come, a bounded number at a time, and returns
+// them with the revision up to which all have been delivered. It does not wait: no events
+// means that there are none yet. ErrCompacted: the watcher has fallen behind the history.
+func (w *Watcher[T]) Next(events []*Event[T]) ([]*Event[T], int64, error) {
+	if len(w.past) > 0 {
+		n := min(len(w.past), batch)
+		events = append(events, w.past[:n]...)
+		w.past = w.past[n:]
+		w.wakeUp()
+		return events, events[len(events)-1].Revision, nil
+	}
+	c := w.cache
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if w.lost || w.next != 0 && w.next < c.history.first {
+		return events, 0, fmt.Errorf("%w: the watch fell behind", storage.ErrCompacted)
+	}
+	if w.next == 0 {
+		return events, c.revision, nil
+	}
+	revision := int64(0)
+	for n := 0; w.next < c.history.next; w.next++ {
+		event := c.history.at(w.next)
+		if !w.wants(event.Key) {
+			continue
+		}
+		// The events of one revision are never split.
+		if n >= batch && event.Revision != revision {
+			w.wakeUp()
+			return events, revision, nil
+		}
+		events, revision = append(events, event), event.Revision
+		n++
+	}
+	w.next = 0
+	return events, c.revision, nil
+}
+
+// Close ends the watch.
+func (w *Watcher[T]) Close() {
+	w.cache.mu.Lock()
+	defer w.cache.mu.Unlock()
+	w.cache.watchers.remove(w)
+}
+
+func (w *Watcher[T]) wants(key string) bool {
+	if strings.HasSuffix(w.scope, "/") {
+		return strings.HasPrefix(key, w.scope)
+	}
+	return key == w.scope
+}
+
+func (w *Watcher[T]) wakeUp() {
+	select {
+	case w.wake <- struct{}{}:
+	default: // it is awake
+	}
+}
+
+// watchers finds those whom a change concerns. A watcher whom it does not concern is not
+// even looked at, so that many watchers of single keys cost a change nothing.
+type watchers[T any] struct {
+	byScope map[string][]*Watcher[T]
+}
+
+func (ws *watchers[T]) init() { ws.byScope = map[string][]*Watcher[T]{} }
+
+func (ws *watchers[T]) add(w *Watcher[T]) {
+	w.slot = len(ws.byScope[w.scope])
+	ws.byScope[w.scope] = append(ws.byScope[w.scope], w)
+}
+
+func (ws *watchers[T]) remove(w *Watcher[T]) {
+	peers := ws.byScope[w.scope]
+	if w.slot >= len(peers) || peers[w.slot] != w {
+		return
+	}
+	last := len(peers) - 1
+	peers[w.slot] = peers[last]
+	peers[w.slot].slot = w.slot
+	peers[last] = nil
+	if last == 0 {
+		delete(ws.byScope, w.scope)
+		return
+	}
+	ws.byScope[w.scope] = peers[:last]
+}
+
+// notify tells the watchers of the key and of every prefix of it about an event.
+func (ws *watchers[T]) notify(key string, sequence uint64) {
+	ws.notifyScope(key, sequence)
+	for end := len(key); end > 0; {
+		end = strings.LastIndexByte(key[:end], '/')
+		if end < 0 {
+			return
+		}
+		ws.notifyScope(key[:end+1], sequence)
+	}
+}
+
+func (ws *watchers[T]) notifyScope(scope string, sequence uint64) {
+	for _, w := range ws.byScope[scope] {
+		if w.next == 0 {
+			w.next = sequence
+			w.wakeUp()
+		}
+	}
+}
+
+// loseAll tells all watchers that they have lost their place.
+func (ws *watchers[T]) loseAll() {
+	for _, peers := range ws.byScope {
+		for _, w := range peers {
+			w.lost = true
+			w.wakeUp()
+		}
+	}
+}
