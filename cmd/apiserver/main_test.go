@@ -3,11 +3,8 @@ package main
 import (
 	"bytes"
 	"os"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 )
 
 // beTheServer makes the test binary run as the server itself, for tests that need a
@@ -19,73 +16,6 @@ func TestMain(m *testing.M) {
 		os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 	}
 	os.Exit(m.Run())
-}
-
-// patience is far more than anything here takes on a machine under load.
-const patience = 30 * time.Second
-
-// output collects what a server writes, and lets a test wait for it.
-type output struct {
-	mu    sync.Mutex
-	text  bytes.Buffer
-	grown chan struct{} // has one element after a write that await has not seen
-}
-
-func newOutput() *output { return &output{grown: make(chan struct{}, 1)} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	select {
-	case o.grown <- struct{}{}:
-	default:
-	}
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// await waits until pattern is in the output and returns its first group. It fails the
-// test when ended is closed first.
-func (o *output) await(t *testing.T, pattern string, ended <-chan struct{}) string {
-	t.Helper()
-	compiled := regexp.MustCompile(pattern)
-	deadline := time.After(patience)
-	for {
-		if found := compiled.FindStringSubmatch(o.String()); found != nil {
-			return found[len(found)-1]
-		}
-		select {
-		case <-o.grown:
-		case <-ended:
-			t.Fatalf("the server ended before it wrote %q:\n%s", pattern, o)
-		case <-deadline:
-			t.Fatalf("%q was not written in time:\n%s", pattern, o)
-		}
-	}
-}
-
-// eventually waits until condition returns no error.
-func eventually(t *testing.T, condition func() error) {
-	t.Helper()
-	deadline := time.After(patience)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		err := condition()
-		if err == nil {
-			return
-		}
-		select {
-		case <-tick.C:
-		case <-deadline:
-			t.Fatal(err)
-		}
-	}
 }
 
 func TestExecuteReportsFailuresInOneLine(t *testing.T) {

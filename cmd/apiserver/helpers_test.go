@@ -1,0 +1,212 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// patience is far more than anything here takes on a machine under load.
+const patience = 30 * time.Second
+
+// output collects what a server writes, and lets a test wait for it.
+type output struct {
+	mu    sync.Mutex
+	text  bytes.Buffer
+	grown chan struct{} // has one element after a write that await has not seen
+}
+
+func newOutput() *output { return &output{grown: make(chan struct{}, 1)} }
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	select {
+	case o.grown <- struct{}{}:
+	default:
+	}
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
+// await waits until pattern is in the output and returns its first group. It fails the
+// test when ended is closed first.
+func (o *output) await(t *testing.T, pattern string, ended <-chan struct{}) string {
+	t.Helper()
+	compiled := regexp.MustCompile(pattern)
+	deadline := time.After(patience)
+	for {
+		if found := compiled.FindStringSubmatch(o.String()); found != nil {
+			return found[len(found)-1]
+		}
+		select {
+		case <-o.grown:
+		case <-ended:
+			t.Fatalf("the server ended before it wrote %q:\n%s", pattern, o)
+		case <-deadline:
+			t.Fatalf("%q was not written in time:\n%s", pattern, o)
+		}
+	}
+}
+
+// eventually waits until condition returns no error.
+func eventually(t *testing.T, condition func() error) {
+	t.Helper()
+	deadline := time.After(patience)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := condition()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatal(err)
+		}
+	}
+}
+
+// runningServer is a server in this process.
+type runningServer struct {
+	config
+	url    string
+	stdout *output
+	stderr *output
+	stop   context.CancelFunc
+	ended  chan struct{} // closed when run has returned err
+	err    error
+}
+
+// runServer starts a server on any free port and a fresh data directory, waits until it
+// is ready, and ends it with the test.
+func runServer(t *testing.T, change func(*config)) *runningServer {
+	t.Helper()
+	before := goleak.IgnoreCurrent()
+	s := &runningServer{config: defaultConfig(), stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	s.DataDir = filepath.Join(t.TempDir(), "data")
+	s.SecurePort = 0
+	if change != nil {
+		change(&s.config)
+	}
+	// Not the test's own context: of several servers, each ends in its own cleanup.
+	ctx, stop := context.WithCancel(context.Background())
+	s.stop = stop
+	go func() {
+		defer close(s.ended)
+		s.err = run(ctx, s.config, s.stdout, s.stderr)
+	}()
+	t.Cleanup(func() {
+		stop()
+		<-s.ended
+		if s.err != nil {
+			t.Errorf("the server ended with %v", s.err)
+		}
+		// An etcd elsewhere is in this process, too, with goroutines of its own.
+		if len(s.EtcdServers) == 0 {
+			goleak.VerifyNone(t, before)
+		}
+	})
+	s.url = s.stdout.await(t, `is ready at (https://\S+)`, s.ended)
+	return s
+}
+
+// caller trusts the CA that the PEM file holds.
+func caller(t *testing.T, caFile string) *http.Client {
+	t.Helper()
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM([]byte(read(t, caFile))) {
+		t.Fatalf("no certificate in %s", caFile)
+	}
+	client := &http.Client{
+		Timeout:   patience,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true},
+	}
+	t.Cleanup(client.CloseIdleConnections)
+	return client
+}
+
+const endpointsPath = "/api/v1/namespaces/default/endpoints"
+
+// call returns the status code of one request and the body of its answer.
+func call(t *testing.T, client *http.Client, method, url, token, body string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-Auth-Token", token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(answer)
+}
+
+// expectCode waits until a GET by token is answered with want.
+func (s *runningServer) expectCode(t *testing.T, client *http.Client, token string, want int) {
+	t.Helper()
+	eventually(t, func() error {
+		if code, body := call(t, client, "GET", s.url+endpointsPath, token, ""); code != want {
+			return fmt.Errorf("got %d, want %d: %s", code, want, body)
+		}
+		return nil
+	})
+}
+
+// replace puts a new version of a file in place, as careful editors do.
+func replace(t *testing.T, path, text string) {
+	t.Helper()
+	write(t, path+".new", text)
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeSelfSigned makes a certificate for one host, and the CA of nobody else.
+func writeSelfSigned(t *testing.T, crt, key, host string) {
+	t.Helper()
+	files := dataFiles{dir: t.TempDir()}
+	if _, _, err := ensurePKI(files, sans(host), time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	replace(t, key, read(t, files.key()))
+	replace(t, crt, read(t, files.cert())+read(t, files.caCert()))
+}
+
+// freePort is a port that nobody listened on a moment ago.
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
