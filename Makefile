@@ -1,0 +1,114 @@
+# Everything that one does with this repository. `make verify` is exactly what CI runs,
+# and each of its steps that can be mended has a twin under `make fix`.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+# One step after the other: their output stays readable and they share the cores well.
+.NOTPARALLEL:
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+MODULES := $(shell find . -name go.mod -not -path './.*' | xargs -n 1 dirname | sort)
+LINT_VERSION := v2.15.0
+LINT := $(CURDIR)/bin/golangci-lint-$(LINT_VERSION)
+
+# The same flags for build and lint, so that each dependency is compiled once for both.
+STATIC := CGO_ENABLED=0 GOFLAGS='$(strip $(shell go env GOFLAGS) -trimpath)'
+
+# What `make bench` measures: make bench BENCH=Create PKG=./pkg/registry/...
+BENCH ?= .
+COUNT ?= 6
+PKG ?= ./pkg/...
+
+in-each-module = for dir in $(MODULES); do (cd "$$dir" && $(1)); done
+
+.PHONY: help
+help: ## say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build the server: bin/apiserver, static
+	@echo "==> build bin/apiserver $(VERSION)"
+	@$(STATIC) go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/apiserver
+
+.PHONY: run
+run: build ## build and run the server with its defaults: everything under ./berth.data
+	@exec bin/apiserver
+
+.PHONY: test
+test: ## run all tests of all modules with the race detector
+	@$(call in-each-module,go test -race -timeout 15m ./...)
+
+.PHONY: bench
+bench: ## run the benchmarks, six times each, in benchstat's format
+	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
+
+.PHONY: image
+image: ## build the container image berth:VERSION
+	docker build --file deploy/Dockerfile --build-arg VERSION=$(VERSION) --tag berth:$(VERSION) .
+
+.PHONY: up
+up: ## start etcd and the server in containers; token, CA and kubeconfig go to ./compose.data
+	@VERSION=$(VERSION) deploy/up.sh
+
+.PHONY: down
+down: ## stop the containers; their volumes stay
+	@deploy/compose.sh down
+
+.PHONY: verify
+verify: verify-mod verify-format verify-lint verify-generated build verify-test verify-image ## run everything that CI runs
+	@echo "==> verified"
+
+.PHONY: verify-mod
+verify-mod: ## go.mod and go.sum are tidy
+	@echo "==> go.mod and go.sum are tidy"
+	@$(call in-each-module,go mod tidy -diff)
+
+.PHONY: verify-format
+verify-format: $(LINT) ## the code is formatted
+	@echo "==> the code is formatted"
+	@$(LINT) fmt --diff
+
+.PHONY: verify-lint
+verify-lint: $(LINT) ## go vet and the linters of .golangci.yml have no finding
+	@echo "==> go vet and the linters have no finding"
+	@$(call in-each-module,$(STATIC) $(LINT) run --config '$(CURDIR)/.golangci.yml')
+
+.PHONY: verify-generated
+verify-generated: ## generated files are up to date
+	@echo "==> generated files are up to date"
+	@test/generated.sh
+
+.PHONY: verify-test
+verify-test: ## all tests: import rules, conformance cases and README examples among them
+	@echo "==> tests with the race detector: packages, import rules, conformance cases, README examples"
+	@$(MAKE) --no-print-directory test
+
+.PHONY: verify-image
+verify-image: ## the image and docker-compose.yml work, where a Docker engine is there
+	@echo "==> the image and docker-compose.yml"
+	@VERSION=$(VERSION) test/compose.sh
+
+.PHONY: fix
+fix: fix-mod fix-generated fix-format fix-lint ## mend what can be mended of what verify checks
+
+.PHONY: fix-mod
+fix-mod: ## tidy go.mod and go.sum
+	@$(call in-each-module,go mod tidy)
+
+.PHONY: fix-generated
+fix-generated: ## generate again
+	@$(call in-each-module,go generate ./...)
+
+.PHONY: fix-format
+fix-format: $(LINT) ## format the code
+	@$(LINT) fmt
+
+.PHONY: fix-lint
+fix-lint: $(LINT) ## let the linters mend what they can
+	@$(call in-each-module,$(STATIC) $(LINT) run --fix --config '$(CURDIR)/.golangci.yml')
+
+$(LINT):
+	@echo "==> build golangci-lint $(LINT_VERSION)"
+	@GOBIN='$(CURDIR)/bin' go install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(LINT_VERSION)
+	@mv bin/golangci-lint '$@'
