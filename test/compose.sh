@@ -1,0 +1,72 @@
+#!/usr/bin/env bash
+# Builds the image and runs docker-compose.yml as a user would: up, the documented call,
+# a restart, the same object again, down. It uses a project name and a port of its own,
+# and leaves nothing behind. Without a Docker engine or Compose it says so and succeeds.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+if ! timeout 20 docker info >/dev/null 2>&1; then
+	echo "skipped: there is no Docker engine"
+	exit 0
+fi
+if ! deploy/compose.sh version >/dev/null 2>&1; then
+	echo "skipped: Docker Compose is not installed"
+	exit 0
+fi
+
+export COMPOSE_PROJECT_NAME=berth-test-$$ BERTH_PORT=0
+data=$(mktemp -d)
+# shellcheck disable=SC2317,SC2329 # called by the trap
+cleanup() {
+	status=$?
+	if [ $status -ne 0 ]; then
+		timeout 20 deploy/compose.sh logs --no-color --tail 40 || true
+	fi
+	timeout 120 deploy/compose.sh down --volumes --rmi local --remove-orphans --timeout 10 >/dev/null 2>&1 || status=1
+	timeout 120 test/images.sh remove || status=1
+	rm -rf "$data"
+	exit $status
+}
+trap cleanup EXIT
+
+fail() {
+	echo "FAIL: $*" >&2
+	exit 1
+}
+
+call() { # METHOD PATH [BODY]: prints the answer's body, then its status in a line of its own
+	local address
+	address=$(deploy/compose.sh port apiserver 6443)
+	curl -sS --max-time 10 --cacert "$data/pki/ca.crt" -w '\n%{http_code}\n' -X "$1" \
+		-H "X-Auth-Token: $(cat "$data/token")" -H 'Content-Type: application/json' \
+		"https://$address$2" ${3:+-d "$3"}
+}
+
+uid() { sed -n '/"metadata"/,/"subsets"/s/.*"uid": *"\([^"]*\)".*/\1/p' | head -n 1; }
+
+timeout 600 test/images.sh
+timeout 900 deploy/up.sh "$data" >"$data/up.log" 2>&1 || { cat "$data/up.log" && fail "up"; }
+tail -n 3 "$data/up.log"
+
+container=$(deploy/compose.sh ps -q apiserver)
+user=$(docker inspect --format '{{.Config.User}}' "$container")
+[ "$user" = 65532:65532 ] || fail "the server runs as user '$user'"
+docker exec "$container" /usr/local/bin/apiserver --version
+
+collection=/api/v1/namespaces/default/endpoints
+created=$(call POST $collection '{
+  "apiVersion": "v1",
+  "kind": "Endpoints",
+  "metadata": {"name": "test-endpoint"},
+  "subsets": [{"addresses": [{"ip": "192.168.226.222"}], "ports": [{"name": "service0", "port": 80}]}]
+}')
+[ "$(tail -n 1 <<<"$created")" = 201 ] || fail "POST answered $created"
+echo "POST $collection: 201"
+
+timeout 120 deploy/compose.sh restart >/dev/null 2>&1
+timeout 900 deploy/up.sh "$data" >"$data/up.log" 2>&1 || { cat "$data/up.log" && fail "up after the restart"; }
+read_back=$(call GET $collection/test-endpoint)
+[ "$(tail -n 1 <<<"$read_back")" = 200 ] || fail "GET after the restart answered $read_back"
+want=$(uid <<<"$created") got=$(uid <<<"$read_back")
+[ -n "$want" ] && [ "$got" = "$want" ] || fail "uid '$got' after the restart, '$want' before"
+echo "GET $collection/test-endpoint after a restart: 200, the same object"

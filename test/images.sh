@@ -1,0 +1,108 @@
+#!/usr/bin/env bash
+# Makes the base images of deploy/Dockerfile and docker-compose.yml available: from the
+# engine, from their registry, or, where neither has them, as local stand-ins under the
+# same names, put together from this machine's Go toolchain and the Go module proxy.
+#
+#   test/images.sh          provide the images
+#   test/images.sh remove   remove the stand-ins and what was built on them
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+label=berth.stand-in
+# As the Dockerfile builds.
+export CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath"
+golang=$(sed -n 's/^FROM \(golang:[^ ]*\).*/\1/p' deploy/Dockerfile)
+etcd=$(sed -n 's/^ *image: \(.*\/etcd:.*\)/\1/p' docker-compose.yml)
+
+if [ "${1:-}" = remove ]; then
+	# A build that failed leaves its last container.
+	docker ps -aq --filter "label=$label" | xargs -r docker rm -f >/dev/null
+	for image in "$golang" "$etcd"; do
+		if [ -n "$(docker images -q --filter "label=$label" "$image")" ]; then
+			docker rmi -f "$image" >/dev/null
+		fi
+	done
+	docker image prune -f --filter "label=$label" >/dev/null
+	exit 0
+fi
+
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+available() { # IMAGE: is it there already, or can it be pulled?
+	docker image inspect "$1" >/dev/null 2>&1 || timeout 300 docker pull -q "$1" >/dev/null 2>&1
+}
+
+with_libraries() { # ROOT PROGRAM...: copies programs and the libraries that they load
+	local root=$1 program
+	shift
+	for program in "$@"; do
+		cp --parents --dereference "$program" "$root"
+		ldd "$program" | { grep -o '/[^ ]*' || true; } | while read -r library; do
+			cp --parents --dereference "$library" "$root"
+		done
+	done
+}
+
+# The Go toolchain, a shell and mkdir for RUN, the project's modules, and what the
+# toolchain has compiled of them: the build needs no network and no second compilation.
+golang_stand_in() {
+	local root=$work/golang
+	mkdir -p "$root"/{bin,tmp,usr/local/go,go/pkg/mod,root/.cache/go-build}
+	tar -C "$(go env GOROOT)" --dereference --exclude=testdata -c bin go.env lib pkg src VERSION |
+		tar -C "$root/usr/local/go" -x
+	with_libraries "$root" /bin/sh /bin/mkdir
+
+	local modules cache
+	modules=$(go env GOMODCACHE)
+	go mod download -json |
+		sed -En "s#^.*\"(Info|GoMod|Zip|Dir)\": \"$modules/(.*)\".*#\2#p" |
+		sed 's|^.*\.zip$|&\n&hash|' >"$work/modules"
+	(cd "$modules" && find cache/download -name '*.mod') >>"$work/modules"
+	tar -C "$modules" -c --files-from "$work/modules" | tar -C "$root/go/pkg/mod" -x
+
+	cache=$(go env GOCACHE)
+	go list -export -deps -f '{{.Export}}' ./cmd/apiserver | sed -n "s|^$cache/||p" >"$work/outputs"
+	sed 's|.*/||; s|-d$||' "$work/outputs" >"$work/hashes"
+	(cd "$cache" && grep -rlFf "$work/hashes" --include='*-a' .) >>"$work/outputs"
+	tar -C "$cache" -c --files-from "$work/outputs" | tar -C "$root/root/.cache/go-build" -x
+
+	tar -C "$root" -c . | docker import \
+		--change "LABEL $label=true" \
+		--change 'ENV PATH=/usr/local/go/bin:/bin HOME=/root GOPATH=/go GOTOOLCHAIN=local' \
+		--change "ENV GOPROXY=$(go env GOPROXY)" \
+		- "$golang" >/dev/null
+}
+
+# etcd and etcdctl with the dependencies that go.mod chooses: most are compiled already.
+etcd_stand_in() {
+	local root=$work/etcd version=${etcd##*:}
+	mkdir -p "$work/module" "$root/usr/local/bin" "$root/var/lib/etcd" "$root/tmp"
+	cp go.mod go.sum "$work/module"
+	(
+		cd "$work/module"
+		go get "go.etcd.io/etcd/server/v3@$version" "go.etcd.io/etcd/etcdctl/v3@$version" 2>"$work/log" ||
+			{ cat "$work/log" >&2 && exit 1; }
+		go build -o "$root/usr/local/bin/etcd" go.etcd.io/etcd/server/v3
+		go build -o "$root/usr/local/bin/etcdctl" go.etcd.io/etcd/etcdctl/v3
+	)
+	tar -C "$root" -c . | docker import \
+		--change "LABEL $label=true" \
+		--change 'ENV PATH=/usr/local/bin' \
+		--change 'WORKDIR /var/lib/etcd' \
+		--change 'CMD ["/usr/local/bin/etcd"]' \
+		- "$etcd" >/dev/null
+}
+
+if available "$golang"; then
+	echo "$golang"
+else
+	golang_stand_in
+	echo "$golang: a stand-in from $(go version)"
+fi
+if available "$etcd"; then
+	echo "$etcd"
+else
+	etcd_stand_in
+	echo "$etcd: a stand-in from Go modules"
+fi
