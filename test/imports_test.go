@@ -1,0 +1,205 @@
+// Package test holds what is checked of the repository as a whole.
+package test
+
+import (
+	"fmt"
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-project/berth/test/harness"
+)
+
+const module = "github.com/berth-project/berth"
+
+// importRule says what the packages of one folder may import. It speaks of the code
+// itself: tests put together whatever they need.
+type importRule struct {
+	// folder covers the packages in it and below it, but for those that a longer folder
+	// covers.
+	folder string
+	// ours are the folders of this module that may be imported. Packages of the rule's own
+	// folder may always import each other.
+	ours []string
+	// stdlibOnly forbids every package of another module.
+	stdlibOnly bool
+	// http allows net/http.
+	http bool
+	// etcd allows go.etcd.io.
+	etcd bool
+}
+
+var importRules = []importRule{
+	{folder: "cmd/apiserver", http: true, etcd: true, ours: []string{
+		"pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
+		"pkg/storage", "pkg/storage/etcd", "pkg/storage/cache", "pkg/storage/embedded",
+	}},
+	{folder: "cmd/loadtest", http: true},
+	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit"}},
+	// The registry keeps its objects in the cache, whose type parameter they are, and its
+	// errors are Statuses, whose codes are HTTP's.
+	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache"}},
+	{folder: "pkg/storage", stdlibOnly: true},
+	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage"}},
+	{folder: "pkg/storage/cache", ours: []string{"pkg/storage"}},
+	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage"}},
+	{folder: "pkg/auth"},
+	{folder: "pkg/ratelimit"},
+	// Helpers of tests put the server together in their own ways.
+	{folder: "test", http: true, etcd: true, ours: []string{"pkg", "pkg/storage/etcd", "pkg/storage/embedded"}},
+}
+
+// implementations of the storage contract are imported only where a rule names them, not
+// with the folder that they are in.
+var implementations = []string{"pkg/storage/etcd", "pkg/storage/cache", "pkg/storage/embedded"}
+
+// TestImports holds every package against the rule of its folder: storage knows bytes and
+// revisions, the registry knows objects, the server knows HTTP.
+func TestImports(t *testing.T) {
+	edges := readImports(t)
+	if len(edges) == 0 {
+		t.Fatal("no package was found")
+	}
+	for _, e := range edges {
+		if fault := checkImport(e.from, e.to); fault != "" {
+			t.Errorf("%s imports %s: %s", e.from, e.to, fault)
+		}
+	}
+}
+
+func TestCheckImport(t *testing.T) {
+	tests := []struct{ from, to, want string }{
+		{"cmd/apiserver", module + "/pkg/storage/embedded", ""},
+		{"pkg/server", module + "/pkg/ratelimit", ""},
+		{"pkg/server", module + "/pkg/registry", "pkg/server may not import pkg/registry"},
+		{"pkg/server", module + "/pkg/storage", "pkg/server may not import pkg/storage"},
+		{"pkg/server", "go.etcd.io/etcd/client/v3", "pkg/server may not know etcd"},
+		{"pkg/registry", module + "/pkg/server", "pkg/registry may not import pkg/server"},
+		{"pkg/auth", "net/http", "pkg/auth may not know HTTP"},
+		{"pkg/storage", "net/http", "pkg/storage may not know HTTP"},
+		{"pkg/registry/endpoints", module + "/pkg/registry", ""},
+		{"pkg/registry/endpoints", module + "/pkg/storage", ""},
+		{"pkg/registry", module + "/pkg/storage/etcd", "pkg/registry may not import pkg/storage/etcd"},
+		{"pkg/storage", "golang.org/x/time/rate", "pkg/storage may import the standard library alone"},
+		{"pkg/storage", "context", ""},
+		{"pkg/storage/etcd", module + "/pkg/storage/embedded", "pkg/storage/etcd may not import pkg/storage/embedded"},
+		{"pkg/auth", module + "/pkg/ratelimit", "pkg/auth may not import pkg/ratelimit"},
+		{"pkg/fifth", "context", "no import rule covers pkg/fifth"},
+		{"cmd/apiserver", "k8s.io/apiserver/pkg/server", "k8s.io/apiserver is what this project does itself"},
+	}
+	for _, test := range tests {
+		if diff := cmp.Diff(test.want, checkImport(test.from, test.to)); diff != "" {
+			t.Errorf("%s imports %s (-want +got)\n%s", test.from, test.to, diff)
+		}
+	}
+}
+
+// checkImport returns what is wrong with the package in the folder from importing the
+// path to, "" where nothing is.
+func checkImport(from, to string) string {
+	rule := ruleFor(from)
+	if rule == nil {
+		return "no import rule covers " + from
+	}
+	first, _, _ := strings.Cut(to, "/")
+	ours, isOurs := strings.CutPrefix(to, module+"/")
+	switch {
+	case isOurs && !rule.allows(ours):
+		return fmt.Sprintf("%s may not import %s", rule.folder, ours)
+	case isOurs:
+		return ""
+	case within(to, "k8s.io/apiserver"), within(to, "k8s.io/kubernetes"):
+		return strings.Join(strings.Split(to, "/")[:2], "/") + " is what this project does itself"
+	case rule.stdlibOnly && strings.Contains(first, "."):
+		return rule.folder + " may import the standard library alone"
+	case within(to, "net/http") && !rule.http:
+		return rule.folder + " may not know HTTP"
+	case first == "go.etcd.io" && !rule.etcd:
+		return rule.folder + " may not know etcd"
+	}
+	return ""
+}
+
+func ruleFor(folder string) *importRule {
+	var best *importRule
+	for i, rule := range importRules {
+		if within(folder, rule.folder) && (best == nil || len(rule.folder) > len(best.folder)) {
+			best = &importRules[i]
+		}
+	}
+	return best
+}
+
+func (r *importRule) allows(folder string) bool {
+	if owner := ruleFor(folder); owner != nil && owner.folder == r.folder {
+		return true
+	}
+	if slices.Contains(implementations, folder) {
+		return slices.Contains(r.ours, folder)
+	}
+	return slices.ContainsFunc(r.ours, func(allowed string) bool { return within(folder, allowed) })
+}
+
+// within reports whether path is folder or below it.
+func within(path, folder string) bool {
+	return path == folder || strings.HasPrefix(path, folder+"/")
+}
+
+// isModule reports whether a module of its own begins in the directory.
+func isModule(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "go.mod"))
+	return err == nil
+}
+
+type edge struct{ from, to string }
+
+// readImports returns the imports of all packages but of their tests, whatever the build
+// tags, each once.
+func readImports(t *testing.T) []edge {
+	t.Helper()
+	var edges []edge
+	root := harness.Root()
+	for _, top := range []string{"cmd", "pkg", "test"} {
+		err := filepath.WalkDir(filepath.Join(root, top), func(path string, entry fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			if entry.IsDir() && (entry.Name() == "testdata" || isModule(path)) {
+				return filepath.SkipDir
+			}
+			if filepath.Ext(path) != ".go" || strings.HasSuffix(path, "_test.go") {
+				return nil
+			}
+			file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+			if err != nil {
+				return err
+			}
+			from, err := filepath.Rel(root, filepath.Dir(path))
+			if err != nil {
+				return err
+			}
+			for _, spec := range file.Imports {
+				to, err := strconv.Unquote(spec.Path.Value)
+				if err != nil {
+					return err
+				}
+				if e := (edge{filepath.ToSlash(from), to}); !slices.Contains(edges, e) {
+					edges = append(edges, e)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return edges
+}
