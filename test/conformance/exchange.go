@@ -1,0 +1,168 @@
+package conformance
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+
+	"github.com/berth-project/berth/test/harness"
+)
+
+// maxAnswer bounds what is read of an answer, in bytes.
+const maxAnswer = 16 << 20
+
+// answer is what a step is answered with, as it stands in a golden file.
+type answer struct {
+	Step   string            `json:"step"`
+	Status int               `json:"status"`
+	Header map[string]string `json:"headers,omitempty"`
+	// Body is decoded JSON where the answer says that it is JSON, and text otherwise; nil
+	// stands for an empty one.
+	Body any `json:"body,omitempty"`
+}
+
+// comparedHeaders are the headers of an answer that clients act on. Several values of one
+// are joined by " | ".
+var comparedHeaders = []string{"Content-Type", "Warning", "Allow", "Retry-After", "WWW-Authenticate"}
+
+// runner replays the steps of one case.
+type runner struct {
+	server *harness.Server
+	vars   map[string]any
+	mask   *strings.Replacer
+}
+
+// newRunner makes the two namespaces of a case. suffix tells them from those of others.
+func newRunner(ctx context.Context, server *harness.Server, suffix string) (*runner, error) {
+	ns, ns2 := "conformance-"+suffix, "conformance2-"+suffix
+	r := &runner{
+		server: server,
+		vars:   map[string]any{"ns": ns, "ns2": ns2, "token": server.Token},
+		mask:   strings.NewReplacer(ns2, "{{ns2}}", ns, "{{ns}}"),
+	}
+	for _, name := range []string{ns, ns2} {
+		got, _, err := r.exchange(ctx, step{
+			Method: http.MethodPost, Path: "/api/v1/namespaces",
+			Header: []field{{"Content-Type", "application/json"}},
+			Body:   fmt.Sprintf(`{"metadata":{"name":%q}}`, name),
+		})
+		if err == nil && got.Status != http.StatusCreated {
+			err = fmt.Errorf("status %d: %v", got.Status, got.Body)
+		}
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("create namespace %s: %w", name, err), r.close(ctx))
+		}
+	}
+	return r, nil
+}
+
+// close deletes the namespaces of the case.
+func (r *runner) close(ctx context.Context) error {
+	var failures []error
+	for _, key := range []string{"ns", "ns2"} {
+		got, _, err := r.exchange(ctx, step{Method: http.MethodDelete, Path: fmt.Sprintf("/api/v1/namespaces/%s", r.vars[key])})
+		if err == nil && got.Status != http.StatusOK && got.Status != http.StatusNotFound {
+			err = fmt.Errorf("delete namespace %s: status %d: %v", r.vars[key], got.Status, got.Body)
+		}
+		failures = append(failures, err)
+	}
+	return errors.Join(failures...)
+}
+
+// replay sends a step and returns its answer, masked, and without what the step ignores.
+func (r *runner) replay(ctx context.Context, s step) (answer, error) {
+	expanded, err := s.expand(r.vars)
+	if err != nil {
+		return answer{}, err
+	}
+	got, body, err := r.exchange(ctx, expanded)
+	if err != nil {
+		return answer{}, err
+	}
+	if s.Name != "" {
+		r.vars[s.Name] = body
+	}
+	got.Step = s.Title
+	if s.StatusOnly {
+		return answer{Step: s.Title, Status: got.Status}, nil
+	}
+	for _, path := range s.Ignore {
+		remove(got.Body, strings.Split(path, "."))
+	}
+	return got, nil
+}
+
+// exchange sends a step and returns its masked answer and the body as it came.
+func (r *runner) exchange(ctx context.Context, s step) (answer, any, error) {
+	req, err := http.NewRequestWithContext(ctx, s.Method, r.server.URL+s.Path, strings.NewReader(s.Body))
+	if err != nil {
+		return answer{}, nil, err
+	}
+	req.Header.Set("Authorization", "Bearer "+r.server.Token)
+	req.Header.Set("User-Agent", "conformance")
+	for _, f := range s.Header {
+		if f.Value == "" {
+			req.Header.Del(f.Name)
+		} else {
+			req.Header.Set(f.Name, f.Value)
+		}
+	}
+	resp, err := r.server.Client.Do(req)
+	if err != nil {
+		return answer{}, nil, err
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
+	if err != nil {
+		return answer{}, nil, err
+	}
+	body, err := decode(resp.Header.Get("Content-Type"), data)
+	if err != nil {
+		return answer{}, nil, err
+	}
+	got := answer{Status: resp.StatusCode, Body: harness.Mask(body, r.mask)}
+	for _, name := range comparedHeaders {
+		if values := resp.Header.Values(name); len(values) > 0 {
+			if got.Header == nil {
+				got.Header = map[string]string{}
+			}
+			got.Header[name] = r.mask.Replace(strings.Join(values, " | "))
+		}
+	}
+	return got, body, nil
+}
+
+func decode(contentType string, data []byte) (any, error) {
+	switch {
+	case len(data) == 0:
+		return nil, nil
+	case !strings.HasPrefix(contentType, "application/json"):
+		return string(data), nil
+	}
+	var body any
+	if err := json.Unmarshal(data, &body); err != nil {
+		return nil, fmt.Errorf("the body is not the JSON that its Content-Type promises: %w", err)
+	}
+	return body, nil
+}
+
+// remove takes the field at path out of value, and out of every item of the lists on the
+// way.
+func remove(value any, path []string) {
+	switch v := value.(type) {
+	case map[string]any:
+		if len(path) == 1 {
+			delete(v, path[0])
+			return
+		}
+		remove(v[path[0]], path[1:])
+	case []any:
+		for _, item := range v {
+			remove(item, path)
+		}
+	}
+}
