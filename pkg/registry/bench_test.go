@@ -1,0 +1,87 @@
+package registry_test
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+// withAddresses returns Endpoints of n addresses.
+func withAddresses(name string, n int) *corev1.Endpoints {
+	obj := newEndpoints(name)
+	addresses := make([]corev1.EndpointAddress, n)
+	for i := range addresses {
+		addresses[i].IP = fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)
+	}
+	obj.Subsets[0].Addresses = addresses
+	return obj
+}
+
+func forSizes(b *testing.B, run func(b *testing.B, s *stores, ns string, addresses int)) {
+	for _, n := range []int{1, 1000} {
+		b.Run("addresses="+strconv.Itoa(n), func(b *testing.B) {
+			s := newStores(b, shared.store)
+			ns := s.newNamespace(b)
+			b.ReportAllocs()
+			run(b, s, ns, n)
+		})
+	}
+}
+
+// benchmarkCreate creates copies of one object under new names.
+func benchmarkCreate(b *testing.B, opts *metav1.CreateOptions) {
+	forSizes(b, func(b *testing.B, s *stores, ns string, addresses int) {
+		obj := withAddresses("", addresses)
+		for i := 0; b.Loop(); i++ {
+			next := obj.DeepCopy()
+			next.Name = "e-" + strconv.Itoa(i)
+			created, _, err := s.endpoints.Create(b.Context(), ns, next, opts)
+			if err != nil {
+				b.Fatal(err)
+			}
+			write(b, created)
+		}
+	})
+}
+
+func BenchmarkCreate(b *testing.B) { benchmarkCreate(b, createOptions()) }
+
+func BenchmarkDryRunCreate(b *testing.B) { benchmarkCreate(b, dryRun()) }
+
+func BenchmarkGet(b *testing.B) {
+	forSizes(b, func(b *testing.B, s *stores, ns string, addresses int) {
+		s.create(b, ns, withAddresses("a", addresses))
+		for b.Loop() {
+			obj, err := s.endpoints.Get(b.Context(), ns, "a", &metav1.GetOptions{})
+			if err != nil {
+				b.Fatal(err)
+			}
+			write(b, obj)
+		}
+	})
+}
+
+// BenchmarkRejectedCreate is that of a name which is taken.
+func BenchmarkRejectedCreate(b *testing.B) {
+	forSizes(b, func(b *testing.B, s *stores, ns string, addresses int) {
+		obj := withAddresses("a", addresses)
+		s.create(b, ns, obj.DeepCopy())
+		for b.Loop() {
+			if _, _, err := s.endpoints.Create(b.Context(), ns, obj.DeepCopy(), createOptions()); err == nil {
+				b.Fatal("created twice")
+			}
+		}
+	})
+}
+
+// write sends the object nowhere, as plain JSON.
+func write(b *testing.B, obj runtime.Object) {
+	if err := plainJSON.Encode(obj, io.Discard); err != nil {
+		b.Fatal(err)
+	}
+}
