@@ -1,0 +1,89 @@
+package embedded
+
+import (
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// fatalHook takes the place of the process's end where etcd's logger would bring it about
+// (Fatal, Panic): it keeps the first reason, and ends only the goroutine that gave it. The
+// log or the apply loop being gone, nothing is acknowledged any more.
+type fatalHook chan error
+
+func (h fatalHook) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
+	err := fmt.Errorf("etcd: %s", ce.Message)
+	for _, f := range fields {
+		if cause, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
+			err = fmt.Errorf("etcd: %s: %w", ce.Message, cause)
+		}
+	}
+	select {
+	case h <- err:
+	default:
+	}
+	runtime.Goexit()
+}
+
+func newZapLogger(log zerolog.Logger, fatal fatalHook) *zap.Logger {
+	return zap.New(zerologCore{log: log}, zap.WithFatalHook(fatal), zap.WithPanicHook(fatal))
+}
+
+// routine are parts of the messages above Info of healthy starts and stops: on a fresh
+// directory etcd tries to note its versions before the first entry is committed, and again
+// later, a stop interrupts that, and the election may come before the member's own entry
+// is applied, and then comes again.
+var routine = []string{
+	"Failed to detect schema version",
+	"failed to update storage version",
+	"failed to update cluster version",
+	"cannot campaign at term",
+}
+
+func isRoutine(message string) bool {
+	return slices.ContainsFunc(routine, func(part string) bool { return strings.Contains(message, part) })
+}
+
+// zerologCore passes warnings and worse on to zerolog. Nothing is worse than an error
+// there, since the process lives on.
+type zerologCore struct {
+	log    zerolog.Logger
+	fields []zapcore.Field
+}
+
+func (c zerologCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
+
+func (c zerologCore) With(fields []zapcore.Field) zapcore.Core {
+	c.fields = append(c.fields[:len(c.fields):len(c.fields)], fields...)
+	return c
+}
+
+func (c zerologCore) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
+	if c.Enabled(e.Level) && !isRoutine(e.Message) {
+		return ce.AddCore(e, c)
+	}
+	return ce
+}
+
+func (c zerologCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
+	level := zerolog.ErrorLevel
+	if e.Level == zapcore.WarnLevel {
+		level = zerolog.WarnLevel
+	}
+	enc := zapcore.NewMapObjectEncoder()
+	for _, f := range c.fields {
+		f.AddTo(enc)
+	}
+	for _, f := range fields {
+		f.AddTo(enc)
+	}
+	c.log.WithLevel(level).Str("component", "etcd").Fields(enc.Fields).Msg(e.Message)
+	return nil
+}
+
+func (c zerologCore) Sync() error { return nil }

@@ -1,0 +1,124 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/server/v3/storage/mvcc"
+	"go.etcd.io/etcd/server/v3/storage/schema"
+)
+
+const (
+	// maintainInterval is how soon a full database is noticed, and how soon room that was
+	// made in it is used.
+	maintainInterval = time.Second
+
+	// maintainTimeout bounds each request of the maintenance.
+	maintainTimeout = 10 * time.Second
+)
+
+// maintain reclaims room in a full database until ctx ends or etcd stops by itself.
+func (e *Etcd) maintain(ctx context.Context) {
+	ticker := time.NewTicker(maintainInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-e.failed:
+			e.errc <- err
+			return
+		case <-e.server.StopNotify():
+			e.errc <- errors.New("etcd stopped")
+			return
+		case <-ticker.C:
+			if err := e.reclaim(ctx); err != nil && ctx.Err() == nil {
+				e.log.Error().Err(err).Msg("reclaiming room in the full etcd database failed")
+			}
+		}
+	}
+}
+
+// reclaim brings a full database back to use: etcd counts the whole file, while deleting
+// an object only adds to it. The history goes first, in the background; a later round,
+// when at least a tenth of the quota is then free inside the file, rewrites the file
+// without it and ends the alarm.
+func (e *Etcd) reclaim(ctx context.Context) error {
+	if !e.full() {
+		e.compactRev = 0
+		return nil
+	}
+	if e.compactRev > 0 && e.compacted() >= e.compactRev {
+		e.countFreePages()
+		if e.server.Backend().SizeInUse() <= e.quota-e.quota/10 {
+			return e.shrink(ctx)
+		}
+	}
+	rev := e.server.KV().Rev()
+	if rev <= e.compactRev {
+		return nil // nothing was deleted since the last round
+	}
+	ctx, cancel := context.WithTimeout(ctx, maintainTimeout)
+	defer cancel()
+	_, err := e.server.Compact(ctx, &etcdserverpb.CompactionRequest{Revision: rev})
+	if err != nil && !errors.Is(err, mvcc.ErrCompacted) {
+		return fmt.Errorf("compacting: %w", err)
+	}
+	e.compactRev = rev
+	return nil
+}
+
+// shrink rewrites the file, which halts reads and writes meanwhile, and ends the alarm.
+func (e *Etcd) shrink(ctx context.Context) error {
+	if err := e.server.Defragment(); err != nil {
+		return fmt.Errorf("defragmenting: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, maintainTimeout)
+	defer cancel()
+	_, err := e.server.Alarm(ctx, &etcdserverpb.AlarmRequest{
+		MemberID: uint64(e.server.MemberID()),
+		Action:   etcdserverpb.AlarmRequest_DEACTIVATE,
+		Alarm:    etcdserverpb.AlarmType_NOSPACE,
+	})
+	if err != nil {
+		return fmt.Errorf("ending the alarm: %w", err)
+	}
+	e.log.Warn().Int64("sizeBytes", e.server.Backend().Size()).Int64("quotaBytes", e.quota).
+		Msg("the etcd database was full; room was reclaimed and writes go on")
+	return nil
+}
+
+// compacted is the revision of the last compaction that is finished, 0 if there is none.
+func (e *Etcd) compacted() int64 {
+	tx := e.server.Backend().ReadTx()
+	tx.RLock()
+	defer tx.RUnlock()
+	rev, _ := mvcc.UnsafeReadFinishedCompact(tx)
+	return rev
+}
+
+// countFreePages has bbolt count the pages that compaction freed. It releases them two
+// commits later, and without writes there are none. Deleting a key that does not exist is
+// a write that changes nothing.
+func (e *Etcd) countFreePages() {
+	backend := e.server.Backend()
+	for range 2 {
+		tx := backend.BatchTx()
+		tx.LockOutsideApply()
+		tx.UnsafeDelete(schema.Meta, []byte("no such key"))
+		tx.Unlock()
+		backend.ForceCommit()
+	}
+}
+
+func (e *Etcd) full() bool {
+	for _, a := range e.server.Alarms() {
+		if a.Alarm == etcdserverpb.AlarmType_NOSPACE {
+			return true
+		}
+	}
+	return false
+}

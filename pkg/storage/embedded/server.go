@@ -1,0 +1,155 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"go.etcd.io/bbolt"
+	"go.etcd.io/etcd/client/pkg/v3/types"
+	"go.etcd.io/etcd/server/v3/config"
+	"go.etcd.io/etcd/server/v3/etcdserver"
+	"go.etcd.io/etcd/server/v3/features"
+	"go.uber.org/zap"
+)
+
+const memberName = "berth"
+
+// memberURL only names the member: its identity is derived from it, and nothing listens
+// on it or connects to it. Data directories depend on it.
+var memberURL = url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
+
+func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
+	urls := types.URLs{memberURL}
+	return config.ServerConfig{
+		Name:                memberName,
+		ClientURLs:          urls,
+		PeerURLs:            urls,
+		InitialPeerURLsMap:  types.URLsMap{memberName: urls},
+		InitialClusterToken: memberName,
+		NewCluster:          true,
+		DataDir:             cfg.DataDir,
+		Logger:              lg,
+
+		// A single member has no one to wait for: 10 ticks of 10 ms are only the delay
+		// before it elects itself.
+		TickMs:                     10,
+		ElectionTicks:              10,
+		InitialElectionTickAdvance: true,
+		PreVote:                    true,
+
+		// There is no follower to catch up, and every entry kept is a whole object in
+		// memory. The entries since the last snapshot are read into memory at the start:
+		// etcd's 10,000 are many where objects are large, but each snapshot is a halt for
+		// an fsync, and at 1,000 they cost a sixth of a small write's CPU.
+		SnapshotCount:          5000,
+		SnapshotCatchUpEntries: 1,
+		MaxSnapFiles:           2,
+		MaxWALFiles:            2,
+
+		QuotaBackendBytes:   cfg.QuotaBytes,
+		BackendFreelistType: bbolt.FreelistMapType,
+		MaxTxnOps:           128,
+		MaxRequestBytes:     MaxRequestBytes,
+		StrictReconfigCheck: true,
+		BcryptCost:          10,
+		// AuthToken stays empty: nobody but this process can reach the server.
+
+		WarningApplyDuration:        time.Second,
+		WarningUnaryRequestDuration: time.Second,
+		// Upstream's advice for kube-apiserver, so that a quiet prefix is not left behind by
+		// compactions.
+		WatchProgressNotifyInterval: 5 * time.Second,
+		V2Deprecation:               config.V2DeprDefault,
+		ServerFeatureGate:           features.NewDefaultServerFeatureGate(memberName, lg),
+		Metrics:                     "basic",
+	}
+}
+
+// newServer opens the database. etcd panics or ends the process on data that it cannot
+// read, partly in goroutines of its own; here that becomes an error. What it has opened by
+// then stays open until the process ends.
+func newServer(ctx context.Context, cfg Config, fatal fatalHook) (*etcdserver.EtcdServer, error) {
+	lg := newZapLogger(cfg.Logger, fatal)
+	sc := serverConfig(cfg, lg)
+	type result struct {
+		server *etcdserver.EtcdServer
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r := result{err: errors.New("etcd gave up")}
+		defer func() {
+			if p := recover(); p != nil {
+				r = result{err: fmt.Errorf("the data is damaged: %v", p)}
+			}
+			done <- r
+		}()
+		if r.err = checkBackend(sc.BackendPath()); r.err != nil {
+			return
+		}
+		server, err := etcdserver.NewServer(sc)
+		if err != nil {
+			r.err = err
+			return
+		}
+		if err := defragAtStart(server); err != nil {
+			server.Cleanup()
+			r.err = err
+			return
+		}
+		r = result{server: server}
+	}()
+	select {
+	case r := <-done:
+		select {
+		case err := <-fatal: // the cause, where the goroutine ended because of it
+			return nil, err
+		default:
+			return r.server, r.err
+		}
+	case err := <-fatal:
+		return nil, err
+	case <-ctx.Done():
+		go func() {
+			if r := <-done; r.server != nil {
+				r.server.Cleanup()
+			}
+		}()
+		return nil, ctx.Err()
+	}
+}
+
+// checkBackend opens the database file as etcd is going to, which does it in a goroutine
+// where a panic of bbolt's cannot be caught. Only damage to the file's head is found.
+func checkBackend(path string) error {
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a file cut short faults in the memory map
+	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
+		ReadOnly:        true,
+		PreLoadFreelist: true,
+		FreelistType:    bbolt.FreelistMapType,
+		Timeout:         time.Second,
+	})
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return db.Close()
+}
+
+func defragAtStart(server *etcdserver.EtcdServer) error {
+	size, inUse := server.Backend().Size(), server.Backend().SizeInUse()
+	if free := size - inUse; free <= defragFreeBytes || free <= size/2 {
+		return nil
+	}
+	if err := server.Defragment(); err != nil {
+		return fmt.Errorf("defragmenting: %w", err)
+	}
+	return nil
+}
