@@ -1,0 +1,143 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"testing"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/berth-project/berth/pkg/storage/embedded"
+)
+
+// compactorClient is an etcd of the test's own, because compaction concerns the whole store.
+func compactorClient(t *testing.T) *clientv3.Client {
+	t.Helper()
+	e, err := embedded.Start(t.Context(), embedded.Config{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { e.Close() })
+	return e.Client()
+}
+
+func newCompactor(t *testing.T, client *clientv3.Client) *Compactor {
+	t.Helper()
+	c, err := NewCompactor(client, CompactorConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func clientPut(t *testing.T, client *clientv3.Client) int64 {
+	t.Helper()
+	resp, err := client.Put(t.Context(), "/a", "v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.Header.Revision
+}
+
+func isCompacted(t *testing.T, client *clientv3.Client, rev int64) bool {
+	t.Helper()
+	_, err := client.Get(t.Context(), "/a", clientv3.WithRev(rev))
+	if err != nil && !errors.Is(err, rpctypes.ErrCompacted) {
+		t.Fatal(err)
+	}
+	return err != nil
+}
+
+// Three servers for ten intervals: one compacts in each, to what it saw one before.
+func TestCompactorsTakeTurns(t *testing.T) {
+	client := compactorClient(t)
+	compactors := []*Compactor{newCompactor(t, client), newCompactor(t, client), newCompactor(t, client)}
+	var seen int64 // the newest revision when the interval before ended
+	for interval := range 10 {
+		rev := clientPut(t, client)
+		compactions := 0
+		for _, c := range compactors {
+			target, err := c.compact(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if target > 0 {
+				compactions++
+			}
+			if target > seen {
+				t.Errorf("interval %d: compacted to %d, only %d was one interval old", interval, target, seen)
+			}
+		}
+		want := 1
+		if interval == 0 {
+			want = 0 // nothing is known to be an interval old
+		}
+		if compactions != want {
+			t.Errorf("interval %d: %d compactions, want %d", interval, compactions, want)
+		}
+		if isCompacted(t, client, rev) {
+			t.Errorf("interval %d: its own revision %d is gone", interval, rev)
+		}
+		resp, err := client.Get(t.Context(), compactRevKey)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen = resp.Header.Revision
+		if v, err := strconv.ParseInt(string(resp.Kvs[0].Value), 10, 64); err != nil || v > seen {
+			t.Errorf("interval %d: %s is %q", interval, compactRevKey, resp.Kvs[0].Value)
+		}
+	}
+	// The one that did the work is gone: the others take over within two intervals.
+	rev := clientPut(t, client)
+	for range 2 {
+		for _, c := range compactors[1:] {
+			if _, err := c.compact(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if !isCompacted(t, client, rev-1) {
+		t.Error("nobody took over")
+	}
+}
+
+func TestCompactorRun(t *testing.T) {
+	client := compactorClient(t)
+	c := newCompactor(t, client)
+	ticks := make(chan time.Time)
+	c.ticks = ticks
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	first := clientPut(t, client)
+	ticks <- time.Time{}
+	ticks <- time.Time{} // taken once the first is worked off
+	second := clientPut(t, client)
+	ticks <- time.Time{}
+	ticks <- time.Time{}
+	cancel()
+	if err := <-done; err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+	if !isCompacted(t, client, first) || isCompacted(t, client, second+1) {
+		t.Errorf("compacted: %v, want true; the newest: %v, want false", isCompacted(t, client, first), isCompacted(t, client, second+1))
+	}
+}
+
+func TestCompactorOff(t *testing.T) {
+	c := newCompactor(t, clients["in process"])
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Run(ctx); err != nil {
+		t.Errorf("Run returned %v", err)
+	}
+	if _, err := NewCompactor(clients["in process"], CompactorConfig{Interval: -1}); err == nil {
+		t.Error("a negative interval: no error")
+	}
+	if _, err := NewCompactor(nil, CompactorConfig{}); err == nil {
+		t.Error("no client: no error")
+	}
+}

@@ -1,0 +1,71 @@
+package etcd
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// A watch of a quiet prefix learns of writes elsewhere when it is asked for its progress.
+func TestRequestProgress(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		start := create(t, s, prefix+"quiet/a", "")
+		watch := s.Watch(t.Context(), prefix+"quiet/", storage.WatchOptions{Revision: start})
+		elsewhere := create(t, s, prefix+"other", "")
+		if rev, err := s.Revision(t.Context()); err != nil || rev < elsewhere {
+			t.Errorf("Revision = %d, %v, want at least %d", rev, err, elsewhere)
+		}
+		again := time.NewTicker(20 * time.Millisecond)
+		defer again.Stop()
+		deadline := time.After(20 * time.Second)
+		for {
+			select {
+			case r := <-watch:
+				if r.Err != nil || len(r.Events) > 0 {
+					t.Fatalf("got %+v, want a progress report", r)
+				}
+				if r.Revision >= elsewhere {
+					return
+				}
+			case <-again.C:
+				if err := s.RequestProgress(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			case <-deadline:
+				t.Fatal("no progress report")
+			}
+		}
+	})
+}
+
+func TestHistory(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		key := prefix + "a"
+		r1 := create(t, s, key, "1")
+		r2 := put(t, s, key, "2", r1)
+		r3 := put(t, s, key, "3", r2)
+		v1 := &storage.KeyValue{Key: key, Value: []byte("1"), CreateRevision: r1, ModRevision: r1}
+		v2 := &storage.KeyValue{Key: key, Value: []byte("2"), CreateRevision: r1, ModRevision: r2}
+		v3 := &storage.KeyValue{Key: key, Value: []byte("3"), CreateRevision: r1, ModRevision: r3}
+		all := []storage.Event{{KV: v1}, {KV: v2, Prev: v1}, {KV: v3, Prev: v2}}
+		for _, tc := range []struct {
+			after, upTo int64
+			want        []storage.Event
+		}{
+			{r1 - 1, r3, all},
+			{r1, r2, all[1:2]},
+			{r3, r3, nil},
+		} {
+			got, err := s.History(t.Context(), prefix, tc.after, tc.upTo)
+			if err != nil {
+				t.Error(err)
+			}
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("(%d, %d] (-want +got)\n%s", tc.after, tc.upTo, d)
+			}
+		}
+	})
+}

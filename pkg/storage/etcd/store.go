@@ -1,0 +1,221 @@
+// Package etcd implements the storage contract over etcd's client, be it connected to
+// a cluster or to an etcd in this process.
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+
+	// defaultMaxRequestBytes is etcd's default of --max-request-bytes.
+	defaultMaxRequestBytes = 3 << 19
+
+	// RequestOverhead is how much of etcd's request limit a write's transaction needs
+	// beside its value, in bytes. It names the key three times (compare, put, get) and the
+	// guard's key twice; keys of this project stay below 350 bytes, so that together with
+	// the framing and the request's header it comes to some 1.5 KiB.
+	RequestOverhead = 4 << 10
+)
+
+// Config configures a Store. Its zero value is ready to use.
+type Config struct {
+	// Timeout bounds every call except Watch; a context that ends earlier wins. 0 is 10 s.
+	Timeout time.Duration
+
+	// MaxValueBytes is the largest value that Put sends. 0 is what fits under etcd's
+	// default request limit: 1.5 MiB less RequestOverhead. Where the cluster's
+	// --max-request-bytes differs, it is that less RequestOverhead.
+	MaxValueBytes int
+
+	// Registerer takes the metrics of requests; nil leaves them unregistered.
+	Registerer prometheus.Registerer
+}
+
+// Store is a storage.Interface over an etcd client.
+type Store struct {
+	client  *clientv3.Client
+	timeout time.Duration
+	max     int
+	metrics *metrics
+}
+
+var _ storage.Interface = (*Store)(nil)
+
+// New returns a Store that uses client and does not close it. It fails on a negative
+// limit and where the metrics cannot be registered. A client that connects over a network
+// should be made with DialOption.
+func New(client *clientv3.Client, cfg Config) (*Store, error) {
+	if client == nil {
+		return nil, errors.New("etcd: no client")
+	}
+	if cfg.Timeout < 0 {
+		return nil, fmt.Errorf("etcd: negative timeout %v", cfg.Timeout)
+	}
+	if cfg.MaxValueBytes < 0 {
+		return nil, fmt.Errorf("etcd: negative value limit %d", cfg.MaxValueBytes)
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = defaultTimeout
+	}
+	if cfg.MaxValueBytes == 0 {
+		cfg.MaxValueBytes = defaultMaxRequestBytes - RequestOverhead
+	}
+	m, err := newMetrics(cfg.Registerer)
+	if err != nil {
+		return nil, fmt.Errorf("etcd: %w", err)
+	}
+	return &Store{client: client, timeout: cfg.Timeout, max: cfg.MaxValueBytes, metrics: m}, nil
+}
+
+// Get implements storage.Interface.
+func (s *Store) Get(ctx context.Context, key string, opts storage.GetOptions) (storage.GetResponse, error) {
+	resp, err := s.read(ctx, "get", key, clientv3.WithRev(opts.Revision))
+	if err != nil {
+		return storage.GetResponse{}, err
+	}
+	return storage.GetResponse{KV: first(resp.Kvs), Revision: resp.Header.GetRevision()}, nil
+}
+
+// List implements storage.Interface.
+func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOptions) (storage.ListResponse, error) {
+	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
+	if opts.From > from {
+		from = opts.From
+	}
+	if from == "" {
+		from = "\x00" // etcd refuses the empty key; this is the smallest one
+	}
+	resp, err := s.read(ctx, "list", from, clientv3.WithRange(end), clientv3.WithRev(opts.Revision), clientv3.WithLimit(opts.Limit))
+	if err != nil {
+		return storage.ListResponse{}, err
+	}
+	list := storage.ListResponse{
+		KVs:      make([]*storage.KeyValue, len(resp.Kvs)),
+		More:     resp.More,
+		Count:    resp.Count,
+		Revision: opts.Revision,
+	}
+	for i, kv := range resp.Kvs {
+		list.KVs[i] = keyValue(kv)
+	}
+	if list.Revision == 0 {
+		list.Revision = resp.Header.GetRevision()
+	}
+	return list, nil
+}
+
+func (s *Store) read(ctx context.Context, operation, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	defer s.metrics.observe(operation, key, time.Now())
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	resp, err := s.client.Get(s.requireLeader(ctx), key, opts...)
+	if err != nil {
+		s.metrics.failed(operation, key)
+		return nil, readError(ctx, err)
+	}
+	return resp, nil
+}
+
+// Put implements storage.Interface.
+func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.PutOptions) (storage.WriteResponse, error) {
+	if len(value) > s.max {
+		return storage.WriteResponse{}, &storage.TooLargeError{Size: len(value), Limit: s.max}
+	}
+	operation := "update"
+	if opts.Expect == 0 {
+		operation = "create"
+	}
+	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", opts.Expect)}
+	gets := []clientv3.Op{clientv3.OpGet(key)}
+	if g := opts.Guard; g != nil {
+		cmps = append(cmps, existsAt(g.Key, g.ModRevision))
+		gets = append(gets, clientv3.OpGet(g.Key))
+	}
+	if opts.DryRun {
+		return s.write(ctx, operation, key, len(value), cmps, nil, gets)
+	}
+	return s.write(ctx, operation, key, len(value), cmps, []clientv3.Op{clientv3.OpPut(key, string(value))}, gets)
+}
+
+// Delete implements storage.Interface.
+func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptions) (storage.WriteResponse, error) {
+	cmps := []clientv3.Cmp{existsAt(key, opts.Expect)}
+	gets := []clientv3.Op{clientv3.OpGet(key)}
+	if opts.DryRun {
+		return s.write(ctx, "delete", key, 0, cmps, nil, gets)
+	}
+	return s.write(ctx, "delete", key, 0, cmps, []clientv3.Op{clientv3.OpDelete(key)}, gets)
+}
+
+// existsAt holds where the key exists with that ModRevision. etcd gives 0 to a key that
+// does not exist, and 1 to none, since an empty store is at revision 1.
+func existsAt(key string, modRevision int64) clientv3.Cmp {
+	return clientv3.Compare(clientv3.ModRevision(key), "=", max(modRevision, 1))
+}
+
+// write commits ops, none in a dry run, if cmps hold, and otherwise brings back what gets
+// read. size is that of the value, for the error of a store that refuses it.
+func (s *Store) write(ctx context.Context, operation, key string, size int, cmps []clientv3.Cmp, ops, gets []clientv3.Op) (storage.WriteResponse, error) {
+	defer s.metrics.observe(operation, key, time.Now())
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	if err := ctx.Err(); err != nil {
+		s.metrics.failed(operation, key)
+		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	resp, err := s.client.Txn(s.requireLeader(ctx)).If(cmps...).Then(ops...).Else(gets...).Commit()
+	if err != nil {
+		s.metrics.failed(operation, key)
+		return storage.WriteResponse{}, writeError(size, err)
+	}
+	w := storage.WriteResponse{Succeeded: resp.Succeeded, Revision: resp.Header.GetRevision()}
+	if !resp.Succeeded {
+		w.Current = firstOf(resp.Responses, 0)
+		w.Guarded = firstOf(resp.Responses, 1)
+	}
+	return w, nil
+}
+
+// requireLeader makes a member without a leader refuse the request before it acts on it.
+func (s *Store) requireLeader(ctx context.Context) context.Context {
+	if s.client.ActiveConnection() == nil {
+		return ctx
+	}
+	return clientv3.WithRequireLeader(ctx)
+}
+
+func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {
+	return &storage.KeyValue{
+		Key:            string(kv.Key),
+		Value:          kv.Value,
+		CreateRevision: kv.CreateRevision,
+		ModRevision:    kv.ModRevision,
+	}
+}
+
+func first(kvs []*mvccpb.KeyValue) *storage.KeyValue {
+	if len(kvs) == 0 {
+		return nil
+	}
+	return keyValue(kvs[0])
+}
+
+// firstOf is the key that the i-th get of a transaction found, nil where it found none.
+func firstOf(ops []*etcdserverpb.ResponseOp, i int) *storage.KeyValue {
+	if i >= len(ops) {
+		return nil
+	}
+	return first(ops[i].GetResponseRange().GetKvs())
+}

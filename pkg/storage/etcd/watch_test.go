@@ -1,0 +1,256 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.uber.org/goleak"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// receive is the next response of a watch.
+func receive(t *testing.T, ch <-chan storage.WatchResponse) storage.WatchResponse {
+	t.Helper()
+	select {
+	case r, ok := <-ch:
+		if !ok {
+			t.Fatal("the watch was closed")
+		}
+		return r
+	case <-time.After(20 * time.Second):
+		t.Fatal("the watch delivered nothing")
+	}
+	panic("unreachable")
+}
+
+// events reads n events and checks what holds for every response.
+func events(t *testing.T, ch <-chan storage.WatchResponse, n int) []storage.Event {
+	t.Helper()
+	var got []storage.Event
+	var last int64
+	for len(got) < n {
+		r := receive(t, ch)
+		if r.Err != nil {
+			t.Fatal(r.Err)
+		}
+		for _, e := range r.Events {
+			if e.KV.ModRevision <= last {
+				t.Fatalf("revision %d again in a response after %d", e.KV.ModRevision, last)
+			}
+			got = append(got, e)
+		}
+		if len(r.Events) > 0 {
+			last = r.Events[len(r.Events)-1].KV.ModRevision
+			if r.Revision != last {
+				t.Fatalf("response at revision %d, its last event at %d", r.Revision, last)
+			}
+		}
+	}
+	return got
+}
+
+func TestWatchEvents(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		key := prefix + "ns/a"
+		before := create(t, s, prefix+"ns/before", "")
+		fromNow := s.Watch(t.Context(), prefix, storage.WatchOptions{Prev: true})
+		if r := receive(t, fromNow); len(r.Events) != 0 || r.Revision != before || r.Err != nil {
+			t.Errorf("first response %+v, want a report of revision %d", r, before)
+		}
+		r1 := create(t, s, key, "1")
+		r2 := put(t, s, key, "2", r1)
+		r3 := remove(t, s, key, r2)
+		v1 := &storage.KeyValue{Key: key, Value: []byte("1"), CreateRevision: r1, ModRevision: r1}
+		v2 := &storage.KeyValue{Key: key, Value: []byte("2"), CreateRevision: r1, ModRevision: r2}
+		want := []storage.Event{
+			{KV: v1},
+			{KV: v2, Prev: v1},
+			{KV: &storage.KeyValue{Key: key, ModRevision: r3}, Prev: v2, Deleted: true},
+		}
+		if d := cmp.Diff(want, events(t, fromNow, 3)); d != "" {
+			t.Errorf("from now (-want +got)\n%s", d)
+		}
+		without := events(t, s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: r2}), 1)
+		if without[0].Prev != nil {
+			t.Errorf("a watch that did not ask for it got %+v", without[0].Prev)
+		}
+		for i, rev := range []int64{before, r1, r2} {
+			got := events(t, s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: rev, Prev: true}), len(want)-i)
+			if d := cmp.Diff(want[i:], got); d != "" {
+				t.Errorf("from revision %d (-want +got)\n%s", rev, d)
+			}
+		}
+	})
+}
+
+// Many writers, several watches: each sees every revision once and in order, and one that
+// stops in the middle goes on where it stopped.
+func TestWatchOrderAndResume(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		const writers, each = 16, 50
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		start := create(t, s, prefix+"start", "")
+		whole := s.Watch(ctx, prefix, storage.WatchOptions{Revision: start})
+		second := s.Watch(ctx, prefix, storage.WatchOptions{Revision: start})
+		done := make(chan error, writers)
+		for w := range writers {
+			go func() {
+				var err error
+				for i := 0; i < each && err == nil; i++ {
+					_, err = s.Put(ctx, fmt.Sprintf("%sns/%d-%d", prefix, w, i), []byte("v"), storage.PutOptions{})
+				}
+				done <- err
+			}()
+		}
+		want := events(t, whole, writers*each)
+		for range writers {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+		}
+		if d := cmp.Diff(want, events(t, second, len(want))); d != "" {
+			t.Errorf("two watches differ (-first +second)\n%s", d)
+		}
+		var got []storage.Event
+		for rev := start; len(got) < len(want); rev = got[len(got)-1].KV.ModRevision {
+			rctx, rcancel := context.WithCancel(ctx)
+			got = append(got, events(t, s.Watch(rctx, prefix, storage.WatchOptions{Revision: rev}), 1)...)
+			rcancel()
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Errorf("a watch with interruptions differs (-whole +resumed)\n%s", d)
+		}
+	})
+}
+
+func TestWatchKeepsATransactionTogether(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		start := create(t, s, prefix+"start", "")
+		live := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: start})
+		const txns, keys = 30, 100
+		for i := range txns {
+			var ops []clientv3.Op
+			for k := range keys {
+				ops = append(ops, clientv3.OpPut(fmt.Sprintf("%sns/%03d", prefix, k), fmt.Sprint(i)))
+			}
+			if _, err := s.client.Txn(t.Context()).Then(ops...).Commit(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for name, ch := range map[string]<-chan storage.WatchResponse{
+			"live":   live,
+			"replay": s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: start}),
+		} {
+			for total := 0; total < txns*keys; {
+				r := receive(t, ch)
+				count := map[int64]int{}
+				for _, e := range r.Events {
+					count[e.KV.ModRevision]++
+				}
+				for rev, n := range count {
+					if n != keys {
+						t.Fatalf("%s: %d events of revision %d in one response, want %d", name, n, rev, keys)
+					}
+				}
+				total += len(r.Events)
+			}
+		}
+	})
+}
+
+func TestWatchCompacted(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		r1 := create(t, s, prefix+"a", "1")
+		r2 := put(t, s, prefix+"a", "2", r1)
+		r3 := put(t, s, prefix+"a", "3", r2)
+		if _, err := s.client.Compact(t.Context(), r3); err != nil {
+			t.Fatal(err)
+		}
+		ch := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: r1})
+		if r := receive(t, ch); !errors.Is(r.Err, storage.ErrCompacted) || len(r.Events) != 0 {
+			t.Errorf("got %+v, want ErrCompacted", r)
+		}
+		if r, ok := <-ch; ok {
+			t.Errorf("after the error came %+v", r)
+		}
+	})
+}
+
+func TestWatchLeavesNoGoroutine(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		ignore := goleak.IgnoreCurrent()
+		ctx, cancel := context.WithCancel(t.Context())
+		rev := create(t, s, prefix+"a", "1")
+		var open []<-chan storage.WatchResponse
+		for range 10 {
+			open = append(open, s.Watch(ctx, prefix, storage.WatchOptions{}), s.Watch(ctx, prefix, storage.WatchOptions{Revision: rev}))
+		}
+		for i := range 100 { // more than the channels hold, and nobody reads
+			create(t, s, fmt.Sprintf("%sns/%d", prefix, i), "1")
+		}
+		cancel()
+		for _, ch := range open {
+			for r := range ch {
+				if r.Err != nil {
+					t.Errorf("the end of the context came as %v", r.Err)
+				}
+			}
+		}
+		goleak.VerifyNone(t, ignore)
+	})
+}
+
+func TestWatchClientClosed(t *testing.T) {
+	client, err := newRemoteClient(clients["gRPC"].Endpoints()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := New(client, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ch := s.Watch(t.Context(), "/registry/closed/", storage.WatchOptions{})
+	receive(t, ch)
+	client.Close()
+	if r := receive(t, ch); !errors.Is(r.Err, storage.ErrUnavailable) {
+		t.Errorf("got %+v, want ErrUnavailable", r)
+	}
+	if r, ok := <-ch; ok {
+		t.Errorf("after the error came %+v", r)
+	}
+}
+
+// A reader that does not read is cut off at the bound, and what was held for it is whole.
+func TestWatchSlowReader(t *testing.T) {
+	const charge = eventBytes + 1 + 100
+	w := &watcher{last: 10, max: 3*charge - 1}
+	in, out := make(chan clientv3.WatchResponse), make(chan storage.WatchResponse)
+	go func() {
+		defer close(out)
+		w.run(t.Context(), in, out)
+	}()
+	for rev := int64(11); rev <= 13; rev++ { // the third is taken and is too much
+		kv := &mvccpb.KeyValue{Key: []byte("k"), Value: make([]byte, 100), CreateRevision: rev, ModRevision: rev}
+		in <- clientv3.WatchResponse{Header: &etcdserverpb.ResponseHeader{}, Events: []*clientv3.Event{{Kv: kv}}}
+	}
+	for rev := int64(11); rev <= 12; rev++ {
+		if r := receive(t, out); r.Err != nil || len(r.Events) != 1 || r.Revision != rev {
+			t.Errorf("got %+v, want the event of revision %d", r, rev)
+		}
+	}
+	if r := receive(t, out); !errors.Is(r.Err, storage.ErrUnavailable) || !errors.Is(r.Err, errSlowReader) || r.Revision != 12 {
+		t.Errorf("got %+v, want ErrUnavailable at revision 12", r)
+	}
+	if r, ok := <-out; ok {
+		t.Errorf("after the error came %+v", r)
+	}
+}
