@@ -49,7 +49,7 @@ func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object
 	s.Strategy.Default(obj)
 	wipe(accessor)
 	warnings := dropDuplicateOwners(accessor)
-	obj = s.fields.UpdateNoErrors(s.New(), obj, opts.FieldManager)
+	obj = s.owners.update(s.New(), obj, opts.FieldManager)
 	more, err := s.prepareCreate(obj)
 	if err != nil {
 		return nil, warnings, err

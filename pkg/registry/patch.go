@@ -113,7 +113,7 @@ func (p *patcher) typed(patch func(object []byte) (patched []byte, faults []erro
 				warnings = append(warnings, fault.Error())
 			}
 		}
-		return p.store.fields.UpdateNoErrors(current, next, p.opts.FieldManager), warnings, nil
+		return p.store.owners.update(current, next, p.opts.FieldManager), warnings, nil
 	}
 }
 
@@ -208,7 +208,7 @@ func (p *patcher) apply(current runtime.Object) (runtime.Object, []string, error
 	if current == nil {
 		current = p.store.New()
 	}
-	applied, err := p.store.fields.Apply(current, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
+	applied, err := p.store.owners.Apply(current, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
 	if err != nil {
 		var known apierrors.APIStatus
 		if errors.As(err, &known) {

@@ -25,6 +25,9 @@ type Resource struct {
 	// Holds says whether something other than its finalizers keeps a deleted object from
 	// being removed; nil: nothing does.
 	Holds func(obj runtime.Object) bool
+	// Atomic are the top-level fields besides metadata, where every one of them is owned as
+	// a whole; nil where that is not so.
+	Atomic []AtomicField
 	// Columns and Cells are the resource's table, as kubectl get shows it. Cells gets an
 	// object of New's type.
 	Columns []metav1.TableColumnDefinition

@@ -88,11 +88,11 @@ type Store struct {
 	storage   storage.Interface
 	cache     *cache.Cache[*object]
 	lifecycle *lifecycle
-	fields    *managedfields.FieldManager
+	owners    *ownership
 }
 
 func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error) {
-	fields, err := newFieldManager(resource, cfg.Scheme, cfg.TypeConverter)
+	owners, err := newOwnership(resource, cfg.Scheme, cfg.TypeConverter)
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error
 	if err != nil {
 		return nil, err
 	}
-	return &Store{Resource: resource, storage: cfg.Storage, cache: cached, lifecycle: registry.lifecycle, fields: fields}, nil
+	return &Store{Resource: resource, storage: cfg.Storage, cache: cached, lifecycle: registry.lifecycle, owners: owners}, nil
 }
 
 // APIResource describes the resource as discovery shows it.

@@ -51,7 +51,7 @@ func (s *Store) Update(ctx context.Context, namespace, name string, obj runtime.
 		if current == nil {
 			current = s.New()
 		}
-		return s.fields.UpdateNoErrors(current, next, opts.FieldManager), duplicates, nil
+		return s.owners.update(current, next, opts.FieldManager), duplicates, nil
 	})
 }
 
@@ -269,25 +269,6 @@ func (s *Store) encodeUpdate(next, current runtime.Object) ([]byte, error) {
 		accessor.SetManagedFields(fields)
 	}
 	return encodeValue(next)
-}
-
-// sameOwners compares managedFields without their times.
-func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		x, y := a[i], b[i]
-		if x.Manager != y.Manager || x.Operation != y.Operation || x.APIVersion != y.APIVersion ||
-			x.FieldsType != y.FieldsType || x.Subresource != y.Subresource ||
-			(x.FieldsV1 == nil) != (y.FieldsV1 == nil) {
-			return false
-		}
-		if x.FieldsV1 != nil && !bytes.Equal(x.FieldsV1.GetRawBytes(), y.FieldsV1.GetRawBytes()) {
-			return false
-		}
-	}
-	return true
 }
 
 // settleUpdate finds out what became of an update whose outcome is unknown. Only our own
