@@ -18,18 +18,18 @@ import (
 // finish ends every request: a panic becomes a 500 and a log line with its stack, and
 // the request is logged and counted.
 func (s *Server) finish(rec *record) {
-	if cause := recover(); cause != nil {
-		if cause == http.ErrAbortHandler { //nolint:errorlint // a panic's value, compared as net/http does
-			panic(cause)
-		}
+	cause := recover()
+	aborted := cause == http.ErrAbortHandler //nolint:errorlint // a panic's value, compared as net/http does
+	if cause != nil && !aborted {
 		s.cfg.Logger.Error().Str("auditID", rec.auditID).Interface("panic", fmt.Sprint(cause)).
 			Bytes("stack", debug.Stack()).Msg("a handler panicked")
-		if rec.code != 0 {
-			// Part of an answer is out: only cutting the connection tells that it is not whole.
-			defer panic(http.ErrAbortHandler)
-		} else {
+		// Once part of an answer is out, only cutting the connection tells that it is not whole.
+		if aborted = rec.code != 0; !aborted {
 			s.renderError(rec, rec.req, errors.New("a handler panicked"))
 		}
+	}
+	if aborted {
+		defer panic(http.ErrAbortHandler)
 	}
 	if rec.code == 0 {
 		rec.code = http.StatusOK
