@@ -2,11 +2,14 @@ package server
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 	"sync"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -41,6 +44,7 @@ func readBody(c *call) (body, error) {
 	if c.req.ContentLength > maxBodyBytes {
 		return body{}, tooLarge
 	}
+	defer endReading(c)()
 	b := body{bodies.Get().(*bytes.Buffer)}
 	// One reader more than the limit tells a body at the limit from one beyond it.
 	n, err := b.buffer.ReadFrom(io.LimitReader(c.req.Body, maxBodyBytes+1))
@@ -57,6 +61,21 @@ func readBody(c *call) (body, error) {
 		return body{}, err
 	}
 	return b, nil
+}
+
+// endReading has reads of the body fail once the call's time is up, so that a client which
+// stops sending holds nothing for longer. The call that it returns undoes that.
+func endReading(c *call) (undo func()) {
+	done := make(chan struct{})
+	stop := context.AfterFunc(c.ctx, func() {
+		defer close(done)
+		_ = http.NewResponseController(c.rec).SetReadDeadline(time.Now()) // every connection of net/http has one
+	})
+	return func() {
+		if !stop() {
+			<-done
+		}
+	}
 }
 
 // decode reads data of the media type into obj. Fields that are unknown or given twice
