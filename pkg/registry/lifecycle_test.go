@@ -108,6 +108,7 @@ func TestNamespaceComesBack(t *testing.T) {
 // Creates race with the deletion of their namespace, over two registries as two servers
 // have them: whatever wins, nothing is left in a namespace that is gone.
 func TestCreateAgainstNamespaceDeletion(t *testing.T) {
+	t.Parallel()
 	one, two := newStores(t, shared.store), newStores(t, shared.store)
 	for range 20 {
 		ns := one.newNamespace(t)
@@ -166,6 +167,7 @@ func fill(t *testing.T, s *stores, ns string, n int) {
 }
 
 func TestDeletedNamespaceIsEmptied(t *testing.T) {
+	t.Parallel()
 	s := newStores(t, shared.store)
 	ns, neighbour := s.newNamespace(t), s.newNamespace(t)
 	fill(t, s, ns, registry.TerminatePage+3)
@@ -189,6 +191,7 @@ func TestDeletedNamespaceIsEmptied(t *testing.T) {
 
 // A process ends while it empties a namespace; the next one goes on.
 func TestTerminationIsTakenUp(t *testing.T) {
+	t.Parallel()
 	broken := errors.New("broken on the way")
 	var left atomic.Int64
 	left.Store(10)
@@ -226,6 +229,7 @@ func TestTerminationIsTakenUp(t *testing.T) {
 
 // A finalizer holds an object, and so its namespace, until it is taken away.
 func TestFinalizerHoldsTheNamespace(t *testing.T) {
+	t.Parallel()
 	s := newStores(t, shared.store)
 	ns := s.newNamespace(t)
 	held := newEndpoints("held")

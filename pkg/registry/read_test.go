@@ -59,14 +59,22 @@ func TestReadsAreLinearizable(t *testing.T) {
 }
 
 func TestVersionThatIsNotThereYet(t *testing.T) {
+	t.Parallel()
 	s := newStores(t, shared.store)
 	ns := s.newNamespace(t)
 	s.create(t, ns, newEndpoints("a"))
 	future := formatRevision(storeRevision(t) + 1_000_000)
-	_, getErr := s.endpoints.Get(t.Context(), ns, "a", &metav1.GetOptions{ResourceVersion: future})
-	_, listErr := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: future})
-	for _, err := range []error{getErr, listErr} {
-		status := checkStatus(t, err, 504, "Too large resource version: "+future+", current: ")
+	errs := make(chan error, 2)
+	go func() {
+		_, err := s.endpoints.Get(t.Context(), ns, "a", &metav1.GetOptions{ResourceVersion: future})
+		errs <- err
+	}()
+	go func() {
+		_, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: future})
+		errs <- err
+	}()
+	for range cap(errs) {
+		status := checkStatus(t, <-errs, 504, "Too large resource version: "+future+", current: ")
 		if d := status.Details; d.RetryAfterSeconds != 1 || len(d.Causes) != 1 || d.Causes[0].Type != metav1.CauseTypeResourceVersionTooLarge {
 			t.Errorf("details %v", d)
 		}
