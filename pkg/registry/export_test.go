@@ -1,5 +1,10 @@
 package registry
 
+import (
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+)
+
 // What the tests of this package use beyond its exported names.
 
 // EncodeValue is encodeValue.
@@ -28,3 +33,17 @@ func (r *Resource) SelfLink(namespace, name string) string { return r.selfLink(n
 
 // VersionOffset is versionOffset.
 var VersionOffset = versionOffset
+
+// Ownership is ownership, for comparison with the library that it follows.
+type Ownership struct{ *ownership }
+
+// NewOwnership is newOwnership.
+func NewOwnership(r *Resource, scheme *runtime.Scheme, converter managedfields.TypeConverter) (Ownership, error) {
+	o, err := newOwnership(r, scheme, converter)
+	return Ownership{o}, err
+}
+
+// Update is ownership.update.
+func (o Ownership) Update(live, next runtime.Object, manager string) runtime.Object {
+	return o.update(live, next, manager)
+}
