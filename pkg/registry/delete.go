@@ -109,17 +109,13 @@ func (s *Store) markDeleted(ctx context.Context, stored *object, obj runtime.Obj
 	if accessor.GetDeletionTimestamp() != nil {
 		return stored, unwritten, nil
 	}
-	current, err := stored.decode()
-	if err != nil {
-		return nil, decided, err
-	}
 	now, immediately := metav1.Now(), int64(0)
 	accessor.SetDeletionTimestamp(&now)
 	accessor.SetDeletionGracePeriodSeconds(&immediately)
 	if accessor.GetGeneration() > 0 {
 		accessor.SetGeneration(accessor.GetGeneration() + 1)
 	}
-	marked, verdict, err := s.replace(ctx, stored, obj, current, dryRun)
+	marked, verdict, err := s.replace(ctx, stored, obj, dryRun)
 	if verdict == decided && err == nil && !dryRun && s.API.Name == Namespaces {
 		s.lifecycle.wake()
 	}

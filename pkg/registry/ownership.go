@@ -67,7 +67,7 @@ func (o *ownership) update(live, next runtime.Object, manager string) runtime.Ob
 		return next
 	}
 	if !o.simple(old, accessor) {
-		return o.UpdateNoErrors(live, next, manager)
+		return o.byLibrary(live, next, manager)
 	}
 	entries := old.GetManagedFields()
 	if len(entries) == 0 && old.GetUID() != "" {
@@ -76,14 +76,48 @@ func (o *ownership) update(live, next runtime.Object, manager string) runtime.Ob
 	}
 	touched, removed, ok := o.compare(live, next, old, accessor)
 	if !ok {
-		return o.UpdateNoErrors(live, next, manager)
+		return o.byLibrary(live, next, manager)
 	}
 	owned, err := o.transfer(entries, touched, removed, cmp.Or(manager, "unknown"))
 	if err != nil {
-		return o.UpdateNoErrors(live, next, manager)
+		return o.byLibrary(live, next, manager)
 	}
 	accessor.SetManagedFields(owned)
 	return next
+}
+
+func (o *ownership) byLibrary(live, next runtime.Object, manager string) runtime.Object {
+	next = o.UpdateNoErrors(live, next, manager)
+	keepTimes(live, next)
+	return next
+}
+
+// apply merges what a manager applies into live, as the library does it.
+func (o *ownership) apply(live, applied runtime.Object, manager string, force bool) (runtime.Object, error) {
+	next, err := o.Apply(live, applied, manager, force)
+	if err == nil {
+		keepTimes(live, next)
+	}
+	return next, err
+}
+
+// keepTimes undoes the one change that the library makes where nothing has changed: the
+// times in managedFields.
+func keepTimes(live, next runtime.Object) {
+	old, err := meta.Accessor(live)
+	if err != nil {
+		return
+	}
+	accessor, err := meta.Accessor(next)
+	if err != nil || !sameOwners(old.GetManagedFields(), accessor.GetManagedFields()) {
+		return
+	}
+	fields := accessor.GetManagedFields()
+	accessor.SetManagedFields(old.GetManagedFields())
+	next.GetObjectKind().SetGroupVersionKind(live.GetObjectKind().GroupVersionKind())
+	if !equality.Semantic.DeepEqual(live, next) {
+		accessor.SetManagedFields(fields)
+	}
 }
 
 // simple says whether the update is of the kind that update does itself: nobody meddles

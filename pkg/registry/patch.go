@@ -113,6 +113,9 @@ func (p *patcher) typed(patch func(object []byte) (patched []byte, faults []erro
 				warnings = append(warnings, fault.Error())
 			}
 		}
+		if err := carryOver(next, current); err != nil {
+			return nil, nil, err
+		}
 		return p.store.owners.update(current, next, p.opts.FieldManager), warnings, nil
 	}
 }
@@ -201,14 +204,18 @@ func (p *patcher) strategicPatch(before []byte) (patched []byte, faults []error,
 
 // apply is a server-side apply.
 func (p *patcher) apply(current runtime.Object) (runtime.Object, []string, error) {
-	patch := &unstructured.Unstructured{}
-	if err := yaml.Unmarshal(p.patch, &patch.Object); err != nil {
+	patch, fault, err := p.decodeApply()
+	if err != nil {
 		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
-	if current == nil {
-		current = p.store.New()
+	live := current
+	if live == nil {
+		live = p.store.New()
 	}
-	applied, err := p.store.owners.Apply(current, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
+	applied, err := p.store.owners.apply(live, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
+	if err == nil && current != nil {
+		err = carryOver(applied, current)
+	}
 	if err != nil {
 		var known apierrors.APIStatus
 		if errors.As(err, &known) {
@@ -217,14 +224,26 @@ func (p *patcher) apply(current runtime.Object) (runtime.Object, []string, error
 		// What is left is a patch that the schema does not allow, an unknown field for one.
 		return nil, nil, apierrors.NewBadRequest(err.Error())
 	}
-	if !p.strict() {
+	switch {
+	case fault == nil || !p.strict():
 		return applied, nil, nil
+	case p.opts.FieldValidation == metav1.FieldValidationStrict:
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", fault))
 	}
-	if err := yaml.UnmarshalStrict(p.patch, &map[string]any{}); err != nil {
-		if p.opts.FieldValidation == metav1.FieldValidationStrict {
-			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", err))
-		}
-		return applied, []string{err.Error()}, nil
+	return applied, []string{fault.Error()}, nil
+}
+
+// decodeApply decodes an applied object; fault tells of fields that are given twice. JSON,
+// which most programs send, is not put through the YAML decoder: that takes many times
+// longer.
+func (p *patcher) decodeApply() (patch *unstructured.Unstructured, fault, err error) {
+	patch = &unstructured.Unstructured{}
+	if strict, err := kjson.UnmarshalStrict(p.patch, &patch.Object); err == nil {
+		return patch, errors.Join(strict...), nil
 	}
-	return applied, nil, nil
+	patch.Object = nil
+	if err := yaml.Unmarshal(p.patch, &patch.Object); err != nil {
+		return nil, nil, err
+	}
+	return patch, yaml.UnmarshalStrict(p.patch, &map[string]any{}), nil
 }

@@ -49,10 +49,44 @@ func (s *Store) Update(ctx context.Context, namespace, name string, obj runtime.
 			return nil, nil, err
 		}
 		if current == nil {
-			current = s.New()
+			return s.owners.update(s.New(), next, opts.FieldManager), duplicates, nil
+		}
+		if err := carryOver(next, current); err != nil {
+			return nil, nil, err
 		}
 		return s.owners.update(current, next, opts.FieldManager), duplicates, nil
 	})
+}
+
+// carryOver gives next what only the server sets, as current has it, for what the client
+// left out or may not change.
+func carryOver(next, current runtime.Object) error {
+	accessor, err := meta.Accessor(next)
+	if err != nil {
+		return err
+	}
+	old, err := meta.Accessor(current)
+	if err != nil {
+		return err
+	}
+	if version, err := parseResourceVersion(accessor.GetResourceVersion()); err != nil {
+		return err
+	} else if version == 0 {
+		accessor.SetResourceVersion(old.GetResourceVersion())
+	}
+	if accessor.GetUID() == "" {
+		accessor.SetUID(old.GetUID())
+	}
+	accessor.SetSelfLink(old.GetSelfLink())
+	accessor.SetGeneration(old.GetGeneration())
+	accessor.SetCreationTimestamp(old.GetCreationTimestamp())
+	if old.GetDeletionTimestamp() != nil {
+		accessor.SetDeletionTimestamp(old.GetDeletionTimestamp())
+	}
+	if old.GetDeletionGracePeriodSeconds() != nil {
+		accessor.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
+	}
+	return nil
 }
 
 // checkUID refuses an update that is meant for another object of the same name.
@@ -150,7 +184,7 @@ func (s *Store) modifyOnce(ctx context.Context, namespace string, stored *object
 	if err != nil {
 		return outcome{warnings: warnings}, unwritten, err
 	}
-	replaced, verdict, err := s.replace(ctx, stored, next, current, dryRun)
+	replaced, verdict, err := s.replace(ctx, stored, next, dryRun)
 	return outcome{object: replaced, warnings: warnings}, verdict, err
 }
 
@@ -164,24 +198,8 @@ func (s *Store) prepareUpdate(next, current runtime.Object) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if version, err := parseResourceVersion(accessor.GetResourceVersion()); err != nil {
-		return nil, err
-	} else if version == 0 {
-		accessor.SetResourceVersion(old.GetResourceVersion())
-	} else if accessor.GetResourceVersion() != old.GetResourceVersion() {
+	if accessor.GetResourceVersion() != old.GetResourceVersion() {
 		return nil, apierrors.NewConflict(s.GroupResource(), old.GetName(), errModified)
-	}
-	if accessor.GetUID() == "" {
-		accessor.SetUID(old.GetUID())
-	}
-	accessor.SetSelfLink(old.GetSelfLink())
-	accessor.SetGeneration(old.GetGeneration())
-	accessor.SetCreationTimestamp(old.GetCreationTimestamp())
-	if old.GetDeletionTimestamp() != nil {
-		accessor.SetDeletionTimestamp(old.GetDeletionTimestamp())
-	}
-	if old.GetDeletionGracePeriodSeconds() != nil {
-		accessor.SetDeletionGracePeriodSeconds(old.GetDeletionGracePeriodSeconds())
 	}
 	s.Strategy.PrepareForUpdate(next, current)
 	if faults := s.Strategy.ValidateUpdate(next, current); len(faults) > 0 {
@@ -192,8 +210,14 @@ func (s *Store) prepareUpdate(next, current runtime.Object) ([]string, error) {
 
 // replace writes next in the place of what was read, unless nothing has changed. An object
 // that is being deleted and that nothing holds any more is removed.
-func (s *Store) replace(ctx context.Context, stored *object, next, current runtime.Object, dryRun bool) (*object, verdict, error) {
-	value, err := s.encodeUpdate(next, current)
+func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object, dryRun bool) (*object, verdict, error) {
+	accessor, err := meta.Accessor(next)
+	if err != nil {
+		return nil, decided, err
+	}
+	accessor.SetResourceVersion("")
+	next.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
+	value, err := encodeValue(next)
 	if err != nil {
 		return nil, decided, err
 	}
@@ -202,10 +226,6 @@ func (s *Store) replace(ctx context.Context, stored *object, next, current runti
 	})
 	if bytes.Equal(replaced.json, stored.json) {
 		return stored, unwritten, nil
-	}
-	accessor, err := meta.Accessor(next)
-	if err != nil {
-		return nil, decided, err
 	}
 	var response storage.WriteResponse
 	if accessor.GetDeletionTimestamp() != nil && !s.held(next, accessor) {
@@ -237,38 +257,6 @@ func (s *Store) held(obj runtime.Object, accessor metav1.Object) bool {
 		}
 	}
 	return s.Holds != nil && s.Holds(obj)
-}
-
-// encodeUpdate returns the value of next. Where only the times in managedFields differ
-// from current, nothing has changed and the old times stay.
-func (s *Store) encodeUpdate(next, current runtime.Object) ([]byte, error) {
-	accessor, err := meta.Accessor(next)
-	if err != nil {
-		return nil, err
-	}
-	old, err := meta.Accessor(current)
-	if err != nil {
-		return nil, err
-	}
-	accessor.SetResourceVersion("")
-	next.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
-	if sameOwners(accessor.GetManagedFields(), old.GetManagedFields()) {
-		fields := accessor.GetManagedFields()
-		accessor.SetManagedFields(old.GetManagedFields())
-		value, err := encodeValue(next)
-		if err != nil {
-			return nil, err
-		}
-		version := old.GetResourceVersion()
-		old.SetResourceVersion("")
-		unchanged, err := encodeValue(current)
-		old.SetResourceVersion(version)
-		if err != nil || bytes.Equal(value, unchanged) {
-			return value, err
-		}
-		accessor.SetManagedFields(fields)
-	}
-	return encodeValue(next)
 }
 
 // settleUpdate finds out what became of an update whose outcome is unknown. Only our own

@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"reflect"
 	"strings"
 	"sync"
 	"time"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -99,28 +101,39 @@ func (c *codecs) decode(data []byte, mediaType string, obj runtime.Object, field
 			faults = append(faults, err)
 		}
 	}
-	var strict []error
-	if fieldValidation == metav1.FieldValidationIgnore {
-		faults = nil
-		err = kjson.UnmarshalCaseSensitivePreserveInts(asJSON, obj)
-	} else {
-		strict, err = kjson.UnmarshalStrict(asJSON, obj)
-		faults = append(faults, strict...)
-	}
+	unknown, err := decodeJSON(asJSON, obj)
 	if err != nil {
 		return nil, c.explain(asJSON, data, want, err)
 	}
+	faults = append(faults, unknown...)
 	got := obj.GetObjectKind().GroupVersionKind()
 	if err := c.checkKind(got, want); err != nil {
 		return nil, err
 	}
-	if len(faults) > 0 && fieldValidation == metav1.FieldValidationStrict {
+	switch {
+	case len(faults) == 0, fieldValidation == metav1.FieldValidationIgnore:
+		return nil, nil
+	case fieldValidation == metav1.FieldValidationStrict:
 		return nil, cannotBeHandled(want, want, runtime.NewStrictDecodingError(faults))
 	}
 	for _, fault := range faults {
 		warnings = append(warnings, faultLines(fault)...)
 	}
 	return warnings, nil
+}
+
+// strictJSON takes only JSON in which nothing is unknown or repeated. It needs half the
+// time of the decoder of Kubernetes, which finds every fault and not just the first.
+var strictJSON = jsonv2.RejectUnknownMembers(true)
+
+// decodeJSON decodes data into obj, an empty object, and returns what is unknown or
+// repeated in it.
+func decodeJSON(data []byte, obj runtime.Object) (faults []error, err error) {
+	if err := jsonv2.Unmarshal(data, obj, strictJSON); err == nil {
+		return nil, nil
+	}
+	reflect.ValueOf(obj).Elem().SetZero()
+	return kjson.UnmarshalStrict(data, obj)
 }
 
 // kindOf is the kind that the scheme knows obj's Go type by.
