@@ -5,11 +5,14 @@ package apitest
 
 import (
 	"context"
+	"encoding/pem"
 	"errors"
+	"log" //nolint:depguard // net/http writes to its Logger
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -51,6 +54,7 @@ type Config struct {
 type Server struct {
 	URL     string
 	Client  *http.Client // trusts the server's certificate
+	CA      []byte       // that certificate, as PEM
 	Storage storage.Interface
 	Limiter *ratelimit.Limiter
 	Metrics *prometheus.Registry
@@ -108,16 +112,29 @@ func Start(cfg Config) (_ *Server, err error) {
 		return nil, err
 	}
 	cleanup = append(cleanup, stop)
-	s.http = httptest.NewUnstartedServer(handler)
-	s.http.EnableHTTP2 = true
-	s.http.StartTLS()
-	cleanup = append(cleanup, func() error { s.http.Close(); return nil })
-	s.URL, s.Client = s.http.URL, s.http.Client()
+	s.listen(handler, cfg.Logger)
+	cleanup = append(cleanup, func() error {
+		handler.EndStreams()
+		s.http.Close()
+		return nil
+	})
 	return s, nil
 }
 
+// listen serves the handler on a free port, within the bounds that the binary sets.
+func (s *Server) listen(handler http.Handler, logger zerolog.Logger) {
+	s.http = httptest.NewUnstartedServer(handler)
+	s.http.EnableHTTP2 = true
+	s.http.Config.MaxHeaderBytes = 64 << 10
+	s.http.Config.ReadHeaderTimeout = 32 * time.Second
+	s.http.Config.ErrorLog = log.New(logger, "", 0)
+	s.http.StartTLS()
+	s.URL, s.Client = s.http.URL, s.http.Client()
+	s.CA = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.http.Certificate().Raw})
+}
+
 // handler puts registry and server together; stop ends what runs beside them.
-func (s *Server) handler(ctx context.Context, cfg Config, dir string) (_ http.Handler, stop func() error, _ error) {
+func (s *Server) handler(ctx context.Context, cfg Config, dir string) (_ *server.Server, stop func() error, _ error) {
 	scheme, converter := schema()
 	objects, err := registry.New(registry.Config{
 		Storage: s.Storage, Scheme: scheme, TypeConverter: converter,
@@ -170,6 +187,19 @@ func (s *Server) handler(ctx context.Context, cfg Config, dir string) (_ http.Ha
 		return nil, nil, errors.Join(err, stop())
 	}
 	return handler, stop, nil
+}
+
+// Transport returns a client's transport of its own, of HTTP/2 or of HTTP/1.1. The caller
+// closes its idle connections.
+func (s *Server) Transport(http2 bool) *http.Transport {
+	transport := s.Client.Transport.(*http.Transport).Clone()
+	transport.Protocols = new(http.Protocols)
+	transport.Protocols.SetHTTP1(!http2)
+	transport.Protocols.SetHTTP2(http2)
+	transport.TLSClientConfig.NextProtos = nil // the transport's protocols decide
+	transport.MaxIdleConnsPerHost = 64
+	transport.DisableCompression = true
+	return transport
 }
 
 // Close stops the server and removes its data.

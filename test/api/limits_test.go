@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/test/apitest"
+)
+
+// retryAfter returns how long a 429 tells to wait. It says so in both places, or fails.
+func retryAfter(t *testing.T, a *answer) time.Duration {
+	t.Helper()
+	status := decode[*metav1.Status](t, a)
+	seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
+	if err != nil || a.code != 429 || status.Reason != metav1.StatusReasonTooManyRequests || int(status.Details.RetryAfterSeconds) != seconds {
+		t.Fatalf("%d with Retry-After %q and details %v", a.code, a.header.Get("Retry-After"), status.Details)
+	}
+	return time.Duration(seconds) * time.Second
+}
+
+func wait(t *testing.T, d time.Duration) {
+	t.Helper()
+	select {
+	case <-time.After(d):
+	case <-t.Context().Done():
+		t.Fatal(t.Context().Err())
+	}
+}
+
+// A token that is limited to 5 a second floods the server with 1,000 requests. It is told
+// how long to wait, which is enough, and another token does not notice.
+func TestFlood(t *testing.T) {
+	t.Parallel()
+	const flood, workers = 1000, 16
+	path := endpointsPath("default", "")
+	var mu sync.Mutex
+	var last *answer
+	codes := map[int]int{}
+	client, other := newClient(t, shared, true), newClient(t, shared, true)
+	start := time.Now()
+	var flooding sync.WaitGroup
+	for range workers {
+		flooding.Go(func() {
+			for range flood / workers {
+				a, err := try(client, newRequest(t, shared, http.MethodGet, path, nil, "X-Auth-Token", slowToken))
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				mu.Lock()
+				if codes[a.code]++; a.code == 429 {
+					last = a
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { flooding.Wait(); close(done) }()
+	var latencies []time.Duration
+	for flooded := false; !flooded; {
+		before := time.Now()
+		checkCode(t, send(t, other, newRequest(t, shared, http.MethodGet, path, nil, "X-Auth-Token", aliceToken)), 200, "")
+		latencies = append(latencies, time.Since(before))
+		select {
+		case <-done:
+			flooded = true
+		default:
+		}
+	}
+	took := time.Since(start)
+	slices.Sort(latencies)
+	t.Logf("flood of %v: %v; the other token: %d requests, p99 %v", took, codes, len(latencies), latencies[len(latencies)*99/100])
+	if most := slowPerSecond + int(took.Seconds()*slowPerSecond) + 1; codes[200] > most || codes[200] < slowPerSecond || codes[200]+codes[429] != flood/workers*workers {
+		t.Fatalf("answered %v in %v, want at most %d times 200 and the rest 429", codes, took, most)
+	}
+	if after := retryAfter(t, last); after != time.Second {
+		t.Errorf("told to wait %v, want 1 s: a fifth of it, rounded up", after)
+	}
+	wait(t, retryAfter(t, last))
+	checkCode(t, send(t, client, newRequest(t, shared, http.MethodGet, path, nil, "X-Auth-Token", slowToken)), 200, "")
+}
+
+// Waiting as long as told is enough at the first try, time and again.
+func TestRetryAfterIsEnough(t *testing.T) {
+	t.Parallel()
+	get := func() *answer {
+		return send(t, shared.Client, newRequest(t, shared, http.MethodGet, endpointsPath("default", ""), nil, "X-Auth-Token", slowerToken))
+	}
+	checkCode(t, get(), 200, "")
+	for range 2 {
+		refused := get()
+		after := retryAfter(t, refused)
+		if after < time.Second || after > 2*time.Second {
+			t.Fatalf("told to wait %v for one request in two seconds", after)
+		}
+		wait(t, after)
+		checkCode(t, get(), 200, "")
+	}
+}
+
+// What is beyond the server's bound of requests at once is turned away, by kind.
+func TestRequestsInFlight(t *testing.T) {
+	var faulty faultyStorage
+	server := startServer(t, apitest.Config{Wrap: faulty.wrap, MaxRequestsInFlight: 4, MaxMutatingRequestsInFlight: 1})
+	ns := newNamespace(t, server)
+	entered, release := make(chan struct{}), make(chan struct{})
+	faulty.on(t, ns, "held", func(_ context.Context, write func() (storage.WriteResponse, error)) (storage.WriteResponse, error) {
+		close(entered)
+		<-release
+		return write()
+	})
+	held := make(chan *answer, 1)
+	req := newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body("held"))
+	go func() {
+		a, err := try(server.Client, req)
+		if err != nil {
+			t.Error(err)
+		}
+		held <- a
+	}()
+	<-entered
+	post := newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body("a"))
+	refused := send(t, server.Client, post)
+	checkCode(t, refused, 429, "the server is serving as many as it may at once")
+	if after := retryAfter(t, refused); after != time.Second {
+		t.Errorf("told to wait %v", after)
+	}
+	checkCode(t, send(t, server.Client, newRequest(t, server, http.MethodGet, endpointsPath(ns, ""), nil)), 200, "")
+	metrics := scrape(t, server)
+	for series, want := range map[string]float64{
+		`apiserver_current_inflight_requests{request_kind="mutating"}`:              1,
+		`apiserver_current_inflight_requests{request_kind="readOnly"}`:              1, // the scrape
+		`apiserver_flowcontrol_rejected_requests_total{reason="concurrency-limit"}`: 1,
+	} {
+		if got := metrics[series]; got != want {
+			t.Errorf("%s is %v, want %v", series, got, want)
+		}
+	}
+	close(release)
+	if a := <-held; a == nil || a.code != 201 {
+		t.Errorf("the held request got %v", a)
+	}
+	eventually(t, "room for the next", func() bool {
+		name := fmt.Sprintf("b-%d", time.Now().UnixNano())
+		return send(t, server.Client, newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body(name))).code == 201
+	})
+}

@@ -1,0 +1,211 @@
+package api
+
+import (
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/test/apitest"
+)
+
+// scrape returns the server's metrics: the value of each series.
+func scrape(t testing.TB, server *apitest.Server) map[string]float64 {
+	t.Helper()
+	a := send(t, server.Client, newRequest(t, server, http.MethodGet, "/metrics", nil))
+	checkCode(t, a, 200, "")
+	series := map[string]float64{}
+	for line := range strings.Lines(string(a.body)) {
+		line = strings.TrimSpace(line)
+		at := strings.LastIndexByte(line, ' ')
+		if strings.HasPrefix(line, "#") || at < 0 {
+			continue
+		}
+		value, err := strconv.ParseFloat(line[at+1:], 64)
+		if err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		series[line[:at]] = value
+	}
+	return series
+}
+
+func TestHealthAndVersionNeedNoToken(t *testing.T) {
+	eachProtocol(t, shared, func(t *testing.T, client *http.Client) {
+		for path, want := range map[string]string{
+			"/livez": "ok", "/readyz": "ok", "/healthz": "ok", "/livez/ping": "ok", "/readyz/etcd": "ok",
+			"/readyz?verbose":      "[+]ping ok\n[+]etcd ok\nreadyz check passed\n",
+			"/healthz?verbose":     "[+]ping ok\n[+]etcd ok\nhealthz check passed\n",
+			"/livez?verbose=true":  "[+]ping ok\nlivez check passed\n",
+			"/readyz/ping?verbose": "[+]ping ok\nreadyz check passed\n",
+		} {
+			for _, token := range []string{noToken, unknownToken} {
+				a := send(t, client, newRequest(t, shared, http.MethodGet, path, nil, "X-Auth-Token", token))
+				if a.code != 200 || string(a.body) != want || a.header.Get("Content-Type") != "text/plain; charset=utf-8" {
+					t.Errorf("%s: %d %q %s", path, a.code, a.body, a.header.Get("Content-Type"))
+				}
+			}
+			if a := send(t, client, newRequest(t, shared, http.MethodHead, path, nil, "X-Auth-Token", noToken)); a.code != 200 || len(a.body) > 0 {
+				t.Errorf("HEAD %s: %d %q", path, a.code, a.body)
+			}
+		}
+		a := send(t, client, newRequest(t, shared, http.MethodGet, "/version", nil, "X-Auth-Token", noToken))
+		checkCode(t, a, 200, `"gitVersion": "v1.37.2"`)
+		if got := a.header.Get("Content-Type"); got != "application/json" {
+			t.Errorf("/version is %s", got)
+		}
+		for _, path := range []string{"/metrics", "/livez/nothing", "/nothing", "/"} {
+			checkCode(t, send(t, client, newRequest(t, shared, http.MethodGet, path, nil, "X-Auth-Token", noToken)), 401, "Unauthorized")
+		}
+		checkCode(t, send(t, client, newRequest(t, shared, http.MethodGet, "/nothing", nil)), 404, "404 page not found")
+		checkCode(t, send(t, client, newRequest(t, shared, http.MethodPost, "/livez", nil, "X-Auth-Token", noToken)), 401, "")
+	})
+}
+
+func TestMetrics(t *testing.T) {
+	server := startServer(t, apitest.Config{
+		Tokens: tokens(), Authorizer: denier{},
+		RateLimits: &ratelimit.Config{
+			Anonymous: &ratelimit.Limit{QPS: 0.001, Burst: 1},
+			Overrides: []ratelimit.Override{{Users: []string{"spent"}, Read: &ratelimit.Limit{QPS: 0.001, Burst: 1}}},
+		},
+	})
+	ns := newNamespace(t, server)
+	before := scrape(t, server)
+	collection := endpointsPath(ns, "")
+	for _, r := range []struct {
+		method, path, token string
+		body                []byte
+		code                int
+	}{
+		{http.MethodPost, collection, apitest.Token, body("a"), 201},
+		{http.MethodPost, collection, apitest.Token, body("b"), 201},
+		{http.MethodPost, collection, apitest.Token, body("b"), 409},
+		{http.MethodPost, collection + "?dryRun=All", apitest.Token, body("c"), 201},
+		{http.MethodGet, collection + "/a", apitest.Token, nil, 200},
+		{http.MethodGet, collection + "/c", apitest.Token, nil, 404},
+		{http.MethodGet, collection, apitest.Token, nil, 200},
+		{http.MethodDelete, collection + "/a", apitest.Token, nil, 200},
+		{http.MethodGet, collection, deniedToken, nil, 403},
+		{http.MethodGet, collection, spentToken, nil, 200},
+		{http.MethodGet, collection, spentToken, nil, 429},
+		{http.MethodGet, collection, unknownToken, nil, 401},
+		{http.MethodGet, collection, unknownToken, nil, 429},
+	} {
+		if a := send(t, server.Client, newRequest(t, server, r.method, r.path, r.body, "X-Auth-Token", r.token)); a.code != r.code {
+			t.Fatalf("%s %s: %d %s", r.method, r.path, a.code, a.body)
+		}
+	}
+	after := scrape(t, server)
+	requests := func(verb, dryRun, scope string, code int) string {
+		return fmt.Sprintf(`apiserver_request_total{code="%d",component="apiserver",dry_run="%s",group="",resource="endpoints",scope="%s",subresource="",verb="%s",version="v1"}`, code, dryRun, scope, verb)
+	}
+	latency := func(verb, dryRun, scope string) string {
+		return fmt.Sprintf(`apiserver_request_duration_seconds_count{component="apiserver",dry_run="%s",group="",resource="endpoints",scope="%s",subresource="",verb="%s",version="v1"}`, dryRun, scope, verb)
+	}
+	for series, want := range map[string]float64{
+		requests("POST", "", "namespace", 201):                                                2,
+		requests("POST", "", "namespace", 409):                                                1,
+		requests("POST", "All", "namespace", 201):                                             1,
+		requests("GET", "", "resource", 200):                                                  1,
+		requests("GET", "", "resource", 404):                                                  1,
+		requests("LIST", "", "namespace", 200):                                                2,
+		requests("LIST", "", "namespace", 403):                                                1,
+		requests("DELETE", "", "resource", 200):                                               1,
+		latency("POST", "", "namespace"):                                                      3,
+		latency("GET", "", "resource"):                                                        2,
+		latency("LIST", "", "namespace"):                                                      3,
+		`apiserver_flowcontrol_rejected_requests_total{reason="anonymous"}`:                   1,
+		`apiserver_flowcontrol_rejected_requests_total{reason="read"}`:                        1,
+		`etcd_request_duration_seconds_count{operation="create",type="endpoints"}`:            4,
+		`etcd_request_duration_seconds_count{operation="delete",type="endpoints"}`:            1,
+		`etcd_requests_total{operation="create",type="endpoints"}`:                            4,
+		`apiserver_current_inflight_requests{request_kind="readOnly"}`:                        1,
+		`apiserver_current_inflight_requests{request_kind="mutating"}`:                        0,
+		`etcd_request_duration_seconds_bucket{operation="create",type="endpoints",le="+Inf"}`: 4,
+	} {
+		got := after[series]
+		if !strings.HasPrefix(series, "apiserver_current") {
+			got -= before[series]
+		}
+		if got != want {
+			t.Errorf("%s grew by %v, want %v", series, got, want)
+		}
+	}
+}
+
+// Methods, paths and names that clients make up make no metrics of their own.
+func TestMadeUpRequestsMakeNoMetrics(t *testing.T) {
+	server := startServer(t, apitest.Config{})
+	ns := newNamespace(t, server)
+	request := func(i int) {
+		for _, path := range []string{
+			endpointsPath(ns, ""), endpointsPath(ns, fmt.Sprintf("name-%d", i)), endpointsPath(fmt.Sprintf("ns-%d", i), ""),
+			fmt.Sprintf("/made/up/%d", i), fmt.Sprintf("/api/v1/made-up-%d", i), "/livez",
+		} {
+			for _, method := range []string{fmt.Sprintf("MADEUP%d", i), http.MethodGet} {
+				send(t, server.Client, newRequest(t, server, method, path, nil))
+			}
+		}
+	}
+	scrape(t, server)
+	request(0)
+	before := scrape(t, server)
+	for i := range 10 {
+		request(i + 1)
+	}
+	after := scrape(t, server)
+	if len(after) != len(before) {
+		known := slices.Collect(maps.Keys(before))
+		for series := range after {
+			if !slices.Contains(known, series) {
+				t.Errorf("new: %s", series)
+			}
+		}
+	}
+}
+
+func TestAuditID(t *testing.T) {
+	get := func(id string) string {
+		t.Helper()
+		return send(t, shared.Client, newRequest(t, shared, http.MethodGet, endpointsPath("default", ""), nil, "Audit-Id", id)).header.Get("Audit-Id")
+	}
+	if got := get("mine-1"); got != "mine-1" {
+		t.Errorf("got %q", got)
+	}
+	long := strings.Repeat("x", 100)
+	if got := get(long); got != long[:64] {
+		t.Errorf("a long one became %q", got)
+	}
+	first, second := get(""), get("")
+	for _, id := range []string{first, second} {
+		if _, err := uuid.Parse(id); err != nil || first == second {
+			t.Errorf("made up %q and %q", first, second)
+		}
+	}
+	if lines := logs.lines(first); len(lines) != 1 || !strings.Contains(lines[0], `"auditID":"`+first+`"`) || !strings.Contains(lines[0], `"user":"admin","verb":"list","path":"/api/v1/namespaces/default/endpoints","code":200`) {
+		t.Errorf("logged %q", lines)
+	}
+}
+
+// A body is never logged, whatever becomes of it; main_test.go looks for the secret.
+func TestBodiesAreNotLogged(t *testing.T) {
+	ns := newNamespace(t, shared)
+	for _, text := range []string{
+		`{"metadata":{"name":"a","annotations":{"a":"` + secret + `"}}}`,
+		`{"metadata":{"name":"` + strings.ToUpper(secret) + `","annotations":{"a":"` + secret + `"}}}`,
+		secret, `{"` + secret + `":1,"metadata":{"name":"b"}}`,
+	} {
+		for _, query := range []string{"", "?fieldValidation=Strict", "?fieldManager=" + secret, "?dryRun=" + secret} {
+			if a := send(t, shared.Client, newRequest(t, shared, http.MethodPost, endpointsPath(ns, "")+query, []byte(text))); a.code >= 500 {
+				t.Errorf("%d %s", a.code, a.body)
+			}
+		}
+	}
+}
