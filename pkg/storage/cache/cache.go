@@ -167,12 +167,15 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 	if err != nil {
 		past, since = nil, opts.Revision // compacted, or slow: watchers that are behind list anew
 	}
+	events := make([]*Event[T], len(past))
+	for i := range past {
+		events[i] = c.pastEvent(&past[i], tree)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tree, c.revision = tree, opts.Revision
 	c.history.reset(since)
-	for i := range past {
-		event := c.pastEvent(&past[i])
+	for _, event := range events {
 		c.history.append(event, c.eventSize(event))
 	}
 	c.signal()
@@ -187,9 +190,9 @@ func (c *Cache[T]) event(kv *storage.KeyValue) *Event[T] {
 	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision, encodings: &c.encoded}
 }
 
-// pastEvent is an event of the time before the cache was filled. An entry that is still
-// there is not made twice.
-func (c *Cache[T]) pastEvent(past *storage.Event) *Event[T] {
+// pastEvent is an event of the time before the cache was filled with tree. An entry that is
+// still there is not made twice.
+func (c *Cache[T]) pastEvent(past *storage.Event, tree *btree.Map[string, *Entry[T]]) *Event[T] {
 	event := c.event(past.KV)
 	if past.Prev != nil {
 		event.Prev = c.entry(past.Prev)
@@ -197,7 +200,7 @@ func (c *Cache[T]) pastEvent(past *storage.Event) *Event[T] {
 	if past.Deleted {
 		return event
 	}
-	if now, ok := c.tree.Get(past.KV.Key); ok && now.Revision == past.KV.ModRevision {
+	if now, ok := tree.Get(past.KV.Key); ok && now.Revision == past.KV.ModRevision {
 		event.Entry = now
 	} else {
 		event.Entry = c.entry(past.KV)
