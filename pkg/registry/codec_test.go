@@ -179,7 +179,7 @@ func fuzzedEndpoints(name, generateName, key, value, text, ip, manager string) *
 	obj.CreationTimestamp = metav1.Unix(1_700_000_000, 0)
 	obj.ManagedFields = []metav1.ManagedFieldsEntry{{
 		Manager: manager, Operation: "Update", APIVersion: "v1", FieldsType: "FieldsV1",
-		FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:subsets":{}}`)},
+		FieldsV1: metav1.NewFieldsV1(`{"f:subsets":{}}`),
 	}}
 	strategy.Default(obj)
 	for _, change := range []func(*corev1.Endpoints){

@@ -155,7 +155,7 @@ func fullMeta(name, namespace, selfLink string) metav1.ObjectMeta {
 		Finalizers: []string{"example.com/hold"},
 		ManagedFields: []metav1.ManagedFieldsEntry{{
 			Manager: "kubectl", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", Time: &created,
-			FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(`{"f:subsets":{}}`)}, Subresource: "status",
+			FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:subsets":{}}`), Subresource: "status",
 		}},
 	}
 }

@@ -178,11 +178,11 @@ func TestClientGoesAway(t *testing.T) {
 	conn.Close()
 	eventually(t, "the end of the half request", func() bool { return len(logs.lines("half-"+ns)) > 0 })
 	eachProtocol(t, server, func(t *testing.T, client *http.Client) {
-		entered, left := make(chan struct{}), make(chan error, 1)
+		entered, left := make(chan struct{}), make(chan struct{})
 		faulty.on(t, ns, "held", func(ctx context.Context, _ func() (storage.WriteResponse, error)) (storage.WriteResponse, error) {
 			close(entered)
 			<-ctx.Done()
-			left <- ctx.Err()
+			close(left)
 			return storage.WriteResponse{}, ctx.Err()
 		})
 		ctx, cancel := context.WithCancel(t.Context())
