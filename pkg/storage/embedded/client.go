@@ -26,8 +26,20 @@ func newClient(server *etcdserver.EtcdServer) *clientv3.Client {
 	c := v3client.New(server)
 	watches := adapter.WatchServerToWatchClient(watchServer{v3rpc.NewWatchServer(server)})
 	c.Watcher = oneStream{clientv3.NewWatchFromWatchClient(watches, c)}
+	service := adapter.KvServerToKvClient(v3rpc.NewQuotaKVServer(server))
+	c.KV = kv{clientv3.NewKVFromKVClient(service, c), service}
 	return c
 }
+
+// kv is etcd's KV service in both of its forms.
+type kv struct {
+	clientv3.KV
+	service etcdserverpb.KVClient
+}
+
+// Service returns the KV service as its protocol has it, for those who save themselves
+// what clientv3 wraps around it.
+func (k kv) Service() etcdserverpb.KVClient { return k.service }
 
 // oneStream keeps all watches on one stream of the client, which keys streams by metadata:
 // the events of a stream are made ready and copied by one goroutine.

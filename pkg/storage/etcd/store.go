@@ -11,7 +11,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -46,6 +48,7 @@ type Config struct {
 // Store is a storage.Interface over an etcd client.
 type Store struct {
 	client  *clientv3.Client
+	service etcdserverpb.KVClient // client's KV service as its protocol has it
 	timeout time.Duration
 	max     int
 	metrics *metrics
@@ -76,7 +79,11 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	return &Store{client: client, timeout: cfg.Timeout, max: cfg.MaxValueBytes, metrics: m}, nil
+	service := clientv3.RetryKVClient(client)
+	if inProcess, ok := client.KV.(interface{ Service() etcdserverpb.KVClient }); ok {
+		service = inProcess.Service()
+	}
+	return &Store{client: client, service: service, timeout: cfg.Timeout, max: cfg.MaxValueBytes, metrics: m}, nil
 }
 
 // Get implements storage.Interface.
@@ -137,37 +144,28 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	if opts.Expect == 0 {
 		operation = "create"
 	}
-	cmps := []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", opts.Expect)}
-	gets := []clientv3.Op{clientv3.OpGet(key)}
-	if g := opts.Guard; g != nil {
-		cmps = append(cmps, existsAt(g.Key, g.ModRevision))
-		gets = append(gets, clientv3.OpGet(g.Key))
+	txn := newTxn(key, opts.Expect)
+	if opts.Guard != nil {
+		txn.guard(opts.Guard)
 	}
-	if opts.DryRun {
-		return s.write(ctx, operation, key, len(value), cmps, nil, gets)
+	if !opts.DryRun {
+		txn.put(value)
 	}
-	return s.write(ctx, operation, key, len(value), cmps, []clientv3.Op{clientv3.OpPut(key, string(value))}, gets)
+	return s.write(ctx, operation, key, len(value), txn)
 }
 
 // Delete implements storage.Interface.
 func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptions) (storage.WriteResponse, error) {
-	cmps := []clientv3.Cmp{existsAt(key, opts.Expect)}
-	gets := []clientv3.Op{clientv3.OpGet(key)}
-	if opts.DryRun {
-		return s.write(ctx, "delete", key, 0, cmps, nil, gets)
+	txn := newTxn(key, existing(opts.Expect))
+	if !opts.DryRun {
+		txn.delete()
 	}
-	return s.write(ctx, "delete", key, 0, cmps, []clientv3.Op{clientv3.OpDelete(key)}, gets)
+	return s.write(ctx, "delete", key, 0, txn)
 }
 
-// existsAt holds where the key exists with that ModRevision. etcd gives 0 to a key that
-// does not exist, and 1 to none, since an empty store is at revision 1.
-func existsAt(key string, modRevision int64) clientv3.Cmp {
-	return clientv3.Compare(clientv3.ModRevision(key), "=", max(modRevision, 1))
-}
-
-// write commits ops, none in a dry run, if cmps hold, and otherwise brings back what gets
-// read. size is that of the value, for the error of a store that refuses it.
-func (s *Store) write(ctx context.Context, operation, key string, size int, cmps []clientv3.Cmp, ops, gets []clientv3.Op) (storage.WriteResponse, error) {
+// write commits a transaction. size is that of the value, for the error of a store that
+// refuses it.
+func (s *Store) write(ctx context.Context, operation, key string, size int, txn *txn) (storage.WriteResponse, error) {
 	defer s.metrics.observe(operation, key, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -175,7 +173,7 @@ func (s *Store) write(ctx context.Context, operation, key string, size int, cmps
 		s.metrics.failed(operation, key)
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
-	resp, err := s.client.Txn(s.requireLeader(ctx)).If(cmps...).Then(ops...).Else(gets...).Commit()
+	resp, err := s.service.Txn(s.requireLeader(ctx), &txn.request, callOptions...)
 	if err != nil {
 		s.metrics.failed(operation, key)
 		return storage.WriteResponse{}, writeError(size, err)
@@ -193,8 +191,11 @@ func (s *Store) requireLeader(ctx context.Context) context.Context {
 	if s.client.ActiveConnection() == nil {
 		return ctx
 	}
-	return clientv3.WithRequireLeader(ctx)
+	return metadata.NewOutgoingContext(ctx, leaderRequired)
 }
+
+// leaderRequired is what clientv3.WithRequireLeader makes anew for each request.
+var leaderRequired = metadata.Pairs(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 
 func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {
 	return &storage.KeyValue{
