@@ -103,6 +103,13 @@ func TestNamespaceComesBack(t *testing.T) {
 	}
 	putNamespace(t, s, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, UID: "second"}})
 	s.create(t, ns, newEndpoints("b"))
+	putNamespace(t, s, dyingNamespace(ns))
+	for range 2 { // nor that it is on its way
+		_, _, err := s.endpoints.Create(t.Context(), ns, newEndpoints("c"), createOptions())
+		checkStatus(t, err, 403, "is being terminated")
+	}
+	putNamespace(t, s, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns, UID: "third"}})
+	s.create(t, ns, newEndpoints("c"))
 }
 
 // Creates race with the deletion of their namespace, over two registries as two servers
