@@ -18,7 +18,8 @@ import (
 // The writing methods take over the object that they are given, and also return warnings
 // for the client, with an error, too.
 type Resource interface {
-	// APIResource describes the resource: group, version, kind, names and scope.
+	// APIResource describes the resource: group, version, kind, names and scope. Verbs are
+	// those that it has, or nil where it has all that the server knows.
 	APIResource() metav1.APIResource
 	// New returns an empty object to decode a body into.
 	New() runtime.Object

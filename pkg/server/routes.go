@@ -2,6 +2,7 @@ package server
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/gorilla/mux"
@@ -47,26 +48,19 @@ var (
 // out of "..".
 func (s *Server) route() {
 	s.api = mux.NewRouter().SkipClean(true)
+	var served []metav1.APIResource
 	for _, resource := range s.cfg.Resources {
 		described := resource.APIResource()
-		prefix := groupPrefix(described)
-		s.groups = append(s.groups, prefix+"/")
-		flat, old := "/"+described.Name, prefix+"/watch"
-		if described.Namespaced {
-			inNamespace := "/namespaces/{namespace}" + flat
-			s.handle(prefix+inNamespace+"/{name}", resource, objectOperations)
-			s.handle(prefix+inNamespace, resource, collectionOperations)
-			s.handle(prefix+flat, resource, allNamespacesOperations)
-			s.handle(old+inNamespace+"/{name}", resource, watchOperations)
-			s.handle(old+inNamespace, resource, watchOperations)
-			s.handle(old+flat, resource, watchOperations)
-			continue
+		routes := routesOf(described)
+		described.Verbs = verbsOf(described, routes)
+		served = append(served, described)
+		for _, r := range routes {
+			s.handle(r.path, resource, described, r.operations)
 		}
-		s.handle(prefix+flat+"/{name}", resource, objectOperations)
-		s.handle(prefix+flat, resource, collectionOperations)
-		s.handle(old+flat+"/{name}", resource, watchOperations)
-		s.handle(old+flat, resource, watchOperations)
+		s.groups = append(s.groups, groupPrefix(kindOf(described).GroupVersion())+"/")
 	}
+	s.routeDiscovery(served)
+	s.routeOpenAPI()
 	s.api.Path("/metrics").Handler(s.authorised(s.metrics.handler()))
 	s.api.NotFoundHandler = http.HandlerFunc(s.notFound)
 
@@ -77,24 +71,69 @@ func (s *Server) route() {
 	s.public.MethodNotAllowedHandler = http.HandlerFunc(s.protect)
 }
 
-// groupPrefix is the path of the resource's API group and version.
-func groupPrefix(described metav1.APIResource) string {
-	if described.Group == "" {
-		return "/api/" + described.Version
-	}
-	return "/apis/" + described.Group + "/" + described.Version
+// route is a path with what its methods mean.
+type route struct {
+	path       string
+	operations map[string]operation
 }
 
-// handle serves a path with the operations that its methods mean.
-func (s *Server) handle(path string, resource Resource, operations map[string]operation) {
-	described := resource.APIResource()
+// routesOf are the paths of a resource.
+func routesOf(described metav1.APIResource) []route {
+	prefix := groupPrefix(kindOf(described).GroupVersion())
+	flat, old := "/"+described.Name, prefix+"/watch"
+	if !described.Namespaced {
+		return []route{
+			{prefix + flat + "/{name}", objectOperations},
+			{prefix + flat, collectionOperations},
+			{old + flat + "/{name}", watchOperations},
+			{old + flat, watchOperations},
+		}
+	}
+	inNamespace := "/namespaces/{namespace}" + flat
+	return []route{
+		{prefix + inNamespace + "/{name}", objectOperations},
+		{prefix + inNamespace, collectionOperations},
+		{prefix + flat, allNamespacesOperations},
+		{old + inNamespace + "/{name}", watchOperations},
+		{old + inNamespace, watchOperations},
+		{old + flat, watchOperations},
+	}
+}
+
+// verbsOf are the verbs of the routes in alphabetical order, but for those that the
+// resource leaves out.
+func verbsOf(described metav1.APIResource, routes []route) []string {
+	var verbs []string
+	for _, r := range routes {
+		for _, op := range r.operations {
+			if len(described.Verbs) == 0 || slices.Contains(described.Verbs, op.verb) {
+				verbs = append(verbs, op.verb)
+			}
+		}
+	}
+	slices.Sort(verbs)
+	return slices.Compact(verbs)
+}
+
+// groupPrefix is the path of an API group and version.
+func groupPrefix(gv schema.GroupVersion) string {
+	if gv.Group == "" {
+		return "/api/" + gv.Version
+	}
+	return "/apis/" + gv.Group + "/" + gv.Version
+}
+
+// handle serves a path with the operations that its methods mean, as far as the resource
+// has their verbs.
+func (s *Server) handle(path string, resource Resource, described metav1.APIResource, operations map[string]operation) {
 	s.api.Path(path).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		rec := recordOf(req)
 		vars := mux.Vars(req)
-		op, ok := operations[req.Method]
+		op := operations[req.Method]
 		if op.verb == "list" && isWatch(req) {
 			op = watchOperation
 		}
+		ok := slices.Contains(described.Verbs, op.verb)
 		if ok {
 			rec.attrs.Verb = op.verb
 		}

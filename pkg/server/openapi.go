@@ -1,0 +1,235 @@
+package server
+
+import (
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/url"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+	"github.com/munnerz/goautoneg"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// The documents are made from the resources that the server serves and from the
+// documentation of their Go types, so that nothing needs to be parsed or kept in memory at
+// run time: they are served as they are embedded.
+//
+//go:generate ../../tools/openapi/generate.sh
+
+// openAPIFiles are the documents, compressed: v2, and v3/<path> for each group and version,
+// each as JSON and in protobuf's form.
+//
+//go:embed openapi
+var openAPIFiles embed.FS
+
+// openAPIDocument is one document in its forms, each compressed.
+type openAPIDocument struct {
+	json, proto []byte
+	protoType   string // the protobuf form's media type
+	hash        string // changes whenever the document does
+}
+
+const (
+	openAPIV2Proto = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+	openAPIV3Proto = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
+)
+
+// loadOpenAPI returns the document of that name. It panics where a form is missing: both
+// are embedded.
+func loadOpenAPI(name, protoType string) *openAPIDocument {
+	read := func(suffix string) []byte {
+		data, err := openAPIFiles.ReadFile("openapi/" + name + suffix)
+		if err != nil {
+			panic(err)
+		}
+		return data
+	}
+	doc := &openAPIDocument{json: read(".json.gz"), proto: read(".pb.gz"), protoType: protoType}
+	sum := sha256.Sum256(doc.json)
+	doc.hash = strings.ToUpper(hex.EncodeToString(sum[:]))
+	return doc
+}
+
+// routeOpenAPI serves OpenAPI v2 as one document, and v3 as an index of one document for
+// each group and version. The index gives their addresses with their hashes, so that
+// clients may keep what they have fetched from there for ever.
+func (s *Server) routeOpenAPI() {
+	v2 := loadOpenAPI("v2", openAPIV2Proto)
+	s.api.Path("/openapi/v2").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
+		s.serveOpenAPI(w, req, v2)
+	}))
+
+	type address struct {
+		ServerRelativeURL string `json:"serverRelativeURL"`
+	}
+	documents := make(map[string]*openAPIDocument)
+	index := struct {
+		Paths map[string]address `json:"paths"`
+	}{make(map[string]address)}
+	for _, name := range openAPINames("openapi/v3") {
+		doc := loadOpenAPI("v3/"+name, openAPIV3Proto)
+		documents[name] = doc
+		index.Paths[name] = address{openAPIAddress(name, doc)}
+	}
+	encoded, err := json.Marshal(index)
+	if err != nil {
+		panic(err) // a map of strings
+	}
+	sum := sha256.Sum256(encoded)
+	hash := strings.ToUpper(hex.EncodeToString(sum[:]))
+	s.api.Path("/openapi/v3").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
+		if answered := answerETag(w, req, hash); !answered {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = w.Write(encoded) // a client that has gone needs no answer
+		}
+	}))
+	s.api.Path("/openapi/v3/{name:.+}").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
+		s.serveOpenAPIV3(w, req, mux.Vars(req)["name"], documents)
+	}))
+}
+
+// readable guards a handler that is no resource's and can only be read from.
+func (s *Server) readable(next http.HandlerFunc) http.Handler {
+	return s.authorised(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if req.Method != http.MethodGet && req.Method != http.MethodHead {
+			s.renderError(w, req, methodNotAllowed())
+			return
+		}
+		next(w, req)
+	}))
+}
+
+// openAPINames are the documents in and below a folder, by their paths from there.
+func openAPINames(folder string) []string {
+	entries, err := openAPIFiles.ReadDir(folder)
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	var names []string
+	for _, entry := range entries {
+		if entry.IsDir() {
+			for _, name := range openAPINames(folder + "/" + entry.Name()) {
+				names = append(names, path.Join(entry.Name(), name))
+			}
+		} else if name, ok := strings.CutSuffix(entry.Name(), ".json.gz"); ok {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// openAPIAddress is where a v3 document can be had as it is now.
+func openAPIAddress(name string, doc *openAPIDocument) string {
+	return "/openapi/v3/" + name + "?" + url.Values{"hash": {doc.hash}}.Encode()
+}
+
+// serveOpenAPIV3 serves the document of that name. With another version's hash the client
+// is sent to what there is now.
+func (s *Server) serveOpenAPIV3(w http.ResponseWriter, req *http.Request, name string, documents map[string]*openAPIDocument) {
+	doc := documents[name]
+	if doc == nil {
+		s.renderError(w, req, pathNotFound())
+		return
+	}
+	switch req.URL.Query().Get("hash") {
+	case "":
+	case doc.hash:
+		w.Header().Set("Cache-Control", "public, immutable")
+		w.Header().Set("Expires", time.Now().AddDate(1, 0, 0).UTC().Format(http.TimeFormat))
+	default:
+		http.Redirect(w, req, openAPIAddress(name, doc), http.StatusMovedPermanently)
+		return
+	}
+	s.serveOpenAPI(w, req, doc)
+}
+
+// serveOpenAPI answers with a document in the form that the client accepts, compressed or
+// not.
+func (s *Server) serveOpenAPI(w http.ResponseWriter, req *http.Request, doc *openAPIDocument) {
+	w.Header().Set("Vary", "Accept, Accept-Encoding")
+	data, contentType := doc.accepted(req.Header.Get("Accept"))
+	if data == nil {
+		s.renderError(w, req, errNoSuchOpenAPI)
+		return
+	}
+	if answered := answerETag(w, req, doc.hash); answered {
+		return
+	}
+	w.Header().Set("Content-Type", contentType)
+	if acceptsGzip(req.Header.Get("Accept-Encoding")) {
+		w.Header().Set("Content-Encoding", "gzip")
+		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
+		_, _ = w.Write(data) // a client that has gone needs no answer
+		return
+	}
+	plain, err := gzip.NewReader(bytes.NewReader(data))
+	if err == nil {
+		_, err = io.Copy(w, plain)
+	}
+	if rec := recordOf(req); err != nil && rec.writeErr == nil {
+		panic(err) // what is embedded cannot be read
+	}
+}
+
+// accepted returns the document in the form that an Accept header asks for, and that
+// form's media type; nil: there is none such. JSON is the default. Old clients put an @
+// into the media types of protobuf, which is not allowed there.
+func (d *openAPIDocument) accepted(accept string) (data []byte, contentType string) {
+	if accept == "" {
+		return d.json, "application/json"
+	}
+	for _, clause := range goautoneg.ParseAccept(accept) {
+		switch strings.Replace(clause.Type+"/"+clause.SubType, "@", ".", 1) {
+		case "application/json", "application/*", "*/*":
+			return d.json, "application/json"
+		case d.protoType:
+			return d.proto, d.protoType
+		}
+	}
+	return nil, ""
+}
+
+// errNoSuchOpenAPI is the answer where Accept names no form of a document.
+var errNoSuchOpenAPI = &apierrors.StatusError{ErrStatus: metav1.Status{
+	Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+	Message: "only the following media types are accepted: application/json, " + openAPIV2Proto + ", " + openAPIV3Proto,
+}}
+
+// answerETag sets the entity tag, and answers where the client has that version already.
+func answerETag(w http.ResponseWriter, req *http.Request, hash string) (answered bool) {
+	etag := `"` + hash + `"`
+	w.Header().Set("ETag", etag)
+	if !matchesETag(req.Header.Get("If-None-Match"), etag) {
+		return false
+	}
+	w.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+// acceptsGzip says whether an Accept-Encoding header allows gzip.
+func acceptsGzip(header string) bool {
+	for clause := range strings.SplitSeq(header, ",") {
+		coding, params, _ := strings.Cut(clause, ";")
+		if !strings.EqualFold(strings.TrimSpace(coding), "gzip") {
+			continue
+		}
+		value, ok := strings.CutPrefix(strings.TrimSpace(params), "q=")
+		if !ok {
+			return true
+		}
+		quality, err := strconv.ParseFloat(value, 64)
+		return err == nil && quality > 0
+	}
+	return false
+}
