@@ -12,7 +12,8 @@ MODULES := $(shell find . -name go.mod -not -path './.*' | xargs -n 1 dirname | 
 LINT_VERSION := v2.15.0
 LINT := $(CURDIR)/bin/golangci-lint-$(LINT_VERSION)
 
-# The same flags for build and lint, so that each dependency is compiled once for both.
+# The same flags for build, generators and lint, so that each dependency is compiled once
+# for all of them.
 STATIC := CGO_ENABLED=0 GOFLAGS='$(strip $(shell go env GOFLAGS) -trimpath)'
 
 # What `make bench` measures: make bench BENCH=Create PKG=./pkg/registry/...
@@ -77,7 +78,7 @@ verify-lint: $(LINT) ## go vet and the linters of .golangci.yml have no finding
 .PHONY: verify-generated
 verify-generated: ## generated files are up to date
 	@echo "==> generated files are up to date"
-	@test/generated.sh
+	@$(STATIC) test/generated.sh
 
 .PHONY: verify-test
 verify-test: ## all tests: import rules, conformance cases and README examples among them
@@ -98,7 +99,7 @@ fix-mod: ## tidy go.mod and go.sum
 
 .PHONY: fix-generated
 fix-generated: ## generate again
-	@$(call in-each-module,go generate ./...)
+	@$(call in-each-module,$(STATIC) go generate ./...)
 
 .PHONY: fix-format
 fix-format: $(LINT) ## format the code

@@ -53,8 +53,9 @@ var importRules = []importRule{
 	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/auth"},
 	{folder: "pkg/ratelimit"},
-	// Helpers of tests put the server together in their own ways.
+	// Helpers of tests, and generators by them, put the server together in their own ways.
 	{folder: "test", http: true, etcd: true, ours: []string{"pkg", "pkg/storage/etcd", "pkg/storage/embedded"}},
+	{folder: "tools", http: true, ours: []string{"pkg", "test"}},
 }
 
 // implementations of the storage contract are imported only where a rule names them, not
@@ -167,7 +168,7 @@ func readImports(t *testing.T) []edge {
 	t.Helper()
 	var edges []edge
 	root := harness.Root()
-	for _, top := range []string{"cmd", "pkg", "test"} {
+	for _, top := range []string{"cmd", "pkg", "test", "tools"} {
 		err := filepath.WalkDir(filepath.Join(root, top), func(path string, entry fs.DirEntry, err error) error {
 			if err != nil {
 				return err
