@@ -42,6 +42,9 @@ const (
 	// startHistory is how many revisions back the history reaches when the cache is filled,
 	// so that watchers that come back after a restart find where they were.
 	startHistory = 2000
+	// emptyRevision is that of a store to which nothing was ever written. To the store a
+	// watch after 0 is one that begins now.
+	emptyRevision = 1
 	// retryPause is the wait before the store is followed again after a failure.
 	retryPause = 200 * time.Millisecond
 )
@@ -131,6 +134,9 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	// As long as a watch is to begin behind the newest revision, etcd reports no progress to
+	// it or to any other on its stream: begin one earlier, which apply leaves out.
+	revision = max(revision-1, emptyRevision)
 	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision}) {
 		c.apply(response)
 		if errors.Is(response.Err, storage.ErrCompacted) {
@@ -162,7 +168,7 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 		}
 		opts.From = page.KVs[len(page.KVs)-1].Key + "\x00"
 	}
-	since := max(opts.Revision-startHistory, 0)
+	since := max(opts.Revision-startHistory, emptyRevision)
 	past, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, since, opts.Revision)
 	if err != nil {
 		past, since = nil, opts.Revision // compacted, or slow: watchers that are behind list anew
@@ -218,9 +224,12 @@ func (c *Cache[T]) eventSize(event *Event[T]) int {
 	return overhead + c.cfg.Size(event.Prev.Value)
 }
 
-// apply takes in a response of the watch and wakes whoever waits for it. What takes time
-// is done before the lock is taken.
+// apply takes in a response of the watch, except for what is known already, and wakes
+// whoever waits for it. What takes time is done before the lock is taken.
 func (c *Cache[T]) apply(response storage.WatchResponse) {
+	for len(response.Events) > 0 && response.Events[0].KV.ModRevision <= c.revision { // which only Run changes
+		response.Events = response.Events[1:]
+	}
 	entries := make([]*Entry[T], len(response.Events))
 	for i := range response.Events {
 		if change := &response.Events[i]; !change.Deleted {

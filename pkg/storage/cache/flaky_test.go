@@ -1,0 +1,138 @@
+package cache
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// flaky is a storage that counts calls and in which a test interferes.
+type flaky struct {
+	storage.Interface
+	revisions, progress, histories, watches atomic.Int64
+
+	revision func(ctx context.Context) (int64, error)                                                 // nil: let through
+	history  func(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error)     // nil: let through
+	list     func(ctx context.Context, p string, o storage.ListOptions) (storage.ListResponse, error) // nil: let through
+
+	mu   sync.Mutex
+	down error         // not nil: watches end with it, at once
+	cut  chan struct{} // closed, and made anew, when down is set
+	gate chan struct{} // while it is not nil and open, watches deliver nothing
+}
+
+func newFlaky(store storage.Interface) *flaky {
+	return &flaky{Interface: store, cut: make(chan struct{})}
+}
+
+// breakWatches ends all watches, and those that begin later, with the error; nil lets them
+// live again.
+func (f *flaky) breakWatches(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.down = err; err != nil {
+		close(f.cut)
+		f.cut = make(chan struct{})
+	}
+}
+
+// hold stops delivery; release goes on with it.
+func (f *flaky) hold() (release func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.gate = gate
+	return sync.OnceFunc(func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.gate = nil
+		close(gate)
+	})
+}
+
+func (f *flaky) state() (down error, cut, gate <-chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.down, f.cut, f.gate
+}
+
+func (f *flaky) Revision(ctx context.Context) (int64, error) {
+	f.revisions.Add(1)
+	if f.revision != nil {
+		return f.revision(ctx)
+	}
+	return f.Interface.Revision(ctx)
+}
+
+func (f *flaky) RequestProgress(ctx context.Context) error {
+	f.progress.Add(1)
+	return f.Interface.RequestProgress(ctx)
+}
+
+func (f *flaky) History(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
+	f.histories.Add(1)
+	if f.history != nil {
+		return f.history(ctx, prefix, after, upTo)
+	}
+	return f.Interface.History(ctx, prefix, after, upTo)
+}
+
+func (f *flaky) List(ctx context.Context, prefix string, opts storage.ListOptions) (storage.ListResponse, error) {
+	if f.list != nil {
+		return f.list(ctx, prefix, opts)
+	}
+	return f.Interface.List(ctx, prefix, opts)
+}
+
+func (f *flaky) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
+	f.watches.Add(1)
+	out := make(chan storage.WatchResponse)
+	ctx, cancel := context.WithCancel(ctx)
+	down, cut, _ := f.state()
+	go func() {
+		defer close(out)
+		defer cancel()
+		if down == nil {
+			down = f.forward(ctx, cut, f.Interface.Watch(ctx, prefix, opts), out)
+		}
+		if down != nil {
+			select {
+			case out <- storage.WatchResponse{Err: down}:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out
+}
+
+// forward returns the error that ends the watch, nil where it has ended already.
+func (f *flaky) forward(ctx context.Context, cut <-chan struct{}, in <-chan storage.WatchResponse, out chan<- storage.WatchResponse) error {
+	for {
+		select {
+		case <-cut:
+			down, _, _ := f.state()
+			return down
+		case response, ok := <-in:
+			if !ok {
+				return nil
+			}
+			if _, _, gate := f.state(); gate != nil {
+				select {
+				case <-gate:
+				case <-ctx.Done():
+					return nil
+				}
+			}
+			select {
+			case out <- response:
+			case <-cut:
+				down, _, _ := f.state()
+				return down
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
