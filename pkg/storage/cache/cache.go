@@ -27,7 +27,8 @@ type Config[T any] struct {
 	// HistoryBytes.
 	Size func(T) int
 	// HistoryEvents and HistoryBytes bound the recent events that are kept for watchers
-	// that are behind. 0 is 8,192 events and 32 MiB.
+	// that are behind. 0 is 8,192 events and 32 MiB. HistoryBytes also bounds the older
+	// events that are read from the store for watchers that begin before these.
 	HistoryEvents, HistoryBytes int
 	// Report is told why the store could not be followed; following is tried again. nil
 	// tells nobody.
@@ -73,6 +74,7 @@ type Event[T any] struct {
 type Cache[T any] struct {
 	cfg   Config[T]
 	fresh freshness
+	past  past
 
 	mu       sync.RWMutex
 	tree     *btree.Map[string, *Entry[T]] // nil until it is first filled
@@ -104,6 +106,7 @@ func New[T any](cfg Config[T]) (*Cache[T], error) {
 	c.history.init(cfg.HistoryEvents, cfg.HistoryBytes)
 	c.watchers.init()
 	c.fresh.turn = make(chan struct{}, 1)
+	c.past.turns = make(chan struct{}, catchUps)
 	return c, nil
 }
 

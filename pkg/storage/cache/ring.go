@@ -57,6 +57,15 @@ func (r *ring[T]) at(sequence uint64) *Event[T] {
 	return r.slots[sequence%uint64(len(r.slots))].event
 }
 
+// middle is the revision of the event in the middle of those that are kept, or since where
+// none is.
+func (r *ring[T]) middle() int64 {
+	if r.first == r.next {
+		return r.since
+	}
+	return r.at(r.first + (r.next-r.first)/2).Revision
+}
+
 // after returns the sequence of the first event after the revision, which may be r.next;
 // false where not all of the events after it are kept.
 func (r *ring[T]) after(revision int64) (uint64, bool) {

@@ -19,6 +19,8 @@ type Watcher[T any] struct {
 	scope string // a key, or a prefix that ends with a slash
 	wake  chan struct{}
 	past  []*Event[T] // of before the history, still to be delivered
+	// pastBytes is what past counts for in cache.past.
+	pastBytes int64
 
 	// Guarded by cache.mu: written under its write lock, or by the watcher itself under
 	// its read lock.
@@ -37,21 +39,8 @@ func (c *Cache[T]) Watch(ctx context.Context, scope string, revision int64) (*Wa
 		return w, nil
 	}
 	// The history does not reach back that far, but the store's may.
-	oldest, err := c.oldest()
-	if err != nil {
+	if err := c.catchUp(ctx, w, revision); err != nil {
 		return nil, err
-	}
-	past, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, revision, oldest)
-	if err != nil {
-		return nil, err
-	}
-	for i := range past {
-		if w.wants(past[i].KV.Key) {
-			w.past = append(w.past, c.oldEvent(&past[i]))
-		}
-	}
-	if !c.attach(w, oldest) {
-		return nil, fmt.Errorf("%w: the history moved on", storage.ErrCompacted)
 	}
 	return w, nil
 }
@@ -88,27 +77,6 @@ func (c *Cache[T]) attach(w *Watcher[T], revision int64) bool {
 	return true
 }
 
-// oldest is the revision after which the history is complete.
-func (c *Cache[T]) oldest() (int64, error) {
-	c.mu.RLock()
-	defer c.mu.RUnlock()
-	if c.tree == nil {
-		return 0, storage.ErrUnavailable
-	}
-	return c.history.since, nil
-}
-
-func (c *Cache[T]) oldEvent(past *storage.Event) *Event[T] {
-	event := c.event(past.KV)
-	if past.Prev != nil {
-		event.Prev = c.entry(past.Prev)
-	}
-	if !past.Deleted {
-		event.Entry = c.entry(past.KV)
-	}
-	return event
-}
-
 // Wake has an element when Next may have something to return.
 func (w *Watcher[T]) Wake() <-chan struct{} { return w.wake }
 
@@ -117,11 +85,8 @@ func (w *Watcher[T]) Wake() <-chan struct{} { return w.wake }
 // means that there are none yet. ErrCompacted: the watcher has fallen behind the history.
 func (w *Watcher[T]) Next(events []*Event[T]) ([]*Event[T], int64, error) {
 	if len(w.past) > 0 {
-		n := min(len(w.past), batch)
-		events = append(events, w.past[:n]...)
-		w.past = w.past[n:]
-		w.wakeUp()
-		return events, events[len(events)-1].Revision, nil
+		events, revision := w.nextPast(events)
+		return events, revision, nil
 	}
 	c := w.cache
 	c.mu.RLock()
@@ -152,6 +117,7 @@ func (w *Watcher[T]) Next(events []*Event[T]) ([]*Event[T], int64, error) {
 
 // Close ends the watch.
 func (w *Watcher[T]) Close() {
+	w.release()
 	w.cache.mu.Lock()
 	defer w.cache.mu.Unlock()
 	w.cache.watchers.remove(w)
