@@ -20,16 +20,20 @@ const progressRetry = 50 * time.Millisecond
 // A reader is served only by a look that began after it came: that makes its read
 // linearizable.
 type freshness struct {
-	turn chan struct{} // held by the look under way
+	turn chan struct{} // held by the reader that looks
 
 	mu      sync.Mutex
 	waiting *look // the next look, which newcomers join; nil: none is planned
+	// asked is the revision up to which progress was asked for last, and when.
+	asked   int64
+	askedAt time.Time
 }
 
 type look struct {
-	done     chan struct{}
-	revision int64
-	err      error
+	done      chan struct{} // closed before the turn is given back
+	revision  int64
+	err       error
+	abandoned bool // its reader gave up: the others look again
 }
 
 // Fresh waits until the cache is at least as new as the store was when Fresh was called.
@@ -41,32 +45,51 @@ func (c *Cache[T]) Fresh(ctx context.Context) error {
 	return c.WaitFor(ctx, revision)
 }
 
+// storeRevision returns what the store's revision was at some time since it was called. Of
+// those who wait for the same look, whoever gets the turn looks for all of them.
 func (c *Cache[T]) storeRevision(ctx context.Context) (int64, error) {
 	f := &c.fresh
+	for {
+		next := f.join()
+		select {
+		case <-next.done:
+		case f.turn <- struct{}{}:
+			if f.begin(next) {
+				next.revision, next.err = c.cfg.Storage.Revision(ctx)
+				next.abandoned = next.err != nil && ctx.Err() != nil
+				close(next.done)
+			}
+			<-f.turn
+		case <-ctx.Done():
+		}
+		if err := ctx.Err(); err != nil {
+			return 0, fmt.Errorf("%w: %w", storage.ErrTimeout, err)
+		}
+		if !next.abandoned {
+			return next.revision, next.err
+		}
+	}
+}
+
+// join returns the next look, which has not begun.
+func (f *freshness) join() *look {
 	f.mu.Lock()
-	next := f.waiting
-	leads := next == nil
-	if leads {
-		next = &look{done: make(chan struct{})}
-		f.waiting = next
+	defer f.mu.Unlock()
+	if f.waiting == nil {
+		f.waiting = &look{done: make(chan struct{})}
 	}
-	f.mu.Unlock()
-	if leads {
-		f.turn <- struct{}{} // the look before ends within the storage's deadline
-		f.mu.Lock()
-		f.waiting = nil
-		f.mu.Unlock()
-		// The others depend on this look: it outlives the one who happens to lead it.
-		next.revision, next.err = c.cfg.Storage.Revision(context.WithoutCancel(ctx))
-		<-f.turn
-		close(next.done)
+	return f.waiting
+}
+
+// begin closes a look to newcomers; false: another reader has seen to it. The turn is held.
+func (f *freshness) begin(next *look) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.waiting != next {
+		return false
 	}
-	select {
-	case <-next.done:
-		return next.revision, next.err
-	case <-ctx.Done():
-		return 0, fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
-	}
+	f.waiting = nil
+	return true
 }
 
 // WaitFor waits until the cache is filled and has reached the revision. ErrTimeout: ctx
@@ -85,13 +108,27 @@ func (c *Cache[T]) WaitFor(ctx context.Context, revision int64) error {
 				return nil
 			}
 		case <-ask.C:
-			if err := c.cfg.Storage.RequestProgress(ctx); err != nil && ctx.Err() == nil {
-				c.cfg.Report(err)
-			}
+			c.askProgress(ctx, revision)
 			ask.Reset(progressRetry)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
 		}
+	}
+}
+
+// askProgress has the watch report the revision, unless another reader that waits for the
+// same one has just seen to it. A store that cannot be asked ends the watch, too, which is
+// reported there.
+func (c *Cache[T]) askProgress(ctx context.Context, revision int64) {
+	f, now := &c.fresh, time.Now()
+	f.mu.Lock()
+	repeated := revision == f.asked && now.Sub(f.askedAt) < progressRetry/2
+	if !repeated {
+		f.asked, f.askedAt = revision, now
+	}
+	f.mu.Unlock()
+	if !repeated {
+		_ = c.cfg.Storage.RequestProgress(ctx)
 	}
 }
 
