@@ -66,7 +66,7 @@ type Event[T any] struct {
 	Prev     *Entry[T] // before the change; nil: the key did not exist
 
 	encodings *encodings // shared by all events of the cache
-	encoded   encoded
+	encoded   *encoded
 }
 
 // Cache holds one prefix of the store in memory. Run must be running for it to be filled
@@ -196,7 +196,7 @@ func (c *Cache[T]) entry(kv *storage.KeyValue) *Entry[T] {
 }
 
 func (c *Cache[T]) event(kv *storage.KeyValue) *Event[T] {
-	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision, encodings: &c.encoded}
+	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision, encodings: &c.encoded, encoded: &encoded{}}
 }
 
 // pastEvent is an event of the time before the cache was filled with tree. An entry that is

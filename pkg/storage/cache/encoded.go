@@ -22,7 +22,8 @@ type keptEncoding struct {
 	bytes int
 }
 
-// encoded is what has been encoded of one event, by the name of the encoding.
+// encoded is what has been encoded of one event, by the name of the encoding. It is apart
+// from the event, so that the account keeps no objects that nobody else needs.
 type encoded struct {
 	mu    sync.Mutex
 	forms map[string][]byte
@@ -33,7 +34,7 @@ type encoded struct {
 func (e *Event[T]) Encoded(id string, encode func(io.Writer) error) ([]byte, error) {
 	data, added, err := e.encoded.form(id, encode)
 	if added > 0 {
-		for _, oldest := range e.encodings.add(&e.encoded, added) {
+		for _, oldest := range e.encodings.add(e.encoded, added) {
 			oldest.forget()
 		}
 	}
