@@ -136,3 +136,17 @@ func (r *Resource) decodeJSON(data []byte) (runtime.Object, error) {
 	}
 	return obj, nil
 }
+
+// decodeStrict decodes data and returns what is unknown or repeated in it. Where nothing
+// is, the faster decoder does it.
+func (r *Resource) decodeStrict(data []byte) (obj runtime.Object, faults []error, err error) {
+	obj = r.New()
+	if err := jsonv2.Unmarshal(data, obj, rejectUnknown); err == nil {
+		return obj, nil, nil
+	}
+	obj = r.New()
+	faults, err = kjson.UnmarshalStrict(data, obj)
+	return obj, faults, err
+}
+
+var rejectUnknown = jsonv2.RejectUnknownMembers(true)

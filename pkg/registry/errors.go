@@ -28,11 +28,11 @@ func apiError(err error) error {
 	case errors.Is(err, storage.ErrCompacted):
 		return apierrors.NewResourceExpired("The provided resource version is too old: etcd has compacted it.")
 	case errors.Is(err, storage.ErrUnknownOutcome):
-		return timeout("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.")
+		return timeout("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.", 0)
 	case errors.Is(err, storage.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
-		return timeout("etcd did not answer within the time allotted to the request.")
+		return timeout("etcd did not answer within the time allotted to the request.", 1)
 	case errors.Is(err, storage.ErrNoSpace):
-		return unavailable("etcd's database is full: nothing can be written until space is made. Deleting objects still works, and writes resume by themselves.", 10)
+		return unavailable("etcd's database is full: nothing can be written until space is made. Deleting objects still works; an embedded etcd then makes space by itself.", 10)
 	case errors.Is(err, storage.ErrUnavailable):
 		return unavailable("etcd cannot be reached.", 1)
 	}
@@ -52,9 +52,10 @@ func (r *Resource) invalid(name string, faults field.ErrorList) error {
 	return apierrors.NewInvalid(r.GroupVersionKind().GroupKind(), name, faults)
 }
 
-// timeout is a 504 whose message says what was waited for.
-func timeout(message string) error {
-	return apierrors.NewTimeoutError(message, 1)
+// timeout is a 504 whose message says what was waited for. retryAfterSeconds is 0 where
+// trying again blindly can do harm: clients do so when they are told when.
+func timeout(message string, retryAfterSeconds int) error {
+	return apierrors.NewTimeoutError(message, retryAfterSeconds)
 }
 
 // unavailable is a 503 that says when it is worth trying again.

@@ -45,11 +45,11 @@ func (s *Store) Patch(ctx context.Context, namespace, name string, patchType typ
 	default:
 		return nil, false, nil, fmt.Errorf("no patch type %q", patchType)
 	}
-	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), func(current runtime.Object) (runtime.Object, []string, error) {
+	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
 		if current == nil && patchType != types.ApplyYAMLPatchType {
 			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
 		}
-		next, warnings, err := apply(current)
+		next, warnings, err := apply(stored, current)
 		if err != nil {
 			return nil, warnings, err
 		}
@@ -87,17 +87,12 @@ func (p *patcher) strict() bool { return p.opts.FieldValidation != metav1.FieldV
 // typed is a change by a function from the object's JSON to patched JSON, which also
 // returns the fields that are given twice.
 func (p *patcher) typed(patch func(object []byte) (patched []byte, faults []error, err error)) change {
-	return func(current runtime.Object) (runtime.Object, []string, error) {
-		before, err := encodeValue(current)
+	return func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
+		patched, faults, err := patch(stored.json)
 		if err != nil {
 			return nil, nil, err
 		}
-		patched, faults, err := patch(before)
-		if err != nil {
-			return nil, nil, err
-		}
-		next := p.store.New()
-		unknown, err := kjson.UnmarshalStrict(patched, next)
+		next, unknown, err := p.store.decodeStrict(patched)
 		if err == nil {
 			err = p.sameKind(next)
 		}
@@ -203,7 +198,7 @@ func (p *patcher) strategicPatch(before []byte) (patched []byte, faults []error,
 }
 
 // apply is a server-side apply.
-func (p *patcher) apply(current runtime.Object) (runtime.Object, []string, error) {
+func (p *patcher) apply(_ *object, current runtime.Object) (runtime.Object, []string, error) {
 	patch, fault, err := p.decodeApply()
 	if err != nil {
 		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))

@@ -20,6 +20,9 @@ const (
 	// terminateRetry is how soon a namespace is looked at again that could not be emptied,
 	// because finalizers hold objects in it or the storage failed.
 	terminateRetry = time.Second
+	// terminateRescan is how soon one looks for what another server on the same etcd has
+	// left half-way.
+	terminateRescan = time.Minute
 )
 
 // runTerminator empties namespaces that are being deleted, and removes them when they are
@@ -40,6 +43,8 @@ func (r *Registry) runTerminator(ctx context.Context) {
 		}
 		if left || err != nil {
 			retry.Reset(terminateRetry)
+		} else {
+			retry.Reset(terminateRescan)
 		}
 	}
 }

@@ -15,9 +15,9 @@ import (
 )
 
 // change computes the successor of an object and the warnings that it deserves, with
-// field ownership settled. current is nil where there is no object yet. It is called again
-// where the object was changed meanwhile.
-type change func(current runtime.Object) (next runtime.Object, warnings []string, err error)
+// field ownership settled. current is what stored decodes to; both are nil where there is
+// no object yet. It is called again where the object was changed meanwhile.
+type change func(stored *object, current runtime.Object) (next runtime.Object, warnings []string, err error)
 
 // errModified is kube-apiserver's text for a write based on an old version.
 var errModified = errors.New("the object has been modified; please apply your changes to the latest version and try again")
@@ -43,7 +43,7 @@ func (s *Store) Update(ctx context.Context, namespace, name string, obj runtime.
 	}
 	s.Strategy.Default(obj)
 	duplicates := dropDuplicateOwners(accessor)
-	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), func(current runtime.Object) (runtime.Object, []string, error) {
+	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), func(_ *object, current runtime.Object) (runtime.Object, []string, error) {
 		next := obj.DeepCopyObject()
 		if err := s.checkUID(current, accessor, name); err != nil {
 			return nil, nil, err
@@ -161,7 +161,7 @@ func (s *Store) modify(ctx context.Context, namespace, name string, dryRun bool,
 // modifyOnce changes the object as it was read, or creates it where there was none.
 func (s *Store) modifyOnce(ctx context.Context, namespace string, stored *object, dryRun bool, change change) (outcome, verdict, error) {
 	if stored == nil {
-		next, warnings, err := change(nil)
+		next, warnings, err := change(nil, nil)
 		if err != nil {
 			return outcome{warnings: warnings}, unwritten, err
 		}
@@ -175,7 +175,7 @@ func (s *Store) modifyOnce(ctx context.Context, namespace string, stored *object
 	if err != nil {
 		return outcome{}, decided, err
 	}
-	next, warnings, err := change(current)
+	next, warnings, err := change(stored, current)
 	if err != nil {
 		return outcome{warnings: warnings}, unwritten, err
 	}

@@ -124,7 +124,7 @@ func (s *Server) limit(rec *record, req *http.Request) error {
 	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
 	if wait := s.cfg.Limiter.Allow(rec.start, subject, class); wait > 0 {
 		s.metrics.reject(class.String())
-		return tooManyRequests(fmt.Sprintf("the limit for %s requests of this token is reached", class), wait)
+		return tooManyRequests(fmt.Sprintf("the limit for %s requests is reached", class), wait)
 	}
 	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -20,7 +19,11 @@ import (
 // an object that cannot be encoded still becomes a proper error.
 func (s *Server) render(rec *record, res result, out output) {
 	w := &answer{rec: rec, code: res.code, mediaType: out.mediaType}
+	defer w.release()
 	err := out.encoder.Encode(res.object, w)
+	if err == nil {
+		err = w.finish()
+	}
 	switch {
 	case err == nil:
 	case rec.code == 0:
@@ -31,23 +34,6 @@ func (s *Server) render(rec *record, res result, out output) {
 		panic(http.ErrAbortHandler)
 	}
 }
-
-// answer sends the header when the first byte of the body comes.
-type answer struct {
-	rec       *record
-	code      int
-	mediaType string
-}
-
-func (a *answer) Write(p []byte) (int, error) {
-	if a.rec.code == 0 {
-		a.rec.Header().Set("Content-Type", a.mediaType)
-		a.rec.WriteHeader(a.code)
-	}
-	return a.rec.Write(p)
-}
-
-var _ io.Writer = (*answer)(nil)
 
 // renderError answers with the Status of err, in the form that the client accepts.
 func (s *Server) renderError(w http.ResponseWriter, req *http.Request, err error) {

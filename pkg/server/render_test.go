@@ -102,7 +102,7 @@ func (o *written) GetObject() runtime.Object { return &o.Endpoints }
 // An answer that fails before its first byte is a 500; one that fails in the middle ends
 // the connection, so that the client notices. The server goes on.
 func TestAnswersThatFail(t *testing.T) {
-	part := strings.Repeat("x", 64<<10)
+	part := strings.Repeat("x", gzipThreshold+64<<10)
 	for name, tc := range map[string]struct {
 		get     func(ctx context.Context) (runtime.Object, error)
 		cut     bool

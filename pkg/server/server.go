@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -103,5 +104,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header := w.Header()
 	header.Set("Audit-Id", rec.auditID)
 	header.Set("Cache-Control", "no-cache, private")
+	if strings.HasPrefix(req.URL.Path, "/api") { // nothing public is there to be looked for
+		s.protect(rec, rec.req)
+		return
+	}
 	s.public.ServeHTTP(rec, rec.req)
 }

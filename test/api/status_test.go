@@ -49,12 +49,12 @@ func failures(ns string) []failure {
 		{code: 413, reason: metav1.StatusReasonRequestEntityTooLarge, message: "Request entity too large: limit is 3145728", body: make([]byte, 3<<20+1)},
 		{code: 415, reason: metav1.StatusReasonUnsupportedMediaType, message: "the body of the request was in an unknown format", headers: []string{"Content-Type", "text/plain"}},
 		{code: 422, reason: metav1.StatusReasonInvalid, message: `Endpoints "A" is invalid: metadata.name: Invalid value: "A"`, body: body("A")},
-		{code: 429, reason: metav1.StatusReasonTooManyRequests, message: "the limit for write requests of this token is reached", retryAfter: -1, headers: []string{"X-Auth-Token", spentToken}},
+		{code: 429, reason: metav1.StatusReasonTooManyRequests, message: "the limit for write requests is reached", retryAfter: -1, headers: []string{"X-Auth-Token", spentToken}},
 		{code: 500, reason: metav1.StatusReasonInternalError, message: "the server's log has the cause under audit id", fault: errDisk},
 		{code: 503, reason: metav1.StatusReasonServiceUnavailable, message: "etcd cannot be reached", retryAfter: 1, fault: storage.ErrUnavailable},
 		{code: 503, reason: metav1.StatusReasonServiceUnavailable, message: "etcd's database is full", retryAfter: 10, fault: storage.ErrNoSpace},
 		{code: 504, reason: metav1.StatusReasonTimeout, message: "etcd did not answer", retryAfter: 1, fault: storage.ErrTimeout},
-		{code: 504, reason: metav1.StatusReasonTimeout, message: "it may or may not have taken effect", retryAfter: 1, fault: storage.ErrUnknownOutcome},
+		{code: 504, reason: metav1.StatusReasonTimeout, message: "it may or may not have taken effect", fault: storage.ErrUnknownOutcome},
 	}
 }
 
@@ -125,10 +125,11 @@ func (f *failure) check(t *testing.T, a *answer) {
 func TestUnknownErrorIsLogged(t *testing.T) {
 	ns := newNamespace(t, shared)
 	faults.on(t, ns, "a", failing(errDisk))
-	req := newRequest(t, shared, http.MethodPost, endpointsPath(ns, ""), body("a"), "Audit-Id", "unknown-error")
+	id := "unknown-error-" + ns
+	req := newRequest(t, shared, http.MethodPost, endpointsPath(ns, ""), body("a"), "Audit-Id", id)
 	a := send(t, shared.Client, req)
-	checkCode(t, a, 500, "under audit id unknown-error")
-	lines := logs.lines("unknown-error")
+	checkCode(t, a, 500, "under audit id "+id)
+	lines := logs.lines(id)
 	if len(lines) != 1 || !strings.Contains(lines[0], `"level":"error"`) || !strings.Contains(lines[0], errDisk.Error()) || !strings.Contains(lines[0], `"code":500`) {
 		t.Errorf("logged %q", lines)
 	}

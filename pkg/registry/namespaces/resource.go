@@ -22,6 +22,7 @@ func Resource() *registry.Resource {
 		API: metav1.APIResource{
 			Version: "v1", Kind: "Namespace", Name: registry.Namespaces, SingularName: "namespace",
 			ShortNames: []string{"ns"}, StorageVersionHash: "Q3oi5N2YM8M=",
+			Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
 		},
 		New:      func() runtime.Object { return &corev1.Namespace{} },
 		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
