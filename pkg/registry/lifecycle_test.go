@@ -127,7 +127,7 @@ func TestCreateAgainstNamespaceDeletion(t *testing.T) {
 			creators.Go(func() {
 				<-start
 				s := []*stores{one, two}[i%2]
-				for n := 0; ; n++ {
+				for n := range 2000 {
 					_, _, err := s.endpoints.Create(t.Context(), ns, newEndpoints(fmt.Sprintf("e-%d-%d", i, n)), createOptions())
 					running.Add(1)
 					if err != nil {
@@ -137,6 +137,7 @@ func TestCreateAgainstNamespaceDeletion(t *testing.T) {
 						return
 					}
 				}
+				t.Error("creates go on in a namespace that is being deleted")
 			})
 		}
 		close(start)
