@@ -16,6 +16,8 @@ import (
 // is the etcd revision, which nobody knows before the write. kind and apiVersion at its
 // head say what it is, so that values outlive the binary that wrote them.
 //
+// A large value is compressed; see pack.
+//
 // The resourceVersion is put in where encoding/json would have put it, right behind the
 // uid, so that serving an object costs one copy and no decoding.
 
@@ -38,7 +40,11 @@ func (r *Resource) typeHead() string {
 
 // finish returns the finished JSON of a stored value: the value with its resourceVersion.
 // It always begins with typeHead and the metadata.
-func (r *Resource) finish(value []byte, revision int64) ([]byte, error) {
+func (r *Resource) finish(stored []byte, revision int64) ([]byte, error) {
+	value, err := unpack(stored)
+	if err != nil {
+		return nil, err
+	}
 	at := versionOffset(value, r.typeHead()+metaKey)
 	if at < 0 {
 		return r.finishForeign(value, revision)

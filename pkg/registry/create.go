@@ -190,8 +190,12 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 		return nil, err
 	}
 	key := s.key(namespace, name)
+	packed, err := pack(value)
+	if err != nil {
+		return nil, err
+	}
 	for {
-		response, err := s.storage.Put(ctx, key, value, storage.PutOptions{Guard: guard, DryRun: dryRun})
+		response, err := s.storage.Put(ctx, key, packed, storage.PutOptions{Guard: guard, DryRun: dryRun})
 		if errors.Is(err, storage.ErrUnknownOutcome) {
 			response, err = s.settleCreate(ctx, key, accessor.GetUID(), err)
 		}
@@ -204,7 +208,7 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 			created := newObject(s.Resource, &storage.KeyValue{Key: key, Value: value, CreateRevision: response.Revision, ModRevision: response.Revision})
 			return created, created.broken
 		case response.Current != nil:
-			return nil, apierrors.NewAlreadyExists(s.GroupResource(), name)
+			return nil, s.alreadyExists(name, response.Current)
 		case guard == nil:
 			return nil, fmt.Errorf("creating %s failed without a reason", key)
 		}
@@ -215,6 +219,16 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 			return nil, err
 		}
 	}
+}
+
+// alreadyExists is the 409 for a name that is taken. It tells a name that will be free
+// again from one that will not.
+func (s *Store) alreadyExists(name string, current *storage.KeyValue) error {
+	err := apierrors.NewAlreadyExists(s.GroupResource(), name)
+	if metadata, readErr := newObject(s.Resource, current).metadata(); readErr == nil && metadata.DeletionTimestamp != nil {
+		err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
+	}
+	return err
 }
 
 // settleCreate finds out what became of a create whose outcome is unknown. The uid tells

@@ -47,3 +47,12 @@ func NewOwnership(r *Resource, scheme *runtime.Scheme, converter managedfields.T
 func (o Ownership) Update(live, next runtime.Object, manager string) runtime.Object {
 	return o.update(live, next, manager)
 }
+
+// PackAbove is packAbove.
+const PackAbove = packAbove
+
+// Pack is pack, Unpack is unpack.
+var (
+	Pack   = pack
+	Unpack = unpack
+)

@@ -72,9 +72,9 @@ func (l *lifecycle) observe(namespace string, kv *storage.KeyValue) (namespaceSt
 		delete(l.known, namespace)
 		return namespaceState{}, apierrors.NewNotFound(schema.GroupResource{Resource: Namespaces}, namespace)
 	}
-	var stored corev1.Namespace
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(kv.Value, &stored); err != nil {
-		return namespaceState{}, fmt.Errorf("%s: %w", kv.Key, err)
+	stored, err := decodeNamespace(kv)
+	if err != nil {
+		return namespaceState{}, err
 	}
 	if len(l.known) >= rememberedNamespaces {
 		clear(l.known)
@@ -104,4 +104,16 @@ func (l *lifecycle) wake() {
 	case l.dying <- struct{}{}:
 	default: // it will look anyway
 	}
+}
+
+func decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, error) {
+	namespace := &corev1.Namespace{}
+	value, err := unpack(kv.Value)
+	if err == nil {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(value, namespace)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", kv.Key, err)
+	}
+	return namespace, nil
 }

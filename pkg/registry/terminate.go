@@ -9,7 +9,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -57,15 +56,15 @@ func (r *Registry) terminateAll(ctx context.Context) (left bool, err error) {
 	}
 	var failures []error
 	for _, kv := range list.KVs {
-		var namespace corev1.Namespace
-		if err := kjson.UnmarshalCaseSensitivePreserveInts(kv.Value, &namespace); err != nil {
-			failures = append(failures, fmt.Errorf("%s: %w", kv.Key, err))
+		namespace, err := decodeNamespace(kv)
+		if err != nil {
+			failures = append(failures, err)
 			continue
 		}
 		if namespace.DeletionTimestamp == nil {
 			continue
 		}
-		gone, err := r.terminate(ctx, &namespace, kv)
+		gone, err := r.terminate(ctx, namespace, kv)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("emptying namespace %s: %w", namespace.Name, err))
 		}

@@ -231,10 +231,7 @@ func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object
 	if accessor.GetDeletionTimestamp() != nil && !s.held(next, accessor) {
 		response, err = s.remove(ctx, stored, dryRun)
 	} else {
-		response, err = s.storage.Put(ctx, stored.key, value, storage.PutOptions{Expect: stored.revision, DryRun: dryRun})
-		if errors.Is(err, storage.ErrUnknownOutcome) {
-			response, err = s.settleUpdate(ctx, stored, value, err)
-		}
+		response, err = s.overwrite(ctx, stored, value, dryRun)
 	}
 	switch {
 	case err != nil:
@@ -245,6 +242,19 @@ func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object
 		return replaced, decided, nil
 	}
 	return replaced.at(response.Revision), decided, nil
+}
+
+// overwrite puts value in the place of what was read.
+func (s *Store) overwrite(ctx context.Context, stored *object, value []byte, dryRun bool) (storage.WriteResponse, error) {
+	packed, err := pack(value)
+	if err != nil {
+		return storage.WriteResponse{}, err
+	}
+	response, err := s.storage.Put(ctx, stored.key, packed, storage.PutOptions{Expect: stored.revision, DryRun: dryRun})
+	if errors.Is(err, storage.ErrUnknownOutcome) {
+		return s.settleUpdate(ctx, stored, packed, err)
+	}
+	return response, err
 }
 
 // held says whether something keeps a deleted object from being removed. The finalizers
