@@ -73,7 +73,7 @@ verify-format: $(LINT) ## the code is formatted
 .PHONY: verify-lint
 verify-lint: $(LINT) ## go vet and the linters of .golangci.yml have no finding
 	@echo "==> go vet and the linters have no finding"
-	@$(call in-each-module,$(STATIC) $(LINT) run --config '$(CURDIR)/.golangci.yml')
+	@$(call in-each-module,$(STATIC) $(LINT) run --allow-parallel-runners --config '$(CURDIR)/.golangci.yml')
 
 .PHONY: verify-generated
 verify-generated: ## generated files are up to date
@@ -107,7 +107,7 @@ fix-format: $(LINT) ## format the code
 
 .PHONY: fix-lint
 fix-lint: $(LINT) ## let the linters mend what they can
-	@$(call in-each-module,$(STATIC) $(LINT) run --fix --config '$(CURDIR)/.golangci.yml')
+	@$(call in-each-module,$(STATIC) $(LINT) run --fix --allow-parallel-runners --config '$(CURDIR)/.golangci.yml')
 
 $(LINT):
 	@echo "==> build golangci-lint $(LINT_VERSION)"
