@@ -122,7 +122,7 @@ func TestAnswersThatFail(t *testing.T) {
 		},
 		"panic":           {get: func(context.Context) (runtime.Object, error) { panic("oh dear") }, logged: "oh dear"},
 		"panic, half-way": {get: answerWith(func(w io.Writer) error { _, _ = io.WriteString(w, part); panic("oh dear") }), cut: true, logged: "oh dear"},
-		"panic of nil":    {get: func(context.Context) (runtime.Object, error) { panic(nil) }, logged: "panic called with nil"}, //nolint:govet // what a handler may do
+		"panic of nil":    {get: func(context.Context) (runtime.Object, error) { panic(nil) }, logged: "panic called with nil"},
 	} {
 		for _, http2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s http2=%v", name, http2), func(t *testing.T) {
