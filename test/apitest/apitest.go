@@ -7,7 +7,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
-	"log" //nolint:depguard // net/http writes to its Logger
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"os"
