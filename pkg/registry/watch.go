@@ -24,8 +24,13 @@ type (
 	cacheWatcher = cache.Watcher[*object]
 )
 
-// bookmarkPeriod is how often a watcher who wants bookmarks gets one.
-const bookmarkPeriod = time.Minute
+const (
+	// bookmarkPeriod is how often a watcher who wants bookmarks gets one.
+	bookmarkPeriod = time.Minute
+	// lastBookmark is how long before the end of its time a watcher gets one more, so that
+	// it comes back with a version that is not old. It is kube-apiserver's.
+	lastBookmark = 2 * time.Second
+)
 
 // stream is one watch: first what was there, if that was asked for, and then every change
 // of what is selected, in order, each once. It is for one goroutine.
@@ -36,9 +41,9 @@ type stream struct {
 	initial   []*object // still to be delivered as ADDED
 	// closing is the revision of the bookmark that ends the initial events; 0: none is due.
 	closing   int64
-	bookmarks *time.Ticker // nil: none are wanted
-	after     int64        // events up to it are not wanted
-	revision  int64        // everything up to it has been delivered
+	bookmarks *time.Timer // nil: none are wanted
+	after     int64       // events up to it are not wanted
+	revision  int64       // everything up to it has been delivered
 	changes   []*cacheEvent
 }
 
@@ -70,7 +75,8 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 		failure = st.beginAfter(ctx, revision)
 	}
 	if opts.AllowWatchBookmarks {
-		st.bookmarks = time.NewTicker(bookmarkPeriod)
+		st.bookmarks = time.NewTimer(bookmarkPeriod)
+		st.scheduleBookmark(ctx)
 	}
 	return func(yield func([]watch.Event, error) bool) {
 		defer st.close()
@@ -189,6 +195,7 @@ func (st *stream) next(ctx context.Context, events []watch.Event) ([]watch.Event
 			return events, nil
 		case <-bookmarks:
 			due = true
+			st.scheduleBookmark(ctx)
 		case <-st.watcher.Wake():
 		}
 		changes, revision, err := st.watcher.Next(st.changes[:0])
@@ -209,6 +216,20 @@ func (st *stream) next(ctx context.Context, events []watch.Event) ([]watch.Event
 			return events, nil
 		}
 	}
+}
+
+// scheduleBookmark sets the timer to the next bookmark, or to none where the time is up
+// before there is one.
+func (st *stream) scheduleBookmark(ctx context.Context) {
+	wait := bookmarkPeriod
+	if deadline, ok := ctx.Deadline(); ok {
+		wait = min(wait, time.Until(deadline)-lastBookmark)
+	}
+	if wait <= 0 {
+		st.bookmarks.Stop()
+		return
+	}
+	st.bookmarks.Reset(wait)
 }
 
 // translate is a change as it looks through the selection: an object that comes into it is
