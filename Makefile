@@ -19,7 +19,7 @@ STATIC := CGO_ENABLED=0 GOFLAGS='$(strip $(shell go env GOFLAGS) -trimpath)'
 # What `make bench` measures: make bench BENCH=Create PKG=./pkg/registry/...
 BENCH ?= .
 COUNT ?= 6
-PKG ?= ./pkg/...
+PKG ?= ./pkg/... ./test/api
 
 in-each-module = for dir in $(MODULES); do (cd "$$dir" && $(1)); done
 

@@ -186,12 +186,4 @@ func (s *Store) read(ctx context.Context, key string, fresh bool) (*object, erro
 	return entry.Value, nil
 }
 
-// objectOf is read's answer for a key as the storage returned it.
-func (s *Store) objectOf(kv *storage.KeyValue) *object {
-	if kv == nil {
-		return nil
-	}
-	return newObject(s.Resource, kv)
-}
-
 func isDryRun(dryRun []string) bool { return len(dryRun) > 0 }
