@@ -167,7 +167,7 @@ func (f *watchFormat) writeFrame(w io.Writer, eventType watch.EventType, obj run
 	}
 	// A frame is its length in four bytes, big-endian, and its content.
 	var length [4]byte
-	binary.BigEndian.PutUint32(length[:], uint32(len(data))) //nolint:gosec // objects are bounded by etcd's request limit
+	binary.BigEndian.PutUint32(length[:], uint32(len(data)))
 	if _, err := w.Write(length[:]); err != nil {
 		return err
 	}
