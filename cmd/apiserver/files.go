@@ -51,7 +51,7 @@ func writeFile(path string, data []byte, mode fs.FileMode) (err error) {
 	tmp := filepath.Join(dir, "."+base+".tmp")
 	defer func() {
 		if err != nil {
-			os.Remove(tmp)
+			_ = os.Remove(tmp) // what is left is overwritten by the next try
 		}
 	}()
 	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)

@@ -27,7 +27,7 @@ func parseTokens(r io.Reader) (tokenSet, error) {
 	lines := map[[32]byte]int{}
 	for {
 		record, err := reader.Read()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

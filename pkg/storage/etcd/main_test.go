@@ -57,8 +57,8 @@ func run(m *testing.M) (int, error) {
 // startRemote starts an etcd with the limits of a stock one.
 func startRemote(ctx context.Context, dir string) (*embed.Etcd, *clientv3.Client, error) {
 	cfg := embed.NewConfig()
-	any := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	cfg.ListenClientUrls, cfg.ListenPeerUrls = []url.URL{any}, []url.URL{any}
+	free := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
+	cfg.ListenClientUrls, cfg.ListenPeerUrls = []url.URL{free}, []url.URL{free}
 	cfg.Dir, cfg.TickMs, cfg.ElectionMs, cfg.LogLevel = dir, 10, 100, "panic"
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
