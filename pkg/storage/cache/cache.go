@@ -138,9 +138,12 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// As long as a watch is to begin behind the newest revision, etcd reports no progress to
-	// it or to any other on its stream: begin one earlier, which apply leaves out.
-	revision = max(revision-1, emptyRevision)
-	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision}) {
+	// it or to any other on its stream: begin one earlier, and leave that out.
+	opts := storage.WatchOptions{Revision: max(revision-1, emptyRevision)}
+	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, opts) {
+		for len(response.Events) > 0 && response.Events[0].KV.ModRevision <= revision {
+			response.Events = response.Events[1:]
+		}
 		c.apply(response)
 		if errors.Is(response.Err, storage.ErrCompacted) {
 			// What happened meanwhile is lost: begin anew, and so must all who watch.
@@ -227,12 +230,9 @@ func (c *Cache[T]) eventSize(event *Event[T]) int {
 	return overhead + c.cfg.Size(event.Prev.Value)
 }
 
-// apply takes in a response of the watch, except for what is known already, and wakes
-// whoever waits for it. What takes time is done before the lock is taken.
+// apply takes in a response of the watch and wakes whoever waits for it. What takes time
+// is done before the lock is taken.
 func (c *Cache[T]) apply(response storage.WatchResponse) {
-	for len(response.Events) > 0 && response.Events[0].KV.ModRevision <= c.revision { // which only Run changes
-		response.Events = response.Events[1:]
-	}
 	entries := make([]*Entry[T], len(response.Events))
 	for i := range response.Events {
 		if change := &response.Events[i]; !change.Deleted {
