@@ -116,12 +116,13 @@ func TestEncodedLargerThanTheBound(t *testing.T) {
 // The account of encodings keeps no event, and with it no object, from being freed.
 func TestEncodingsKeepNoEvents(t *testing.T) {
 	account, freed := &encodings{}, make(chan struct{})
-	event := newEvent(account)
-	if _, err := event.Encoded("a", func(w io.Writer) error { _, err := io.WriteString(w, "x"); return err }); err != nil {
-		t.Fatal(err)
-	}
-	runtime.AddCleanup(event, func(c chan struct{}) { close(c) }, freed)
-	event = nil
+	func() {
+		event := newEvent(account)
+		if _, err := event.Encoded("a", func(w io.Writer) error { _, err := io.WriteString(w, "x"); return err }); err != nil {
+			t.Fatal(err)
+		}
+		runtime.AddCleanup(event, func(c chan struct{}) { close(c) }, freed)
+	}()
 	eventually(t, "the event is freed", func() bool {
 		runtime.GC()
 		select {

@@ -52,10 +52,10 @@ func (f *flaky) hold() (release func()) {
 	})
 }
 
-func (f *flaky) state() (down error, cut, gate <-chan struct{}) {
+func (f *flaky) state() (cut, gate <-chan struct{}, down error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.down, f.cut, f.gate
+	return f.cut, f.gate, f.down
 }
 
 func (f *flaky) Revision(ctx context.Context) (int64, error) {
@@ -90,7 +90,7 @@ func (f *flaky) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 	f.watches.Add(1)
 	out := make(chan storage.WatchResponse)
 	ctx, cancel := context.WithCancel(ctx)
-	down, cut, _ := f.state()
+	cut, _, down := f.state()
 	go func() {
 		defer close(out)
 		defer cancel()
@@ -112,13 +112,13 @@ func (f *flaky) forward(ctx context.Context, cut <-chan struct{}, in <-chan stor
 	for {
 		select {
 		case <-cut:
-			down, _, _ := f.state()
+			_, _, down := f.state()
 			return down
 		case response, ok := <-in:
 			if !ok {
 				return nil
 			}
-			if _, _, gate := f.state(); gate != nil {
+			if _, gate, _ := f.state(); gate != nil {
 				select {
 				case <-gate:
 				case <-ctx.Done():
@@ -128,7 +128,7 @@ func (f *flaky) forward(ctx context.Context, cut <-chan struct{}, in <-chan stor
 			select {
 			case out <- response:
 			case <-cut:
-				down, _, _ := f.state()
+				_, _, down := f.state()
 				return down
 			case <-ctx.Done():
 				return nil

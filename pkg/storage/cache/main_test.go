@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
@@ -58,7 +60,58 @@ func startDatabase(dir string) (database, error) {
 	if err != nil {
 		return database{}, errors.Join(err, db.Close())
 	}
-	return database{db, db.Client(), store}, nil
+	return database{db, db.Client(), &fenced{store, db.Client()}}, nil
+}
+
+// fenced is a storage that tells its history by what etcd promises of events alone: behind
+// them it writes a key of its own, and waits for that.
+type fenced struct {
+	storage.Interface
+	client *clientv3.Client
+}
+
+const fenceKey = "/fence"
+
+func (f *fenced) History(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
+	if after >= upTo {
+		return nil, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	fence, err := f.client.Put(ctx, fenceKey, "")
+	if err != nil {
+		return nil, err
+	}
+	var events []storage.Event
+	for response := range f.client.Watch(ctx, prefix[:1], clientv3.WithPrefix(), clientv3.WithRev(after+1), clientv3.WithPrevKV()) {
+		if response.CompactRevision != 0 {
+			return nil, storage.ErrCompacted
+		}
+		for _, event := range response.Events {
+			switch revision := event.Kv.ModRevision; {
+			case revision == fence.Header.GetRevision():
+				return events, nil
+			case revision > upTo || !strings.HasPrefix(string(event.Kv.Key), prefix):
+			case event.PrevKv == nil && !event.IsCreate():
+				return nil, storage.ErrCompacted
+			default:
+				events = append(events, storedEvent(event))
+			}
+		}
+	}
+	return nil, storage.ErrTimeout
+}
+
+func storedEvent(event *clientv3.Event) storage.Event {
+	change := storage.Event{KV: keyValue(event.Kv), Deleted: event.Type == clientv3.EventTypeDelete}
+	if event.PrevKv != nil {
+		change.Prev = keyValue(event.PrevKv)
+	}
+	return change
+}
+
+func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {
+	return &storage.KeyValue{Key: string(kv.Key), Value: kv.Value, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}
 }
 
 // newDatabase returns an etcd for a test that compacts it.
@@ -86,14 +139,12 @@ func (db database) put(t testing.TB, key, value string) int64 {
 	return response.Header.GetRevision()
 }
 
-// delete removes one key and returns the revision.
-func (db database) delete(t testing.TB, key string) int64 {
+// delete removes one key.
+func (db database) delete(t testing.TB, key string) {
 	t.Helper()
-	response, err := db.client.Delete(context.Background(), key)
-	if err != nil {
+	if _, err := db.client.Delete(context.Background(), key); err != nil {
 		t.Fatal(err)
 	}
-	return response.Header.GetRevision()
 }
 
 // putAll writes the keys in one transaction and returns its revision.
@@ -197,7 +248,7 @@ func (r *running) watch(t testing.TB, scope string, revision int64) *Watcher[str
 }
 
 // next waits for events, an error, or progress to the revision, and returns the events.
-func next(t testing.TB, w *Watcher[string], upTo int64) ([]*Event[string], int64, error) {
+func next(t testing.TB, w *Watcher[string], upTo int64) ([]*Event[string], error) {
 	t.Helper()
 	patience := time.NewTimer(20 * time.Second)
 	defer patience.Stop()
@@ -211,7 +262,7 @@ func next(t testing.TB, w *Watcher[string], upTo int64) ([]*Event[string], int64
 		var revision int64
 		var err error
 		if events, revision, err = w.Next(events); err != nil || revision >= upTo {
-			return events, revision, err
+			return events, err
 		}
 	}
 }

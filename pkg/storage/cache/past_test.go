@@ -73,7 +73,7 @@ func TestOldEventsWhileTheHistoryMoves(t *testing.T) {
 		c.waitFor(t, shared.put(t, prefix+"ns/b", "again"))
 		return events, err
 	}
-	events, _, err := next(t, c.watch(t, prefix, begin), shared.revision(t))
+	events, err := next(t, c.watch(t, prefix, begin), shared.revision(t))
 	if diff := cmp.Diff(storedLines(t, shared.store, prefix, begin), lines(events)); err != nil || diff != "" {
 		t.Errorf("%v (-stored +delivered):\n%s", err, diff)
 	}

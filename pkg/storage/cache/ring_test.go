@@ -110,7 +110,7 @@ func TestRingAfter(t *testing.T) {
 // transactions and resets.
 func TestRingProperty(t *testing.T) {
 	for seed := range uint64(200) {
-		random := rand.New(rand.NewPCG(seed, 1)) //nolint:gosec // a test's history
+		random := rand.New(rand.NewPCG(seed, 1))
 		model := &naive{maxEvents: 1 + random.IntN(20), maxBytes: 1 + random.IntN(500)}
 		var r ring[string]
 		r.init(model.maxEvents, model.maxBytes)

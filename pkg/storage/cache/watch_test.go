@@ -149,7 +149,7 @@ func TestListAndWatchWithoutAGap(t *testing.T) {
 	for _, p := range places {
 		state := map[string]string{}
 		p.snapshot.Ascend(prefix, "", func(e *Entry[string]) bool { state[e.Key] = e.Value; return true })
-		events, _, err := next(t, p.watcher, upTo)
+		events, err := next(t, p.watcher, upTo)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -224,7 +224,7 @@ func TestSlowWatcher(t *testing.T) {
 	var once sync.Once
 	for i := range 40 {
 		revision := shared.put(t, prefix+"a", value)
-		events, _, err := next(t, quick, revision)
+		events, err := next(t, quick, revision)
 		if err != nil || len(events) != 1 || events[0].Revision != revision {
 			t.Fatalf("the quick watcher got %v, %v", lines(events), err)
 		}
