@@ -242,11 +242,11 @@ func (st *stream) translate(event *cacheEvent) (watch.Event, bool) {
 	was := event.Prev != nil && st.selection.matches(event.Prev.Value)
 	switch {
 	case is && was:
-		return watch.Event{Type: watch.Modified, Object: &eventObject{event.Entry.Value, event}}, true
+		return watch.Event{Type: watch.Modified, Object: &eventObject{event.Entry.Value, event, ""}}, true
 	case is:
-		return watch.Event{Type: watch.Added, Object: &eventObject{event.Entry.Value, event}}, true
+		return watch.Event{Type: watch.Added, Object: &eventObject{event.Entry.Value, event, ""}}, true
 	case was:
-		return watch.Event{Type: watch.Deleted, Object: &eventObject{event.Prev.Value.at(event.Revision), event}}, true
+		return watch.Event{Type: watch.Deleted, Object: &eventObject{event.Prev.Value.at(event.Revision), event, "before/"}}, true
 	}
 	return watch.Event{}, false
 }
@@ -269,6 +269,7 @@ func (st *stream) bookmark(revision int64, endsInitial bool) watch.Event {
 type eventObject struct {
 	*object
 	event *cacheEvent
+	form  string // tells its encodings from those of the event's other object
 }
 
 // CacheEncode writes what was encoded under the identifier before, or encodes it.
@@ -276,7 +277,7 @@ func (o *eventObject) CacheEncode(id runtime.Identifier, encode func(runtime.Obj
 	if id == jsonIdentifier {
 		return o.object.CacheEncode(id, encode, w)
 	}
-	data, err := o.event.Encoded(string(id), func(w io.Writer) error { return encode(o.object, w) })
+	data, err := o.event.Encoded(o.form+string(id), func(w io.Writer) error { return o.object.CacheEncode(id, encode, w) })
 	if err != nil {
 		return err
 	}

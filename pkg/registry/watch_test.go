@@ -1,0 +1,443 @@
+package registry_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/pkg/storage/etcd"
+)
+
+// watching is a watch that is under way.
+type watching struct {
+	pull   func() ([]watch.Event, error, bool)
+	events []watch.Event // come and not taken
+	stop   func()
+}
+
+// startWatch begins a watch, which the test's end stops.
+func startWatch(t testing.TB, s *registry.Store, namespace string, opts *metav1.ListOptions) *watching {
+	t.Helper()
+	return startWatchFor(t, 30*time.Second, s, namespace, opts)
+}
+
+// startWatchFor begins a watch that ends by itself after the time.
+func startWatchFor(t testing.TB, life time.Duration, s *registry.Store, namespace string, opts *metav1.ListOptions) *watching {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), life)
+	sequence, err := s.Watch(ctx, namespace, opts)
+	if err != nil {
+		cancel()
+		t.Fatal(err)
+	}
+	pull, stop := iter.Pull2(sequence)
+	w := &watching{pull: pull, stop: func() { cancel(); stop() }}
+	t.Cleanup(w.stop)
+	return w
+}
+
+// next returns the next event, or the error that ends the watch.
+func (w *watching) next(t testing.TB) (watch.Event, error) {
+	t.Helper()
+	if len(w.events) == 0 {
+		events, err, ok := w.pull()
+		if !ok {
+			t.Fatal("the watch ended, or brought nothing for 30 s")
+		}
+		if err != nil {
+			return watch.Event{}, err
+		}
+		w.events = slices.Clone(events)
+	}
+	event := w.events[0]
+	w.events = w.events[1:]
+	return event, nil
+}
+
+// describe is an event in short: its type, and the name and version of its object.
+func describe(t testing.TB, event watch.Event) string {
+	t.Helper()
+	obj := event.Object
+	if cached, ok := obj.(runtime.CacheableObject); ok {
+		obj = cached.GetObject()
+	}
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf("%s %s@%s", event.Type, accessor.GetName(), accessor.GetResourceVersion())
+	if accessor.GetAnnotations()[metav1.InitialEventsAnnotationKey] == "true" {
+		text += " ends the initial events"
+	}
+	return text
+}
+
+// expect fails the test unless these are the next events, in this order.
+func (w *watching) expect(t testing.TB, want ...string) {
+	t.Helper()
+	for i := range want {
+		event, err := w.next(t)
+		if err != nil {
+			t.Fatalf("event %d: %v, want %s", i, err, want[i])
+		}
+		if got := describe(t, event); got != want[i] {
+			t.Fatalf("event %d: %s, want %s", i, got, want[i])
+		}
+	}
+}
+
+func (s *stores) update(t testing.TB, obj *corev1.Endpoints) *corev1.Endpoints {
+	t.Helper()
+	updated, _, _, err := s.endpoints.Update(t.Context(), obj.Namespace, obj.Name, obj.DeepCopy(), &metav1.UpdateOptions{FieldManager: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return typed[*corev1.Endpoints](t, updated)
+}
+
+// delete removes the object and returns the revision of its deletion.
+func (s *stores) delete(t *testing.T, namespace, name string) string {
+	t.Helper()
+	if _, err := s.endpoints.Delete(t.Context(), namespace, name, &metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	events, err := shared.store.History(t.Context(), s.endpoints.Key(namespace, name), 1, storeRevision(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return formatRevision(events[len(events)-1].KV.ModRevision)
+}
+
+func labelled(name, app string) *corev1.Endpoints {
+	obj := newEndpoints(name)
+	obj.Labels = map[string]string{"app": app}
+	return obj
+}
+
+// Through a selector an object that comes into it is ADDED, one that leaves it DELETED as
+// it was before.
+func TestWatchBySelector(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	for name, tc := range map[string]struct {
+		where, labels, fields string // where is "ns" or "": everywhere
+		want                  []string
+	}{
+		"all of a namespace": {"ns", "", "", []string{"ADDED a1", "ADDED b1", "MODIFIED a2", "MODIFIED a3", "MODIFIED b2", "DELETED a4", "DELETED b3"}},
+		"by label":           {"ns", "app=x", "", []string{"ADDED a1", "MODIFIED a2", "DELETED a3", "ADDED b2", "DELETED b3"}},
+		"by absence":         {"ns", "app!=x", "", []string{"ADDED b1", "ADDED a3", "DELETED b2", "DELETED a4"}},
+		"by a set":           {"ns", "app in (x,y)", "", []string{"ADDED a1", "ADDED b1", "MODIFIED a2", "MODIFIED a3", "MODIFIED b2", "DELETED a4", "DELETED b3"}},
+		"by name":            {"ns", "", "metadata.name=b", []string{"ADDED b1", "MODIFIED b2", "DELETED b3"}},
+		"by name and label":  {"ns", "app=x", "metadata.name=b", []string{"ADDED b2", "DELETED b3"}},
+		"by another name":    {"ns", "", "metadata.name!=a", []string{"ADDED b1", "MODIFIED b2", "DELETED b3"}},
+		"by namespace":       {"", "app=x", "metadata.namespace=", []string{"ADDED c1"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begin := formatRevision(storeRevision(t))
+			ns, versions := s.changeLabels(t)
+			if tc.where == "ns" {
+				tc.where = ns
+			} else {
+				tc.fields += ns + "-other"
+			}
+			w := startWatch(t, s.endpoints, tc.where, &metav1.ListOptions{ResourceVersion: begin, LabelSelector: tc.labels, FieldSelector: tc.fields})
+			for _, want := range tc.want {
+				kind, version, _ := strings.Cut(want, " ")
+				w.expect(t, kind+" "+version[:1]+"@"+versions[version])
+			}
+			// Nothing else has come before what comes now.
+			app := "x"
+			if strings.Contains(tc.labels, "!=") {
+				app = "y"
+			}
+			namespace := ns
+			if tc.where == "" {
+				namespace += "-other"
+			}
+			last := s.create(t, namespace, labelled("b", app))
+			w.expect(t, "ADDED b@"+last.ResourceVersion)
+		})
+	}
+}
+
+// changeLabels has objects change their labels in a new namespace ns, and one appear in
+// another, called ns-other. It returns the versions: a2 is that of the second change of a.
+func (s *stores) changeLabels(t *testing.T) (ns string, versions map[string]string) {
+	t.Helper()
+	ns = s.newNamespace(t)
+	other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns + "-other"}}
+	if _, _, err := s.namespaces.Create(t.Context(), "", other, createOptions()); err != nil {
+		t.Fatal(err)
+	}
+	versions = map[string]string{}
+	a := s.create(t, ns, labelled("a", "x"))
+	b := s.create(t, ns, labelled("b", "y"))
+	versions["a1"], versions["b1"] = a.ResourceVersion, b.ResourceVersion
+	versions["c1"] = s.create(t, other.Name, labelled("c", "x")).ResourceVersion
+	a.Annotations = map[string]string{"n": "1"}
+	a = s.update(t, a)
+	versions["a2"] = a.ResourceVersion
+	a.Labels["app"] = "y"
+	versions["a3"] = s.update(t, a).ResourceVersion
+	b.Labels["app"] = "x"
+	versions["b2"] = s.update(t, b).ResourceVersion
+	versions["a4"], versions["b3"] = s.delete(t, ns, "a"), s.delete(t, ns, "b")
+	return ns, versions
+}
+
+// What leaves a selector is seen in two states by watchers of one event: each gets its own,
+// in every form, and the object is encoded for all who want the same.
+func TestWatchersOfOneEventSeeTheirOwnState(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	created := s.create(t, ns, labelled("a", "x"))
+	from := func(selector string) *watching {
+		return startWatch(t, s.endpoints, ns, &metav1.ListOptions{ResourceVersion: created.ResourceVersion, LabelSelector: selector})
+	}
+	left, stayed, stayed2 := from("app=x"), from(""), from("")
+	changed := created.DeepCopy()
+	changed.Labels["app"] = "y"
+	changed = s.update(t, changed)
+	before := created.DeepCopy()
+	before.ResourceVersion = changed.ResourceVersion
+	events := map[*watching]watch.Event{}
+	for _, w := range []*watching{left, stayed, stayed2} {
+		var err error
+		if events[w], err = w.next(t); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, serializer := range serializers() {
+		for w, want := range map[*watching]*corev1.Endpoints{stayed: changed, left: before, stayed2: changed} {
+			if got, want := encoded(t, serializer, events[w].Object), encoded(t, serializer, want); !bytes.Equal(got, want) {
+				t.Errorf("%s of %s:\n%q, want\n%q", name, events[w].Type, got, want)
+			}
+		}
+	}
+	calls := 0
+	for _, w := range []*watching{stayed, stayed2} {
+		err := events[w].Object.(runtime.CacheableObject).CacheEncode("counted", func(runtime.Object, io.Writer) error {
+			calls++
+			return nil
+		}, &bytes.Buffer{})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if calls != 1 {
+		t.Errorf("encoded %d times for two watchers", calls)
+	}
+}
+
+func TestWatchBegins(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	yes, no := true, false
+	notOlder := metav1.ResourceVersionMatchNotOlderThan
+	for name, tc := range map[string]struct {
+		opts metav1.ListOptions
+		at   string // "a" or "b": from that object's version
+		want []string
+	}{
+		"without a version":          {metav1.ListOptions{}, "", []string{"ADDED a", "ADDED b"}},
+		"from zero":                  {metav1.ListOptions{ResourceVersion: "0"}, "", []string{"ADDED a", "ADDED b"}},
+		"from a version":             {metav1.ListOptions{}, "a", []string{"ADDED b"}},
+		"from the newest version":    {metav1.ListOptions{}, "b", nil},
+		"without initial events":     {metav1.ListOptions{SendInitialEvents: &no, ResourceVersionMatch: notOlder, AllowWatchBookmarks: true}, "", nil},
+		"streaming list":             {metav1.ListOptions{SendInitialEvents: &yes, ResourceVersionMatch: notOlder, AllowWatchBookmarks: true}, "", []string{"ADDED a", "ADDED b", "BOOKMARK"}},
+		"streaming list by a name":   {metav1.ListOptions{SendInitialEvents: &yes, ResourceVersionMatch: notOlder, AllowWatchBookmarks: true, FieldSelector: "metadata.name=c"}, "", []string{"BOOKMARK"}},
+		"streaming list at least as": {metav1.ListOptions{SendInitialEvents: &yes, ResourceVersionMatch: notOlder, AllowWatchBookmarks: true}, "b", []string{"ADDED a", "ADDED b", "BOOKMARK"}},
+		"no bookmark wanted":         {metav1.ListOptions{SendInitialEvents: &yes, ResourceVersionMatch: notOlder}, "", []string{"ADDED a", "ADDED b"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ns := s.newNamespace(t)
+			versions := map[string]string{"": tc.opts.ResourceVersion}
+			for _, name := range []string{"a", "b"} {
+				versions[name] = s.create(t, ns, newEndpoints(name)).ResourceVersion
+			}
+			tc.opts.ResourceVersion = versions[tc.at]
+			if tc.opts.ResourceVersion == "0" { // whatever the cache has: let it have both
+				if _, err := s.endpoints.Get(t.Context(), ns, "b", &metav1.GetOptions{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			w := startWatch(t, s.endpoints, ns, &tc.opts)
+			for _, want := range tc.want {
+				event, err := w.next(t)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := describe(t, event)
+				if kind, name, named := strings.Cut(want, " "); named && got != kind+" "+name+"@"+versions[name] ||
+					!named && (!strings.HasPrefix(got, kind) || !strings.HasSuffix(got, "ends the initial events")) {
+					t.Fatalf("got %s, want %s", got, want)
+				}
+			}
+			after := s.create(t, ns, newEndpoints("c"))
+			w.expect(t, "ADDED c@"+after.ResourceVersion)
+		})
+	}
+}
+
+// A watch from a version that is not there yet brings what comes after that version.
+func TestWatchFromTheFuture(t *testing.T) {
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	begin := storeRevision(t)
+	future := startWatch(t, s.endpoints, ns, &metav1.ListOptions{ResourceVersion: formatRevision(begin + 30)})
+	var want []string
+	for i := 0; len(want) < 3; i++ {
+		obj := s.create(t, ns, newEndpoints(fmt.Sprintf("e-%d", i)))
+		if kv := stored(t, s.endpoints.Key(ns, obj.Name)); kv.ModRevision > begin+30 {
+			want = append(want, "ADDED "+obj.Name+"@"+obj.ResourceVersion)
+		}
+	}
+	future.expect(t, want...)
+}
+
+// A streaming list of a version that does not come ends with an error that says so.
+func TestStreamingListOfAFutureVersion(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	yes := true
+	w := startWatch(t, s.endpoints, s.newNamespace(t), &metav1.ListOptions{
+		SendInitialEvents: &yes, ResourceVersionMatch: metav1.ResourceVersionMatchNotOlderThan,
+		ResourceVersion: formatRevision(storeRevision(t) + 1_000_000),
+	})
+	_, err := w.next(t)
+	checkStatus(t, err, 504, "Too large resource version")
+	if _, _, ok := w.pull(); ok {
+		t.Error("the watch goes on after its error")
+	}
+}
+
+// A version whose events are gone is refused within the stream.
+func TestWatchFromACompactedVersion(t *testing.T) {
+	t.Parallel()
+	s, db := newOwnStores(t)
+	ns := s.newNamespace(t)
+	old := s.create(t, ns, newEndpoints("a"))
+	s.create(t, ns, newEndpoints("b"))
+	s.create(t, ns, newEndpoints("c"))
+	s.stop()
+	compact(t, db)
+	store, err := etcd.New(db.Client(), etcd.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again := newStores(t, store) // it has not seen what was compacted
+	w := startWatch(t, again.endpoints, ns, &metav1.ListOptions{ResourceVersion: old.ResourceVersion})
+	_, err = w.next(t)
+	if status := checkStatus(t, err, 410, "too old resource version: "+old.ResourceVersion+" ("); status.Reason != metav1.StatusReasonExpired {
+		t.Errorf("reason %s", status.Reason)
+	}
+}
+
+// A watch ends with its context, and says nothing more.
+func TestWatchEnds(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ctx, cancel := context.WithCancel(t.Context())
+	events, err := s.endpoints.Watch(ctx, s.newNamespace(t), &metav1.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(20*time.Millisecond, cancel)
+	for batch, err := range events {
+		t.Errorf("got %v, %v", batch, err)
+	}
+}
+
+// quiet is a storage whose only life is what a test sends to its watches. It is for a
+// bubble of synctest, where a real one cannot be.
+type quiet struct {
+	storage.Interface
+	watches chan chan storage.WatchResponse // of the two resources
+}
+
+func (q *quiet) List(context.Context, string, storage.ListOptions) (storage.ListResponse, error) {
+	return storage.ListResponse{Revision: 5}, nil
+}
+
+func (q *quiet) Revision(context.Context) (int64, error) { return 5, nil }
+
+func (q *quiet) RequestProgress(context.Context) error { return nil }
+
+func (q *quiet) History(context.Context, string, int64, int64) ([]storage.Event, error) {
+	return nil, nil
+}
+
+func (q *quiet) Watch(ctx context.Context, _ string, _ storage.WatchOptions) <-chan storage.WatchResponse {
+	responses, out := make(chan storage.WatchResponse), make(chan storage.WatchResponse)
+	q.watches <- responses
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case response := <-responses:
+				select {
+				case out <- response:
+				case <-ctx.Done():
+					return
+				}
+			}
+		}
+	}()
+	return out
+}
+
+// Whoever wants bookmarks hears once a minute how far the watch has come, though nothing
+// happens, or nothing that is selected.
+func TestBookmarks(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &quiet{watches: make(chan chan storage.WatchResponse, 2)}
+		s := newStores(t, store)
+		defer s.stop()
+		watches := []chan storage.WatchResponse{<-store.watches, <-store.watches}
+		begin := time.Now()
+		w := startWatchFor(t, 200*time.Second, s.endpoints, "ns", &metav1.ListOptions{ResourceVersion: "5", AllowWatchBookmarks: true, LabelSelector: "app=x"})
+		defer w.stop()
+		w.expect(t, "BOOKMARK @5")
+		if waited := time.Since(begin); waited != time.Minute {
+			t.Errorf("the first bookmark came after %v", waited)
+		}
+		for _, responses := range watches {
+			responses <- storage.WatchResponse{Revision: 9}
+		}
+		w.expect(t, "BOOKMARK @9")
+		kv := &storage.KeyValue{Key: s.endpoints.Key("ns", "a"), CreateRevision: 12, ModRevision: 12, Value: []byte(`{"kind":"Endpoints","apiVersion":"v1","metadata":{"name":"a","namespace":"ns"}}`)}
+		for _, responses := range watches { // the other resource knows no such key, and does not mind
+			responses <- storage.WatchResponse{Revision: 12, Events: []storage.Event{{KV: kv}}}
+		}
+		w.expect(t, "BOOKMARK @12")
+		if waited := time.Since(begin); waited != 3*time.Minute {
+			t.Errorf("three bookmarks took %v", waited)
+		}
+		w.expect(t, "BOOKMARK @12") // the last one, shortly before the end
+		if left := 200*time.Second - time.Since(begin); left != 2*time.Second {
+			t.Errorf("the last bookmark came %v before the end", left)
+		}
+		if _, _, ok := w.pull(); ok {
+			t.Error("the watch goes on")
+		}
+	})
+}
