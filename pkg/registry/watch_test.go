@@ -12,6 +12,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -113,14 +114,22 @@ func (s *stores) update(t testing.TB, obj *corev1.Endpoints) *corev1.Endpoints {
 // delete removes the object and returns the revision of its deletion.
 func (s *stores) delete(t *testing.T, namespace, name string) string {
 	t.Helper()
+	key := s.endpoints.Key(namespace, name)
+	before := stored(t, key).ModRevision
 	if _, err := s.endpoints.Delete(t.Context(), namespace, name, &metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	events, err := shared.store.History(t.Context(), s.endpoints.Key(namespace, name), 1, storeRevision(t))
-	if err != nil {
-		t.Fatal(err)
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	for response := range shared.db.Client().Watch(ctx, key, clientv3.WithRev(before+1)) {
+		for _, event := range response.Events {
+			if event.Type == clientv3.EventTypeDelete {
+				return formatRevision(event.Kv.ModRevision)
+			}
+		}
 	}
-	return formatRevision(events[len(events)-1].KV.ModRevision)
+	t.Fatalf("etcd does not tell of the deletion of %s", key)
+	return ""
 }
 
 func labelled(name, app string) *corev1.Endpoints {
