@@ -16,6 +16,15 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
+func (s *stores) update(t testing.TB, obj *corev1.Endpoints) *corev1.Endpoints {
+	t.Helper()
+	updated, _, _, err := s.endpoints.Update(t.Context(), obj.Namespace, obj.Name, obj.DeepCopy(), &metav1.UpdateOptions{FieldManager: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return typed[*corev1.Endpoints](t, updated)
+}
+
 // patch patches, as the manager, and returns the object and whether it was created.
 func (s *stores) patch(t testing.TB, namespace, name string, kind types.PatchType, patch string, opts *metav1.PatchOptions) (*corev1.Endpoints, bool, error) {
 	t.Helper()

@@ -102,15 +102,6 @@ func (w *watching) expect(t testing.TB, want ...string) {
 	}
 }
 
-func (s *stores) update(t testing.TB, obj *corev1.Endpoints) *corev1.Endpoints {
-	t.Helper()
-	updated, _, _, err := s.endpoints.Update(t.Context(), obj.Namespace, obj.Name, obj.DeepCopy(), &metav1.UpdateOptions{FieldManager: "test"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return typed[*corev1.Endpoints](t, updated)
-}
-
 // delete removes the object and returns the revision of its deletion.
 func (s *stores) delete(t *testing.T, namespace, name string) string {
 	t.Helper()
