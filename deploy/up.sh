@@ -28,7 +28,11 @@ for file in token kubeconfig pki/ca.crt; do
 	docker cp "$container:/data/$file" "$data/$file"
 done
 
+# The server knows its port inside the container; BERTH_PORT may have moved it.
 address=$($compose port apiserver 6443)
+sed -i.inside "s|server: https://.*|server: https://$address|" "$data/kubeconfig"
+rm "$data/kubeconfig.inside"
+
 cat <<END
 The server listens on https://$address. A first call:
 

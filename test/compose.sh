@@ -52,6 +52,7 @@ container=$(deploy/compose.sh ps -q apiserver)
 user=$(docker inspect --format '{{.Config.User}}' "$container")
 [ "$user" = 65532:65532 ] || fail "the server runs as user '$user'"
 docker exec "$container" /usr/local/bin/apiserver --version
+grep -q "server: https://$(deploy/compose.sh port apiserver 6443)\$" "$data/kubeconfig" || fail "the kubeconfig names another address"
 
 collection=/api/v1/namespaces/default/endpoints
 created=$(call POST $collection '{
