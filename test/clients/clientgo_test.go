@@ -236,7 +236,7 @@ func TestRetryOnConflict(t *testing.T) {
 	t.Parallel()
 	_, _, endpoints := sharedNamespace(t)
 	mustCreate(t, endpoints, newEndpoints("counter"))
-	const writers, rounds = 50, 3
+	const writers, rounds = 50, 2
 	ctx := testContext(t)
 	backoff := wait.Backoff{Steps: 10_000, Duration: 5 * time.Millisecond, Factor: 1, Jitter: 10}
 	add := func(writer int) error {

@@ -47,7 +47,7 @@ func (k *kubectl) command(ctx context.Context, stdin string, args ...string) *ex
 	cmd := exec.CommandContext(ctx, self, append([]string{"--namespace=" + k.namespace}, args...)...)
 	// The cache of what the server serves is shared, as that of a user at a terminal is.
 	home := filepath.Dir(shared.dataDir)
-	cmd.Env = append(os.Environ(), asKubectl+"=1", "KUBECONFIG="+shared.kubeconfig(), "HOME="+home, "KUBECACHEDIR="+filepath.Join(home, "cache"))
+	cmd.Env = append(os.Environ(), asKubectl+"=1", endAtOnce, "KUBECONFIG="+shared.kubeconfig(), "HOME="+home, "KUBECACHEDIR="+filepath.Join(home, "cache"))
 	cmd.Env = append(cmd.Env, k.env...)
 	cmd.Stdin = strings.NewReader(stdin)
 	return cmd
