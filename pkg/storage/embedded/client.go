@@ -1,7 +1,6 @@
 package embedded
 
 import (
-	"context"
 	"sync"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -11,7 +10,6 @@ import (
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
 	"go.etcd.io/etcd/server/v3/etcdserver/api/v3rpc"
 	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
-	"google.golang.org/grpc/metadata"
 )
 
 // newClient returns etcd's in-process client with a watcher of our own, which does two
@@ -25,7 +23,7 @@ import (
 func newClient(server *etcdserver.EtcdServer) *clientv3.Client {
 	c := v3client.New(server)
 	watches := adapter.WatchServerToWatchClient(watchServer{v3rpc.NewWatchServer(server)})
-	c.Watcher = oneStream{clientv3.NewWatchFromWatchClient(watches, c)}
+	c.Watcher = clientv3.NewWatchFromWatchClient(watches, c)
 	service := adapter.KvServerToKvClient(v3rpc.NewQuotaKVServer(server))
 	c.KV = kv{clientv3.NewKVFromKVClient(service, c), service}
 	return c
@@ -40,18 +38,6 @@ type kv struct {
 // Service returns the KV service as its protocol has it, for those who save themselves
 // what clientv3 wraps around it.
 func (k kv) Service() etcdserverpb.KVClient { return k.service }
-
-// oneStream keeps all watches on one stream of the client, which keys streams by metadata:
-// the events of a stream are made ready and copied by one goroutine.
-type oneStream struct{ clientv3.Watcher }
-
-func (w oneStream) Watch(ctx context.Context, key string, opts ...clientv3.OpOption) clientv3.WatchChan {
-	return w.Watcher.Watch(metadata.NewOutgoingContext(ctx, nil), key, opts...)
-}
-
-func (w oneStream) RequestProgress(ctx context.Context) error {
-	return w.Watcher.RequestProgress(metadata.NewOutgoingContext(ctx, nil))
-}
 
 type watchServer struct{ etcdserverpb.WatchServer }
 

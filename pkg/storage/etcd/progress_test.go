@@ -1,6 +1,8 @@
 package etcd
 
 import (
+	"context"
+	"sync"
 	"testing"
 	"time"
 
@@ -57,6 +59,7 @@ func TestHistory(t *testing.T) {
 		}{
 			{r1 - 1, r3, all},
 			{r1, r2, all[1:2]},
+			{r2, r3, all[2:]}, // what was before is asked of the store
 			{r3, r3, nil},
 		} {
 			got, err := s.History(t.Context(), prefix, tc.after, tc.upTo)
@@ -66,6 +69,41 @@ func TestHistory(t *testing.T) {
 			if d := cmp.Diff(tc.want, got); d != "" {
 				t.Errorf("(%d, %d] (-want +got)\n%s", tc.after, tc.upTo, d)
 			}
+		}
+	})
+}
+
+// Reports of progress that others ask for never take the place of a new watch's events.
+func TestHistoryAmidProgress(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		first := create(t, s, prefix+"a", "")
+		last := first
+		const events = 20
+		for range events {
+			last = put(t, s, prefix+"a", "", last)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var asking sync.WaitGroup
+		defer asking.Wait()
+		defer cancel()
+		for range 4 {
+			asking.Go(func() {
+				for ctx.Err() == nil {
+					if err := s.RequestProgress(ctx); err != nil && ctx.Err() == nil {
+						t.Error(err)
+						return
+					}
+				}
+			})
+		}
+		var reading sync.WaitGroup
+		defer reading.Wait()
+		for range 40 {
+			reading.Go(func() {
+				if got, err := s.History(t.Context(), prefix, first, last); err != nil || len(got) != events {
+					t.Errorf("got %d events, want %d: %v", len(got), events, err)
+				}
+			})
 		}
 	})
 }

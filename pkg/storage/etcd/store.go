@@ -52,6 +52,7 @@ type Store struct {
 	timeout time.Duration
 	max     int
 	metrics *metrics
+	streams streams
 }
 
 var _ storage.Interface = (*Store)(nil)

@@ -7,6 +7,7 @@ import (
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -49,9 +50,15 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 		defer cancel()
 		options := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithProgressNotify(), clientv3.WithRev(w.last + 1)}
 		if opts.Prev {
-			options = append(options, clientv3.WithPrevKV())
+			// etcd in this process hands one event to all streams, and sets its PrevKv: such
+			// watches share a stream, and report no progress when they are asked.
+			w.run(ctx, s.client.Watch(metadata.NewOutgoingContext(ctx, leaderRequired), prefix, append(options, clientv3.WithPrevKV())...), out)
+			return
 		}
-		w.run(ctx, s.client.Watch(clientv3.WithRequireLeader(ctx), prefix, options...), out)
+		ctx, leave := s.streams.enter(ctx)
+		defer leave()
+		w.created = func() { s.streams.begin(ctx) }
+		w.run(ctx, s.client.Watch(ctx, prefix, append(options, clientv3.WithCreatedNotify())...), out)
 	}()
 	return out
 }
@@ -61,6 +68,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 type watcher struct {
 	last    int64 // every event up to this revision has been taken in
 	prev    bool  // events must have their previous state
+	created func()
 	pending []pendingResponse
 	bytes   int // of pending
 	max     int // of bytes
@@ -117,6 +125,10 @@ func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 			return fmt.Errorf("%w: %w", storage.ErrCompacted, err)
 		}
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if resp.Created {
+		w.created()
+		return nil
 	}
 	if resp.IsProgressNotify() {
 		if rev := resp.Header.GetRevision(); rev > w.last {
