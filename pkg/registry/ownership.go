@@ -92,15 +92,6 @@ func (o *ownership) byLibrary(live, next runtime.Object, manager string) runtime
 	return next
 }
 
-// apply merges what a manager applies into live, as the library does it.
-func (o *ownership) apply(live, applied runtime.Object, manager string, force bool) (runtime.Object, error) {
-	next, err := o.Apply(live, applied, manager, force)
-	if err == nil {
-		keepTimes(live, next)
-	}
-	return next, err
-}
-
 // keepTimes undoes the one change that the library makes where nothing has changed: the
 // times in managedFields.
 func keepTimes(live, next runtime.Object) {

@@ -207,7 +207,11 @@ func (p *patcher) apply(_ *object, current runtime.Object) (runtime.Object, []st
 	if live == nil {
 		live = p.store.New()
 	}
-	applied, err := p.store.owners.apply(live, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
+	applied, err := p.store.owners.Apply(live, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
+	if err == nil {
+		p.store.Strategy.Default(applied)
+		keepTimes(live, applied)
+	}
 	if err == nil && current != nil {
 		err = carryOver(applied, current)
 	}
