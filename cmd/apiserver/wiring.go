@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/endpoints"
@@ -38,24 +36,19 @@ func (c *core) close() error {
 	return c.backend.close()
 }
 
-// startCore opens the storage and puts registry and server on it. The schema of field
-// ownership takes as long to build as etcd takes to start: they run side by side. After
-// an error nothing is left running. ctx bounds the start alone.
+// startCore opens the storage and puts registry and server on it. After an error nothing is
+// left running. ctx bounds the start alone.
 func startCore(ctx context.Context, c config, in *inputs, logger zerolog.Logger) (*core, error) {
 	scheme := runtime.NewScheme()
 	if err := corev1.AddToScheme(scheme); err != nil {
 		return nil, err
 	}
-	var converter managedfields.TypeConverter
-	var schema sync.WaitGroup
-	schema.Go(func() { converter = registry.NewTypeConverter(scheme) })
 	backend, err := openBackend(ctx, c, logger)
-	schema.Wait()
 	if err != nil {
 		return nil, err
 	}
 	core := &core{failed: backend.failed, background: newTasks(), backend: backend}
-	if err := core.assemble(ctx, c, in, logger, scheme, converter); err != nil {
+	if err := core.assemble(ctx, c, in, logger, scheme); err != nil {
 		return nil, errors.Join(err, core.close())
 	}
 	return core, nil
@@ -63,7 +56,7 @@ func startCore(ctx context.Context, c config, in *inputs, logger zerolog.Logger)
 
 // assemble builds on an open backend what requests need, and starts the work in the
 // background.
-func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zerolog.Logger, scheme *runtime.Scheme, converter managedfields.TypeConverter) error {
+func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zerolog.Logger, scheme *runtime.Scheme) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	store, err := etcd.New(c.backend.client, etcd.Config{MaxValueBytes: c.backend.maxValueBytes, Registerer: metrics})
@@ -77,7 +70,7 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 	objects, err := registry.New(registry.Config{
 		Storage:       store,
 		Scheme:        scheme,
-		TypeConverter: converter,
+		TypeConverter: registry.NewTypeConverter(scheme),
 		Resources:     []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
 		Report:        func(err error) { logger.Error().Err(err).Msg("work in the background failed and is tried again") },
 	})

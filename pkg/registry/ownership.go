@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
@@ -15,13 +16,29 @@ import (
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
-// NewTypeConverter builds the schema by which field ownership is tracked. It takes some
-// 100 ms of CPU: build it beside other slow work.
+// NewTypeConverter returns the schema by which field ownership is tracked. It is built when
+// it is first used, which takes some 100 ms of CPU and 14 MB that a server whose clients
+// never apply does without.
 func NewTypeConverter(scheme *runtime.Scheme) managedfields.TypeConverter {
-	return applyconfigurations.NewTypeConverter(scheme)
+	return lazyConverter{sync.OnceValue(func() managedfields.TypeConverter {
+		return applyconfigurations.NewTypeConverter(scheme)
+	})}
+}
+
+type lazyConverter struct {
+	build func() managedfields.TypeConverter
+}
+
+func (l lazyConverter) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
+	return l.build().ObjectToTyped(obj, opts...)
+}
+
+func (l lazyConverter) TypedToObject(value *typed.TypedValue) (runtime.Object, error) {
+	return l.build().TypedToObject(value)
 }
 
 // AtomicField is a top-level field that one manager owns as a whole.

@@ -131,6 +131,13 @@ func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.Ge
 	return entry.Value, entry.Value.broken
 }
 
+// Exists says whether there is an object of that name in the store itself; the caches need
+// not be running.
+func (s *Store) Exists(ctx context.Context, namespace, name string) (bool, error) {
+	stored, err := s.read(ctx, s.key(namespace, name), true)
+	return stored != nil, err
+}
+
 // waitFor waits until the cache is as new as a read of that resourceVersion wants it.
 func (s *Store) waitFor(ctx context.Context, resourceVersion string) error {
 	if resourceVersion == "" {

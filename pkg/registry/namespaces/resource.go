@@ -54,8 +54,16 @@ func Resource() *registry.Resource {
 // EnsureAlways creates those of Always that do not exist yet.
 func EnsureAlways(ctx context.Context, store *registry.Store) error {
 	for _, name := range Always {
+		// Creating needs the schema of ownership, which most starts can do without.
+		exists, err := store.Exists(ctx, "", name)
+		if err != nil {
+			return err
+		}
+		if exists {
+			continue
+		}
 		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-		_, _, err := store.Create(ctx, "", namespace, &metav1.CreateOptions{FieldManager: "berth"})
+		_, _, err = store.Create(ctx, "", namespace, &metav1.CreateOptions{FieldManager: "berth"})
 		if err != nil && !apierrors.IsAlreadyExists(err) {
 			return err
 		}
