@@ -43,13 +43,6 @@ func listOptions(c *call) (*metav1.ListOptions, error) {
 }
 
 func (s *Server) create(c *call) (result, error) {
-	opts := &metav1.CreateOptions{}
-	options := func() error {
-		if err := metav1.Convert_url_Values_To_v1_CreateOptions(&c.query, opts, nil); err != nil {
-			return apierrors.NewBadRequest(err.Error())
-		}
-		return invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts))
-	}
 	mediaType, err := s.codecs.input(c.req)
 	if err != nil {
 		return result{}, err
@@ -59,7 +52,11 @@ func (s *Server) create(c *call) (result, error) {
 		return result{}, err
 	}
 	defer body.release()
-	if err := options(); err != nil {
+	opts := &metav1.CreateOptions{}
+	if err := metav1.Convert_url_Values_To_v1_CreateOptions(&c.query, opts, nil); err != nil {
+		return result{}, apierrors.NewBadRequest(err.Error())
+	}
+	if err := invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts)); err != nil {
 		return result{}, err
 	}
 	obj, err := s.decodeBody(c, body, mediaType, opts.FieldValidation)
