@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/berth-project/berth/pkg/server"
 )
 
 const (
@@ -91,12 +93,16 @@ type frontend struct {
 func serve(l *listeners, handler http.Handler, certs *certHolder, logger zerolog.Logger) *frontend {
 	f := &frontend{failed: make(chan error, 2)}
 	secure := newHTTPServer(handler, logger)
-	secure.TLSConfig = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certs.getCertificate}
-	f.start(secure, func() error { return secure.ServeTLS(l.secure, "", "") })
+	secure.TLSConfig = &tls.Config{
+		MinVersion: tls.VersionTLS12, GetCertificate: certs.getCertificate,
+		// Answers are gathered into large writes anyway: small records would only cost.
+		DynamicRecordSizingDisabled: true,
+	}
+	f.start(secure, func() error { return secure.ServeTLS(server.NewListener(l.secure), "", "") })
 	if l.insecure != nil {
 		insecure := newHTTPServer(handler, logger)
 		insecure.Protocols.SetUnencryptedHTTP2(true)
-		f.start(insecure, func() error { return insecure.Serve(l.insecure) })
+		f.start(insecure, func() error { return insecure.Serve(server.NewListener(l.insecure)) })
 	}
 	return f
 }
@@ -108,6 +114,7 @@ func newHTTPServer(handler http.Handler, logger zerolog.Logger) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          httpErrorLog(logger),
+		ConnContext:       server.ConnContext,
 		Protocols:         new(http.Protocols),
 		HTTP2: &http.HTTP2Config{
 			MaxConcurrentStreams: maxConcurrentStreams,

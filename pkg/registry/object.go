@@ -4,7 +4,10 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"iter"
 	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -29,6 +32,14 @@ type object struct {
 	revision       int64  // of the latest write
 	createRevision int64  // of the write that created it
 	broken         error  // why the stored value cannot be served; nil: it can
+
+	derived atomic.Pointer[derived] // nil until it is first asked for
+}
+
+// derived is what was once made of an object's JSON.
+type derived struct {
+	once sync.Once
+	data []byte
 }
 
 var (
@@ -53,10 +64,10 @@ func (o *object) at(revision int64) *object {
 	if o.broken != nil {
 		return o
 	}
-	changed := *o
-	changed.revision = revision
-	changed.json = replaceRevision(o.json, o.revision, revision)
-	return &changed
+	return &object{
+		resource: o.resource, key: o.key, revision: revision, createRevision: o.createRevision,
+		json: replaceRevision(o.json, o.revision, revision),
+	}
 }
 
 // decode returns a typed copy, for whoever wants to change it.
@@ -88,6 +99,36 @@ func (o *object) labels() labels.Set {
 		return nil
 	}
 	return accessor.Labels
+}
+
+// Finished returns the object as plain JSON, without a newline, in two parts: the opening
+// brace with kind and apiVersion, in whose place an item of a list has a mere brace, and
+// the rest. Neither may be changed.
+func (o *object) Finished() (head, rest []byte, err error) {
+	if o.broken != nil {
+		return nil, nil, o.broken
+	}
+	at := o.resource.typeHeadLen()
+	return o.json[:at], o.json[at:], nil
+}
+
+// typeHeadLen is the length of typeHead.
+func (r *Resource) typeHeadLen() int {
+	gvk := r.GroupVersionKind()
+	return len(`{"kind":"","apiVersion":"",`) + len(gvk.Kind) + len(gvk.GroupVersion().String())
+}
+
+// Derived returns what derive makes of the second part of Finished. It is made once and kept
+// with the object, for all who ask: derive must always be the same. The object is not
+// broken.
+func (o *object) Derived(derive func(rest []byte) []byte) []byte {
+	d := o.derived.Load()
+	if d == nil {
+		o.derived.CompareAndSwap(nil, &derived{})
+		d = o.derived.Load()
+	}
+	d.once.Do(func() { d.data = derive(o.json[o.resource.typeHeadLen():]) })
+	return d.data
 }
 
 // CacheEncode writes the finished JSON, or has encode write the decoded object.
@@ -135,24 +176,9 @@ type objectList struct {
 	objects  []*object
 }
 
-// CacheEncode streams the list as JSON, or has encode write the decoded list.
-func (l *objectList) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	if id == jsonIdentifier {
-		return l.writeJSON(w)
-	}
-	list, err := l.decode()
-	if err != nil {
-		return err
-	}
-	return encode(list, w)
-}
-
-// writeSize is about how much of a list is written at once.
-const writeSize = 32 << 10
-
-// writeJSON writes what encoding/json would make of the typed list: its items carry
-// neither kind nor apiVersion.
-func (l *objectList) writeJSON(w io.Writer) error {
+// FinishedItems returns the list as plain JSON up to its first item, and the items, each of
+// them a finished object.
+func (l *objectList) FinishedItems() (head []byte, items iter.Seq[runtime.Object]) {
 	var buf bytes.Buffer
 	gv := l.resource.GroupVersionKind().GroupVersion().String()
 	fmt.Fprintf(&buf, `{"kind":%q,"apiVersion":%q,"metadata":{"selfLink":%q,"resourceVersion":%q`,
@@ -164,25 +190,22 @@ func (l *objectList) writeJSON(w io.Writer) error {
 		fmt.Fprintf(&buf, `,"remainingItemCount":%d`, *l.meta.RemainingItemCount)
 	}
 	buf.WriteString(`},"items":[`)
-	itemHead := len(l.resource.typeHead())
-	for i, o := range l.objects {
-		if o.broken != nil {
-			return o.broken
-		}
-		if i > 0 {
-			buf.WriteByte(',')
-		}
-		buf.WriteByte('{')
-		buf.Write(o.json[itemHead:])
-		if buf.Len() >= writeSize {
-			if _, err := buf.WriteTo(w); err != nil {
-				return err
+	return buf.Bytes(), func(yield func(runtime.Object) bool) {
+		for _, o := range l.objects {
+			if !yield(o) {
+				return
 			}
 		}
 	}
-	buf.WriteString("]}\n")
-	_, err := buf.WriteTo(w)
-	return err
+}
+
+// CacheEncode has encode write the decoded list.
+func (l *objectList) CacheEncode(_ runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
+	list, err := l.decode()
+	if err != nil {
+		return err
+	}
+	return encode(list, w)
 }
 
 func (l *objectList) decode() (runtime.Object, error) {

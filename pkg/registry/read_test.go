@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -109,6 +111,11 @@ func TestFinishedFormsEqualEncodedOnes(t *testing.T) {
 	if got := servedJSON(t, empty); !bytes.Contains(got, []byte(`"items":[]`)) {
 		t.Errorf("an empty list is %s", got)
 	}
+	for _, l := range []runtime.Object{list, empty} {
+		if got, want := assembled(t, l.(finishedList)), encoded(t, serializers()["json"], l); got != string(want) {
+			t.Errorf("put together\n%s, want\n%s", got, want)
+		}
+	}
 	for name, serializer := range serializers() {
 		for _, finished := range []runtime.Object{obj, list, empty} {
 			typed := typed[runtime.Object](t, finished)
@@ -120,6 +127,36 @@ func TestFinishedFormsEqualEncodedOnes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// finishedList and finishedObject are what the server asks of lists and objects.
+type (
+	finishedList interface {
+		FinishedItems() ([]byte, iter.Seq[runtime.Object])
+	}
+	finishedObject interface {
+		Finished() (head, rest []byte, err error)
+		Derived(derive func([]byte) []byte) []byte
+	}
+)
+
+// assembled is a list as the server puts it together.
+func assembled(t *testing.T, list finishedList) string {
+	t.Helper()
+	head, items := list.FinishedItems()
+	var parts []string
+	for item := range items {
+		_, rest, err := item.(finishedObject).Finished()
+		if err != nil {
+			t.Fatal(err)
+		}
+		derived := item.(finishedObject).Derived(func(rest []byte) []byte { return append([]byte("of "), rest...) })
+		if string(derived) != "of "+string(rest) {
+			t.Errorf("derived %s of %s", derived, rest)
+		}
+		parts = append(parts, "{"+string(rest))
+	}
+	return string(head) + strings.Join(parts, ",") + "]}\n"
 }
 
 func serializers() map[string]runtime.Encoder {

@@ -6,10 +6,6 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// gzipThreshold is how large an answer must be to be compressed for a client that accepts
-// it, as in kube-apiserver: below that, time counts more than bytes.
-const gzipThreshold = 128 << 10
-
 var gzipWriters = sync.Pool{New: func() any {
 	w, err := gzip.NewWriterLevel(nil, gzip.BestSpeed)
 	if err != nil {
@@ -32,15 +28,14 @@ func (a *answer) Write(p []byte) (int, error) {
 	switch {
 	case a.gzip != nil:
 		return a.gzip.Write(p)
-	case a.rec.code != 0 || !acceptsGzip(a.rec.req.Header.Get("Accept-Encoding")):
+	case a.rec.code != 0 || !a.rec.acceptsGzip():
 		a.begin()
 		return a.rec.Write(p)
 	case len(a.held)+len(p) <= gzipThreshold:
 		a.held = append(a.held, p...)
 		return len(p), nil
 	}
-	a.rec.Header().Set("Content-Encoding", "gzip")
-	a.rec.Header().Add("Vary", "Accept-Encoding")
+	setGzip(a.rec.Header())
 	a.begin()
 	a.gzip = gzipWriters.Get().(*gzip.Writer)
 	a.gzip.Reset(a.rec)

@@ -87,6 +87,9 @@ func (r *record) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // has no better one.
 func (r *record) verb() string { return r.attrs.Verb }
 
+// acceptsGzip says whether the client takes a compressed answer.
+func (r *record) acceptsGzip() bool { return acceptsGzip(r.req.Header.Get("Accept-Encoding")) }
+
 // user names the user, or nobody.
 func (r *record) user() string {
 	if r.identity == nil {

@@ -18,11 +18,14 @@ import (
 // render writes what a handler answered. The header goes out with the first byte, so that
 // an object that cannot be encoded still becomes a proper error.
 func (s *Server) render(rec *record, res result, out output) {
-	w := &answer{rec: rec, code: res.code, mediaType: out.mediaType}
-	defer w.release()
-	err := out.encoder.Encode(res.object, w)
-	if err == nil {
-		err = w.finish()
+	done, err := s.renderFinished(rec, res, out)
+	if !done {
+		w := &answer{rec: rec, code: res.code, mediaType: out.mediaType}
+		defer w.release()
+		err = out.encoder.Encode(res.object, w)
+		if err == nil {
+			err = w.finish()
+		}
 	}
 	switch {
 	case err == nil:

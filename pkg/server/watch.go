@@ -16,13 +16,9 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 )
 
-const (
-	// minWatchTime is the shortest life of a watch whose client names none; each lives up to
-	// twice as long, at random, so that they do not all come back at once.
-	minWatchTime = 30 * time.Minute
-	// writeTimeout is how long a watch waits for a client that does not read.
-	writeTimeout = time.Minute
-)
+// minWatchTime is the shortest life of a watch whose client names none; each lives up to
+// twice as long, at random, so that they do not all come back at once.
+const minWatchTime = 30 * time.Minute
 
 // isWatch says whether the request is a watch by its path or its query.
 func isWatch(req *http.Request) bool {
@@ -71,30 +67,31 @@ func (s *Server) watch(c *call) (result, error) {
 
 // stream writes the events as they come, and flushes when there are no more for now.
 func (s *Server) stream(c *call, format *watchFormat, events iter.Seq2[[]watch.Event, error]) {
-	rec := c.rec
-	rec.Header().Set("Content-Type", format.contentType)
-	rec.WriteHeader(http.StatusOK)
-	conn := http.NewResponseController(rec)
-	_ = conn.Flush() // a client that has gone is noticed at the next write
+	j := newJSONStream(c.rec, http.StatusOK, c.rec.acceptsGzip())
+	defer j.release()
+	j.watch, j.contentType = true, format.contentType
+	if err := j.flush(); err != nil {
+		return
+	}
 	for batch, err := range events {
 		if err != nil {
-			status := s.statusOf(rec, err)
+			status := s.statusOf(c.rec, err)
 			batch = []watch.Event{{Type: watch.Error, Object: status}}
 		}
 		for _, event := range batch {
-			_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // not every connection has one
-			if err := format.write(rec, event); err != nil {
-				if c.req.Context().Err() == nil && rec.writeErr == nil {
-					rec.cause = err
+			if err := format.write(j, event); err != nil {
+				if c.req.Context().Err() == nil && c.rec.writeErr == nil {
+					c.rec.cause = err
 				}
 				return
 			}
 		}
-		s.metrics.watched(rec, len(batch))
-		if err := conn.Flush(); err != nil {
+		s.metrics.watched(c.rec, len(batch))
+		if err := j.flush(); err != nil {
 			return
 		}
 	}
+	_ = j.end() // whoever is not there any more misses nothing
 }
 
 // watchFormat is how one watch writes its events.
@@ -127,13 +124,16 @@ func (c *codecs) watchFormat(call *call) (*watchFormat, error) {
 
 // write writes one event. Objects as plain JSON go out as they are; every other form is
 // encoded once and shared by all who want it.
-func (f *watchFormat) write(w io.Writer, event watch.Event) error {
+func (f *watchFormat) write(j *jsonStream, event watch.Event) error {
 	if f.output.mediaType == runtime.ContentTypeJSON && (f.output.view == viewObject || event.Type == watch.Error) {
-		return f.writeJSON(w, event.Type, event.Object)
+		if obj, ok := event.Object.(finished); ok {
+			return writeEvent(j, event.Type, obj)
+		}
+		return f.writeJSON(j, event.Type, event.Object)
 	}
 	cached, ok := event.Object.(runtime.CacheableObject)
 	if !ok {
-		return f.writeFrame(w, event.Type, event.Object)
+		return f.writeFrame(j, event.Type, event.Object)
 	}
 	id := "watch/" + f.output.mediaType + "/" + string(f.output.view) + "/" + string(event.Type)
 	if f.output.view == viewTable {
@@ -143,9 +143,38 @@ func (f *watchFormat) write(w io.Writer, event watch.Event) error {
 		}
 		defer func() { f.tables++ }()
 	}
-	return cached.CacheEncode(runtime.Identifier(id), func(obj runtime.Object, w io.Writer) error {
-		return f.writeFrame(w, event.Type, obj)
-	}, w)
+	encode := func(obj runtime.Object, w io.Writer) error { return f.writeFrame(w, event.Type, obj) }
+	if !j.gzip {
+		return cached.CacheEncode(runtime.Identifier(id), encode, j)
+	}
+	return cached.CacheEncode(runtime.Identifier("gzip/"+id), func(obj runtime.Object, w io.Writer) error {
+		var frame bytes.Buffer
+		if err := encode(obj, &frame); err != nil {
+			return err
+		}
+		_, err := w.Write(newBlock(frame.Bytes()))
+		return err
+	}, blockWriter{j})
+}
+
+// blockWriter writes what newBlock has returned, whole, into a gzip stream.
+type blockWriter struct{ j *jsonStream }
+
+func (b blockWriter) Write(p []byte) (int, error) {
+	b.j.block(p)
+	return len(p), b.j.err
+}
+
+// writeEvent writes a finished object's event as one line of JSON.
+func writeEvent(j *jsonStream, eventType watch.EventType, obj finished) error {
+	head, rest, err := obj.Finished()
+	if err != nil {
+		return err
+	}
+	j.raw([]byte(`{"type":"` + string(eventType) + `","object":` + string(head)))
+	j.finished(obj, rest)
+	j.raw([]byte("}\n"))
+	return j.err
 }
 
 func (f *watchFormat) writeFrame(w io.Writer, eventType watch.EventType, obj runtime.Object) error {

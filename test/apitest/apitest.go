@@ -124,6 +124,8 @@ func Start(cfg Config) (_ *Server, err error) {
 // listen serves the handler on a free port, within the bounds that the binary sets.
 func (s *Server) listen(handler http.Handler, logger zerolog.Logger) {
 	s.http = httptest.NewUnstartedServer(handler)
+	s.http.Listener = server.NewListener(s.http.Listener)
+	s.http.Config.ConnContext = server.ConnContext
 	s.http.EnableHTTP2 = true
 	s.http.Config.MaxHeaderBytes = 64 << 10
 	s.http.Config.ReadHeaderTimeout = 32 * time.Second

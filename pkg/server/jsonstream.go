@@ -1,0 +1,216 @@
+package server
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+	"net/http"
+	"strconv"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/runtime"
+)
+
+const (
+	// gzipThreshold is how large an answer must be to be compressed for a client that
+	// accepts it, as in kube-apiserver: below that, time counts more than bytes.
+	gzipThreshold = 128 << 10
+	// pieceSize is about how much of an answer is written at once.
+	pieceSize = 64 << 10
+	// largePart is from where on a part is not copied to the others, but written by itself.
+	largePart = 16 << 10
+	// writeTimeout is how long a watch or a large answer waits for a client that does not
+	// read.
+	writeTimeout = time.Minute
+	// writeTimeoutSlack is how much of it may be missing: it is not set for each write.
+	writeTimeoutSlack = 10 * time.Second
+)
+
+// jsonStream writes an answer of finished parts, plain or as one gzip stream, in few large
+// pieces. Failures come from end and flush, and make everything else do nothing. release
+// must follow.
+type jsonStream struct {
+	rec         *record
+	control     *http.ResponseController
+	burst       *burstConn
+	code        int
+	contentType string
+	length      int // of the answer; 0: not known
+	gzip        bool
+	watch       bool // whether it goes on, with pauses
+	timeoutSet  time.Time
+
+	buf       *[]byte // nil while there is nothing to write
+	held      bool    // whether net/http or the connection may hold something back
+	crc, size uint32  // of what was written so far, before it was compressed
+	err       error
+}
+
+var pieces = sync.Pool{New: func() any {
+	buf := make([]byte, 0, pieceSize+largePart)
+	return &buf
+}}
+
+func newJSONStream(rec *record, code int, gzip bool) *jsonStream {
+	j := &jsonStream{
+		rec: rec, control: http.NewResponseController(rec), burst: burstOf(rec),
+		code: code, contentType: runtime.ContentTypeJSON, gzip: gzip,
+	}
+	if gzip {
+		j.add(gzipHeader)
+	}
+	return j
+}
+
+// raw writes p; in a gzip stream it is stored as it is.
+func (j *jsonStream) raw(p []byte) {
+	if !j.gzip {
+		j.add(p)
+		return
+	}
+	j.crc = crc32.Update(j.crc, crc32.IEEETable, p)
+	j.size += uint32(len(p))
+	for len(p) > 0 {
+		n := min(len(p), maxStored)
+		var head [5]byte
+		binary.LittleEndian.PutUint16(head[1:], uint16(n))
+		binary.LittleEndian.PutUint16(head[3:], ^uint16(n))
+		j.add(head[:])
+		j.add(p[:n])
+		p = p[n:]
+	}
+}
+
+// Write is raw as an io.Writer.
+func (j *jsonStream) Write(p []byte) (int, error) {
+	j.raw(p)
+	return len(p), j.err
+}
+
+// finished writes the rest of an object; in a gzip stream that is what was compressed once
+// for all.
+func (j *jsonStream) finished(obj finished, rest []byte) {
+	if !j.gzip {
+		j.add(rest)
+		return
+	}
+	j.block(obj.Derived(newBlock))
+}
+
+// block writes what newBlock has returned.
+func (j *jsonStream) block(b []byte) {
+	crc, size, shift, data := splitBlock(b)
+	j.crc = multiply(shift, j.crc) ^ crc
+	j.size += size
+	j.add(data)
+}
+
+func (j *jsonStream) add(p []byte) {
+	if j.err != nil {
+		return
+	}
+	if j.buf == nil {
+		j.buf = pieces.Get().(*[]byte)
+	}
+	if len(p) >= largePart {
+		j.write(*j.buf)
+		j.write(p)
+		*j.buf = (*j.buf)[:0]
+		return
+	}
+	*j.buf = append(*j.buf, p...)
+	if len(*j.buf) >= pieceSize {
+		j.write(*j.buf)
+		*j.buf = (*j.buf)[:0]
+	}
+}
+
+// write writes p, and before the first byte the header.
+func (j *jsonStream) write(p []byte) {
+	if j.err != nil || len(p) == 0 {
+		return
+	}
+	j.begin()
+	if len(p) > burstThreshold {
+		j.burst.hold()
+		j.held = true
+	}
+	if j.watch || j.held {
+		j.setTimeout(time.Now())
+	}
+	_, j.err = j.rec.Write(p)
+}
+
+// setTimeout gives the client time to read. Not every connection has a deadline.
+func (j *jsonStream) setTimeout(now time.Time) {
+	if now.Sub(j.timeoutSet) > writeTimeoutSlack {
+		_ = j.control.SetWriteDeadline(now.Add(writeTimeout))
+		j.timeoutSet = now
+	}
+}
+
+func (j *jsonStream) begin() {
+	if j.rec.code != 0 {
+		return
+	}
+	header := j.rec.Header()
+	header.Set("Content-Type", j.contentType)
+	if j.gzip {
+		setGzip(header)
+	}
+	if j.length > 0 {
+		header.Set("Content-Length", strconv.Itoa(j.length))
+	}
+	j.rec.WriteHeader(j.code)
+}
+
+// flush sends what has been written, so that the client can read all of it.
+func (j *jsonStream) flush() error {
+	if j.gzip {
+		j.add(emptyStored) // makes every decoder deliver what it has
+	}
+	j.begin()
+	j.held = true
+	return j.send()
+}
+
+// end writes what is left, and the end of a gzip stream.
+func (j *jsonStream) end() error {
+	if j.gzip {
+		trailer := [10]byte{0: 0x03} // an empty last block
+		binary.LittleEndian.PutUint32(trailer[2:], j.crc)
+		binary.LittleEndian.PutUint32(trailer[6:], j.size)
+		j.add(trailer[:])
+	}
+	err := j.send()
+	if !j.timeoutSet.IsZero() {
+		_ = j.control.SetWriteDeadline(time.Time{}) // the connection serves the next request
+	}
+	return err
+}
+
+// send writes what is there. What is small is left to net/http, which sends it with the
+// header and the end of the answer.
+func (j *jsonStream) send() error {
+	if j.buf != nil {
+		j.write(*j.buf)
+	}
+	if j.err == nil && j.held {
+		j.err = j.control.Flush()
+	}
+	j.release()
+	return j.err
+}
+
+// release gives back what was lent.
+func (j *jsonStream) release() {
+	if err := j.burst.release(); err != nil && j.err == nil {
+		j.err, j.rec.writeErr = err, err
+	}
+	j.held = false
+	if j.buf != nil {
+		*j.buf = (*j.buf)[:0]
+		pieces.Put(j.buf)
+		j.buf = nil
+	}
+}
