@@ -140,25 +140,20 @@ type pager struct {
 // read collects from a snapshot, from the key from on. What follows the page is only
 // counted where the count is told.
 func (p *pager) read(snapshot cache.Snapshot[*object], from string) {
-	counts := p.selection.all()
-	snapshot.Ascend(p.selection.scope, from, func(entry *cacheEntry) bool {
-		return p.add(entry.Value) || counts
-	})
+	snapshot.Ascend(p.selection.scope, from, func(entry *cacheEntry) bool { return p.add(entry.Value) })
+	if p.last != "" && p.selection.all() {
+		p.remaining = int64(snapshot.Count(p.selection.scope, p.last+"\x00"))
+	}
 }
 
 // add takes the object up if it is selected; false: the page is full, and the object
-// belongs to the next one. Past a full page it only counts.
+// belongs to the next one.
 func (p *pager) add(o *object) bool {
-	if p.last != "" {
-		p.remaining++
-		return true
-	}
 	if !p.selection.matches(o) {
 		return true
 	}
 	if p.limit > 0 && int64(len(p.objects)) == p.limit {
 		p.last = p.objects[len(p.objects)-1].key
-		p.remaining = 1
 		return false
 	}
 	p.objects = append(p.objects, o)

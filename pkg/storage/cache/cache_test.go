@@ -144,6 +144,9 @@ func TestAscend(t *testing.T) {
 		if !slices.Equal(got, tc.want) {
 			t.Errorf("%q from %q: %v, want %v", tc.prefix, tc.from, got, tc.want)
 		}
+		if n := s.Count(prefix+tc.prefix, prefix+tc.from); tc.limit == 0 && n != len(tc.want) {
+			t.Errorf("%q from %q: counted %d, want %d", tc.prefix, tc.from, n, len(tc.want))
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"sort"
 	"strings"
 
 	"github.com/tidwall/btree"
@@ -58,4 +59,25 @@ func (s Snapshot[T]) Ascend(prefix, from string, visit func(*Entry[T]) bool) {
 	s.tree.Ascend(max(prefix, from), func(key string, entry *Entry[T]) bool {
 		return strings.HasPrefix(key, prefix) && visit(entry)
 	})
+}
+
+// Count returns how many keys begin with prefix, from the key from on. It takes no longer
+// for many than for few.
+func (s Snapshot[T]) Count(prefix, from string) int {
+	return max(0, s.position(prefixEnd(prefix))-s.position(max(prefix, from)))
+}
+
+// position is how many keys come before the key.
+func (s Snapshot[T]) position(key string) int {
+	return sort.Search(s.tree.Len(), func(i int) bool {
+		at, _, _ := s.tree.GetAt(i)
+		return at >= key
+	})
+}
+
+// prefixEnd is what comes right behind all keys that begin with prefix, which does not end
+// with the highest byte.
+func prefixEnd(prefix string) string {
+	last := len(prefix) - 1
+	return prefix[:last] + string([]byte{prefix[last] + 1})
 }
