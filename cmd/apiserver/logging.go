@@ -6,6 +6,7 @@ import (
 	"log"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -30,18 +31,79 @@ func validateOneOf(s string, allowed []string) error {
 }
 
 // newLogger writes to w what level lets pass. The format auto is console where w is a
-// terminal and json elsewhere.
-func newLogger(w io.Writer, level, format string) (zerolog.Logger, error) {
+// terminal and json elsewhere. flush writes what is still held back; call it at the end.
+func newLogger(w io.Writer, level, format string) (logger zerolog.Logger, flush func(), err error) {
 	parsed, err := zerolog.ParseLevel(level)
 	if err != nil {
-		return zerolog.Nop(), err
+		return zerolog.Nop(), nil, err
 	}
 	file, isFile := w.(*os.File)
 	terminal := isFile && term.IsTerminal(int(file.Fd()))
 	if format == "console" || (format == "auto" && terminal) {
 		w = zerolog.ConsoleWriter{Out: w, NoColor: !terminal, TimeFormat: time.TimeOnly}
+		return newLog(w, parsed), func() {}, nil
 	}
-	return zerolog.New(w).Level(parsed).With().Timestamp().Logger(), nil
+	gathered := &logWriter{w: w}
+	return newLog(gathered, parsed), gathered.flush, nil
+}
+
+func newLog(w io.Writer, level zerolog.Level) zerolog.Logger {
+	return zerolog.New(w).Level(level).With().Timestamp().Logger()
+}
+
+const (
+	// logDelay is how long a line may wait for others, so that a busy server does not make
+	// a system call for each request.
+	logDelay = 100 * time.Millisecond
+	// logBytes is how much is gathered at most.
+	logBytes = 32 << 10
+)
+
+// logWriter gathers lines. Warnings and what is worse go out at once, with everything
+// before them.
+type logWriter struct {
+	w io.Writer
+
+	mu      sync.Mutex
+	lines   []byte
+	waiting *time.Timer // nil: nothing was ever gathered
+}
+
+var _ zerolog.LevelWriter = (*logWriter)(nil)
+
+// Write is WriteLevel for a line without a level.
+func (l *logWriter) Write(line []byte) (int, error) { return l.WriteLevel(zerolog.NoLevel, line) }
+
+// WriteLevel takes a line. What cannot be written is lost, as it would be without a delay.
+func (l *logWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.lines) == 0 && level <= zerolog.InfoLevel {
+		if l.waiting == nil {
+			l.waiting = time.AfterFunc(logDelay, l.flush)
+		} else {
+			l.waiting.Reset(logDelay)
+		}
+	}
+	l.lines = append(l.lines, line...)
+	if level > zerolog.InfoLevel || len(l.lines) >= logBytes {
+		l.write()
+	}
+	return len(line), nil
+}
+
+// flush writes what was gathered.
+func (l *logWriter) flush() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.write()
+}
+
+func (l *logWriter) write() {
+	if len(l.lines) > 0 {
+		_, _ = l.w.Write(l.lines)
+		l.lines = l.lines[:0]
+	}
 }
 
 // httpErrorLog takes what net/http has to say, failed TLS handshakes for the most part:

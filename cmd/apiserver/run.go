@@ -33,10 +33,11 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
-	logger, err := newLogger(stderr, c.LogLevel, c.LogFormat)
+	logger, flushLog, err := newLogger(stderr, c.LogLevel, c.LogFormat)
 	if err != nil {
 		return err
 	}
+	defer flushLog()
 	in, err := loadInputs(c)
 	if err != nil {
 		return err
