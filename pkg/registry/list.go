@@ -278,18 +278,32 @@ func (sel *selection) all() bool { return sel.labels.Empty() && sel.fields.Empty
 // matches looks at no more of the object than it needs to: the key has name and namespace,
 // and only a label selector needs the metadata.
 func (sel *selection) matches(o *object) bool {
-	if !sel.fields.Empty() && !sel.fields.Matches(o.fields()) {
+	if !sel.fields.Empty() && !sel.fields.Matches((*keyFields)(o)) {
 		return false
 	}
 	return sel.labels.Empty() || sel.labels.Matches(o.labels())
 }
 
-// fields are what field selectors look at.
-func (o *object) fields() fields.Set {
-	rest := o.key[len(o.resource.prefix("")):]
-	namespace, name, ok := strings.Cut(rest, "/")
-	if !ok {
-		return fields.Set{"metadata.name": rest, "metadata.namespace": ""}
+// keyFields are the fields that selectors know, out of an object's key.
+type keyFields object
+
+var _ fields.Fields = (*keyFields)(nil)
+
+// Has says whether there is such a field.
+func (k *keyFields) Has(field string) bool { return field == "metadata.name" || k.Get(field) != "" }
+
+// Get returns a field's value; "" where there is no such field.
+func (k *keyFields) Get(field string) string {
+	behind := len("/registry/") + len(k.resource.API.Name) + len("/")
+	namespace, name, namespaced := strings.Cut(k.key[behind:], "/")
+	if !namespaced {
+		namespace, name = "", namespace
 	}
-	return fields.Set{"metadata.name": name, "metadata.namespace": namespace}
+	switch field {
+	case "metadata.name":
+		return name
+	case "metadata.namespace":
+		return namespace
+	}
+	return ""
 }

@@ -51,13 +51,16 @@ func (s *Server) route() {
 	var served []metav1.APIResource
 	for _, resource := range s.cfg.Resources {
 		described := resource.APIResource()
-		routes := routesOf(described)
-		described.Verbs = verbsOf(described, routes)
+		described.Verbs = verbsOf(described, routesOf(described))
 		served = append(served, described)
-		for _, r := range routes {
-			s.handle(r.path, resource, described, r.operations)
-		}
 		s.groups = append(s.groups, groupPrefix(kindOf(described).GroupVersion())+"/")
+	}
+	// The router tries one after the other: the resources that others live in are asked for
+	// least.
+	for i, described := range slices.Backward(served) {
+		for _, r := range routesOf(described) {
+			s.handle(r.path, s.cfg.Resources[i], described, r.operations)
+		}
 	}
 	s.routeDiscovery(served)
 	s.routeOpenAPI()
