@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strconv"
 
-	jsonv2 "github.com/go-json-experiment/json"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	kjson "sigs.k8s.io/json"
@@ -27,9 +26,16 @@ const (
 	metaKey    = `"metadata":{`
 )
 
-// encodeValue returns the value to store for obj, whose resourceVersion must be empty.
-func encodeValue(obj runtime.Object) ([]byte, error) {
-	return json.Marshal(obj)
+// encodeValue returns the JSON of an object of any type.
+func encodeValue(obj runtime.Object) ([]byte, error) { return json.Marshal(obj) }
+
+// encode returns the JSON of an object of New's type. That is the value to store for it
+// where it has no resourceVersion.
+func (r *Resource) encode(obj runtime.Object) ([]byte, error) {
+	if r.EncodeJSON != nil {
+		return r.EncodeJSON(obj)
+	}
+	return encodeValue(obj)
 }
 
 // typeHead is the part of an object that the items of a list leave out.
@@ -58,7 +64,7 @@ func (r *Resource) finish(stored []byte, revision int64) ([]byte, error) {
 }
 
 // versionOffset returns where in a canonical value the resourceVersion belongs, or -1 if
-// the value is not laid out as encodeValue does. What stands before the uid is names and
+// the value is not laid out as encode does. What stands before the uid is names and
 // the selfLink, none of which can hold a brace or a quote, so the first uid before the
 // first brace is the object's own. A value of another program may have its labels there,
 // or a resourceVersion.
@@ -92,7 +98,7 @@ func (r *Resource) finishForeign(value []byte, revision int64) ([]byte, error) {
 	}
 	accessor.SetResourceVersion(formatRevision(revision))
 	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind())
-	return json.Marshal(obj)
+	return r.encode(obj)
 }
 
 // replaceRevision returns finished JSON with another resourceVersion. Its own is the first
@@ -129,30 +135,30 @@ func metadataOf(finished []byte) []byte {
 	return nil
 }
 
-// decodeJSON decodes what the store wrote. Values of other programs may hold what only the
-// decoder of Kubernetes puts up with, which takes twice the time.
+// decodeJSON decodes what is stored, also by other programs: what is unknown is left out.
 func (r *Resource) decodeJSON(data []byte) (runtime.Object, error) {
 	obj := r.New()
-	if err := jsonv2.Unmarshal(data, obj); err == nil {
+	if r.DecodePlainJSON != nil && r.DecodePlainJSON(data, obj) {
 		return obj, nil
 	}
-	obj = r.New()
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, obj); err != nil {
 		return nil, fmt.Errorf("a stored %s cannot be read: %w", r.API.Kind, err)
 	}
 	return obj, nil
 }
 
-// decodeStrict decodes data and returns what is unknown or repeated in it. Where nothing
-// is, the faster decoder does it.
-func (r *Resource) decodeStrict(data []byte) (obj runtime.Object, faults []error, err error) {
-	obj = r.New()
-	if err := jsonv2.Unmarshal(data, obj, rejectUnknown); err == nil {
-		return obj, nil, nil
+// DecodeInto decodes JSON into obj, an empty object of New's type, and returns what is
+// unknown or repeated in it. Names are case-sensitive. The error says what else is wrong.
+func (r *Resource) DecodeInto(data []byte, obj runtime.Object) (faults []error, err error) {
+	if r.DecodePlainJSON != nil && r.DecodePlainJSON(data, obj) {
+		return nil, nil
 	}
-	obj = r.New()
-	faults, err = kjson.UnmarshalStrict(data, obj)
-	return obj, faults, err
+	return kjson.UnmarshalStrict(data, obj)
 }
 
-var rejectUnknown = jsonv2.RejectUnknownMembers(true)
+// decodeStrict is DecodeInto for a new object.
+func (r *Resource) decodeStrict(data []byte) (obj runtime.Object, faults []error, err error) {
+	obj = r.New()
+	faults, err = r.DecodeInto(data, obj)
+	return obj, faults, err
+}

@@ -147,7 +147,7 @@ func FuzzFinish(f *testing.F) {
 		if faults := r.Strategy.Validate(obj); len(faults) > 0 {
 			t.Skip(faults.ToAggregate())
 		}
-		stored, err := registry.EncodeValue(obj)
+		stored, err := r.Encode(obj)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -185,7 +185,7 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 	namespace, name := accessor.GetNamespace(), accessor.GetName()
 	accessor.SetSelfLink(s.selfLink(namespace, name))
 	obj.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
-	value, err := encodeValue(obj)
+	value, err := s.encode(obj)
 	if err != nil {
 		return nil, err
 	}

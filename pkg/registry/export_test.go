@@ -7,15 +7,15 @@ import (
 
 // What the tests of this package use beyond its exported names.
 
-// EncodeValue is encodeValue.
-var EncodeValue = encodeValue
-
 const (
 	// MaxNameAttempts is maxNameAttempts.
 	MaxNameAttempts = maxNameAttempts
 	// TerminatePage is terminatePage.
 	TerminatePage = terminatePage
 )
+
+// Encode is encode.
+func (r *Resource) Encode(obj runtime.Object) ([]byte, error) { return r.encode(obj) }
 
 // Finish is finish.
 func (r *Resource) Finish(value []byte, revision int64) ([]byte, error) {

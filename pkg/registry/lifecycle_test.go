@@ -21,7 +21,7 @@ import (
 func putNamespace(t *testing.T, s *stores, ns *corev1.Namespace) {
 	t.Helper()
 	ns.TypeMeta = metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}
-	value, err := registry.EncodeValue(ns)
+	value, err := s.namespaces.Encode(ns)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,7 +166,7 @@ func fill(t *testing.T, s *stores, ns string, n int) {
 	obj.ResourceVersion = ""
 	for i := 1; i < n; i++ {
 		obj.Name = fmt.Sprintf("e-%d", i)
-		value, err := registry.EncodeValue(obj)
+		value, err := s.endpoints.Encode(obj)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -261,7 +261,7 @@ func TestFinalizerHoldsTheNamespace(t *testing.T) {
 	}
 	freed := typed[*corev1.Endpoints](t, obj)
 	freed.Finalizers, freed.ResourceVersion = nil, ""
-	value, err := registry.EncodeValue(freed)
+	value, err := s.endpoints.Encode(freed)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,15 @@ type Resource struct {
 	// New and NewList return empty objects of the resource's Go types.
 	New     func() runtime.Object
 	NewList func() runtime.Object
+	// DecodePlainJSON decodes JSON into an empty object of New's type, and reports whether
+	// it did: the object is then what sigs.k8s.io/json makes of it, strictly and without a
+	// fault. Of what is faulty, or merely unusual, the object stays empty. It keeps nothing
+	// of data; the object's strings may keep all of a copy, so it is not for objects that
+	// outlive a request. nil: everything is unusual.
+	DecodePlainJSON func(data []byte, obj runtime.Object) bool
+	// EncodeJSON returns what encoding/json makes of an object of New's type, byte for byte,
+	// and fails where that does; nil: encoding/json does it.
+	EncodeJSON func(obj runtime.Object) ([]byte, error)
 	// Strategy is what the resource does differently from others.
 	Strategy Strategy
 	// BeforeDelete prepares an object for its deletion, or refuses it by an error; nil does

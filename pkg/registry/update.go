@@ -217,7 +217,7 @@ func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object
 	}
 	accessor.SetResourceVersion("")
 	next.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
-	value, err := encodeValue(next)
+	value, err := s.encode(next)
 	if err != nil {
 		return nil, decided, err
 	}

@@ -26,7 +26,7 @@ var values = []struct {
 	file     string
 	resource *registry.Resource
 	object   runtime.Object // what the value says
-	written  bool           // today's encodeValue writes these very bytes
+	written  bool           // today's encode writes these very bytes
 }{
 	{"endpoints.json", endpoints.Resource(), fullEndpoints(), true},
 	{"endpoints-name-only.json", endpoints.Resource(), nameOnlyEndpoints(), true},
@@ -75,12 +75,12 @@ func TestEncodedValuesAreStable(t *testing.T) {
 		if !tc.written {
 			continue
 		}
-		got, err := registry.EncodeValue(tc.object)
+		got, err := tc.resource.Encode(tc.object)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if want := readValue(t, tc.file); !bytes.Equal(got, want) {
-			t.Errorf("%s: encodeValue writes\n%s, want\n%s", tc.file, got, want)
+			t.Errorf("%s: encode writes\n%s, want\n%s", tc.file, got, want)
 		}
 	}
 }
