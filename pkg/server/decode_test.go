@@ -39,7 +39,7 @@ func TestDecodeErrors(t *testing.T) {
 		"YAML, wrong type": {"subsets: 1\n", mediaTypes[1], "", handled + "json: cannot unmarshal number into Go struct field Endpoints.subsets of type []v1.EndpointSubset"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := c.decode([]byte(tc.data), tc.mediaType, &corev1.Endpoints{}, tc.validation)
+			_, err := c.decode([]byte(tc.data), tc.mediaType, &corev1.Endpoints{}, decodeAny, tc.validation)
 			if !apierrors.IsBadRequest(err) || err.Error() != tc.want {
 				t.Errorf("got  %v\nwant %s", err, tc.want)
 			}
@@ -56,12 +56,12 @@ func TestDecodeWarnings(t *testing.T) {
 		"Ignore": nil,
 	} {
 		obj := &corev1.Endpoints{}
-		got, err := c.decode([]byte(data), mediaTypes[0], obj, validation)
+		got, err := c.decode([]byte(data), mediaTypes[0], obj, decodeAny, validation)
 		if err != nil || obj.Name != "b" || !slices.Equal(got, want) {
 			t.Errorf("%q: got %q, name %q, %v, want %q", validation, got, obj.Name, err, want)
 		}
 	}
-	got, err := c.decode([]byte("metadata:\n  name: a\n  name: b\n"), mediaTypes[1], &corev1.Endpoints{}, "")
+	got, err := c.decode([]byte("metadata:\n  name: a\n  name: b\n"), mediaTypes[1], &corev1.Endpoints{}, decodeAny, "")
 	if want := []string{`line 3: key "name" already set in map`}; err != nil || !slices.Equal(got, want) {
 		t.Errorf("YAML: got %q, %v, want %q", got, err, want)
 	}

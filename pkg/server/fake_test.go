@@ -35,6 +35,10 @@ func (f *fakeResource) APIResource() metav1.APIResource {
 
 func (f *fakeResource) New() runtime.Object { return &corev1.Endpoints{} }
 
+func (f *fakeResource) DecodeInto(data []byte, obj runtime.Object) ([]error, error) {
+	return decodeAny(data, obj)
+}
+
 func (f *fakeResource) Get(ctx context.Context, _, _ string, _ *metav1.GetOptions) (runtime.Object, error) {
 	return f.get(ctx)
 }

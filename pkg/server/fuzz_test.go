@@ -28,7 +28,7 @@ func FuzzDecode(f *testing.F) {
 		kind := mediaTypes[int(mediaType)%len(mediaTypes)]
 		fieldValidation := fieldValidations[int(validation)%len(fieldValidations)]
 		obj := &corev1.Endpoints{}
-		warnings, err := c.decode(data, kind, obj, fieldValidation)
+		warnings, err := c.decode(data, kind, obj, decodeAny, fieldValidation)
 		if err != nil {
 			var status *apierrors.StatusError
 			if !errors.As(err, &status) || status.ErrStatus.Code != http.StatusBadRequest || status.ErrStatus.Reason != metav1.StatusReasonBadRequest {
@@ -51,7 +51,7 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%q changed with the bytes it came from: %q", first, again)
 		}
 		next := &corev1.Endpoints{}
-		if warnings, err := c.decode(bytes.Clone(first), kind, next, metav1.FieldValidationStrict); err != nil || len(warnings) > 0 {
+		if warnings, err := c.decode(bytes.Clone(first), kind, next, decodeAny, metav1.FieldValidationStrict); err != nil || len(warnings) > 0 {
 			t.Fatalf("%q was not decoded again: %v, %q", first, err, warnings)
 		}
 		if second := encode(t, outputs[kind], next); !bytes.Equal(first, second) {

@@ -101,7 +101,7 @@ func (s *Server) update(c *call) (result, error) {
 // decodeBody decodes the body into a new object of the resource.
 func (s *Server) decodeBody(c *call, body body, mediaType, fieldValidation string) (runtime.Object, error) {
 	obj := c.resource.New()
-	warnings, err := s.codecs.decode(body.bytes(), mediaType, obj, fieldValidation)
+	warnings, err := s.codecs.decode(body.bytes(), mediaType, obj, c.resource.DecodeInto, fieldValidation)
 	c.warn(warnings...)
 	return obj, err
 }
@@ -180,7 +180,7 @@ func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.codecs.decode(body.bytes(), mediaType, opts, metav1.FieldValidationIgnore); err != nil {
+		if _, err := s.codecs.decode(body.bytes(), mediaType, opts, decodeAny, metav1.FieldValidationIgnore); err != nil {
 			return nil, err
 		}
 	} else if err := metav1.Convert_url_Values_To_v1_DeleteOptions(&c.query, opts, nil); err != nil {

@@ -23,6 +23,10 @@ type Resource interface {
 	APIResource() metav1.APIResource
 	// New returns an empty object to decode a body into.
 	New() runtime.Object
+	// DecodeInto decodes JSON into an object that New returned, keeps nothing of data, and
+	// returns what is unknown or repeated in it. Names are case-sensitive. The error says
+	// what else is wrong.
+	DecodeInto(data []byte, obj runtime.Object) (faults []error, err error)
 
 	Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (runtime.Object, error)
 	// List returns the objects of a namespace, or of all namespaces where it is empty.
