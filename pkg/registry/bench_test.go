@@ -53,6 +53,23 @@ func BenchmarkCreate(b *testing.B) { benchmarkCreate(b, createOptions()) }
 
 func BenchmarkDryRunCreate(b *testing.B) { benchmarkCreate(b, dryRun()) }
 
+// BenchmarkUpdate replaces an object by one with another address.
+func BenchmarkUpdate(b *testing.B) {
+	forSizes(b, func(b *testing.B, s *stores, ns string, addresses int) {
+		obj := withAddresses("a", addresses)
+		s.create(b, ns, obj.DeepCopy())
+		for i := 0; b.Loop(); i++ {
+			next := obj.DeepCopy()
+			next.Subsets[0].Addresses[0].IP = fmt.Sprintf("10.255.255.%d", i%250)
+			updated, _, _, err := s.endpoints.Update(b.Context(), ns, "a", next, updateOptions())
+			if err != nil {
+				b.Fatal(err)
+			}
+			write(b, updated)
+		}
+	})
+}
+
 func BenchmarkGet(b *testing.B) {
 	forSizes(b, func(b *testing.B, s *stores, ns string, addresses int) {
 		s.create(b, ns, withAddresses("a", addresses))

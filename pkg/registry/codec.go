@@ -57,9 +57,7 @@ func (r *Resource) finish(stored []byte, revision int64) ([]byte, error) {
 	}
 	out := make([]byte, 0, len(value)+len(versionKey)+1+20)
 	out = append(out, value[:at]...)
-	out = append(out, versionKey...)
-	out = strconv.AppendInt(out, revision, 10)
-	out = append(out, '"')
+	out = appendVersion(out, revision)
 	return append(out, value[at:]...), nil
 }
 
@@ -99,6 +97,25 @@ func (r *Resource) finishForeign(value []byte, revision int64) ([]byte, error) {
 	accessor.SetResourceVersion(formatRevision(revision))
 	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind())
 	return r.encode(obj)
+}
+
+// finishesTo says whether finish makes of a value what finished is, without making it.
+func (r *Resource) finishesTo(value []byte, revision int64, finished []byte) bool {
+	at := versionOffset(value, r.typeHead()+metaKey)
+	if at < 0 {
+		made, err := r.finish(value, revision)
+		return err == nil && bytes.Equal(made, finished)
+	}
+	rest, ok := bytes.CutPrefix(finished, value[:at])
+	if ok {
+		rest, ok = bytes.CutPrefix(rest, appendVersion(nil, revision))
+	}
+	return ok && bytes.Equal(rest, value[at:])
+}
+
+func appendVersion(dst []byte, revision int64) []byte {
+	dst = strconv.AppendInt(append(dst, versionKey...), revision, 10)
+	return append(dst, '"')
 }
 
 // replaceRevision returns finished JSON with another resourceVersion. Its own is the first

@@ -104,7 +104,31 @@ func TestFinish(t *testing.T) {
 			if spliced := spliceable(value); tc.spliced && !spliced {
 				t.Error("finishing the value takes decoding it")
 			}
+			checkFinishesTo(t, r, value, 1234, got)
 		})
+	}
+}
+
+// checkFinishesTo changes the value, the revision and the finished JSON one at a time.
+func checkFinishesTo(t testing.TB, r *registry.Resource, value []byte, revision int64, finished []byte) {
+	t.Helper()
+	if !r.FinishesTo(value, revision, finished) {
+		t.Errorf("%s does not finish to %s", value, finished)
+	}
+	if r.FinishesTo(value, revision+1, finished) {
+		t.Errorf("%s finishes to %s under another revision", value, finished)
+	}
+	for i := range finished {
+		changed := bytes.Clone(finished)
+		changed[i]++
+		if r.FinishesTo(value, revision, changed) {
+			t.Errorf("%s finishes to %s", value, changed)
+		}
+	}
+	for _, other := range [][]byte{finished[:len(finished)-1], append(bytes.Clone(finished), ' '), nil} {
+		if r.FinishesTo(value, revision, other) {
+			t.Errorf("%s finishes to %s", value, other)
+		}
 	}
 }
 

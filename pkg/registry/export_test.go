@@ -22,6 +22,11 @@ func (r *Resource) Finish(value []byte, revision int64) ([]byte, error) {
 	return r.finish(value, revision)
 }
 
+// FinishesTo is finishesTo.
+func (r *Resource) FinishesTo(value []byte, revision int64, finished []byte) bool {
+	return r.finishesTo(value, revision, finished)
+}
+
 // Key is key.
 func (r *Resource) Key(namespace, name string) string { return r.key(namespace, name) }
 

@@ -23,7 +23,8 @@ type Strategy interface {
 	// ownership was computed). The object has its name, a generated one too.
 	PrepareForCreate(obj runtime.Object)
 	// PrepareForUpdate keeps from old what an update must not change. It leaves
-	// metadata that every resource has to the caller.
+	// metadata that every resource has to the caller, and replaces maps and lists rather
+	// than to change what is in them.
 	PrepareForUpdate(obj, old runtime.Object)
 	// Validate returns every fault of a new object, metadata included, in the order in
 	// which a client is told of them; nil or empty when there is none.

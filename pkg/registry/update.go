@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -44,7 +45,7 @@ func (s *Store) Update(ctx context.Context, namespace, name string, obj runtime.
 	s.Strategy.Default(obj)
 	duplicates := dropDuplicateOwners(accessor)
 	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), func(_ *object, current runtime.Object) (runtime.Object, []string, error) {
-		next := obj.DeepCopyObject()
+		next := shallowCopy(obj)
 		if err := s.checkUID(current, accessor, name); err != nil {
 			return nil, nil, err
 		}
@@ -56,6 +57,15 @@ func (s *Store) Update(ctx context.Context, namespace, name string, obj runtime.
 		}
 		return s.owners.update(current, next, opts.FieldManager), duplicates, nil
 	})
+}
+
+// shallowCopy returns a copy for one attempt, which sets fields of it and replaces its maps
+// and lists. What is in those, thousands of addresses perhaps, stays shared.
+func shallowCopy(obj runtime.Object) runtime.Object {
+	original := reflect.ValueOf(obj).Elem()
+	copied := reflect.New(original.Type())
+	copied.Elem().Set(original)
+	return copied.Interface().(runtime.Object)
 }
 
 // carryOver gives next what only the server sets, as current has it, for what the client
@@ -221,10 +231,7 @@ func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object
 	if err != nil {
 		return nil, decided, err
 	}
-	replaced := newObject(s.Resource, &storage.KeyValue{
-		Key: stored.key, Value: value, CreateRevision: stored.createRevision, ModRevision: stored.revision,
-	})
-	if bytes.Equal(replaced.json, stored.json) {
+	if s.finishesTo(value, stored.revision, stored.json) {
 		return stored, unwritten, nil
 	}
 	var response storage.WriteResponse
@@ -239,9 +246,11 @@ func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object
 	case !response.Succeeded:
 		return nil, overtaken, nil
 	case dryRun:
-		return replaced, decided, nil
+		response.Revision = stored.revision
 	}
-	return replaced.at(response.Revision), decided, nil
+	return newObject(s.Resource, &storage.KeyValue{
+		Key: stored.key, Value: value, CreateRevision: stored.createRevision, ModRevision: response.Revision,
+	}), decided, nil
 }
 
 // overwrite puts value in the place of what was read.
