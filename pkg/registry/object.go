@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	kjson "sigs.k8s.io/json"
 
+	"github.com/berth-project/berth/pkg/registry/objectjson"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -83,13 +84,15 @@ func (o *object) metadata() (*metav1.ObjectMeta, error) {
 	if o.broken != nil {
 		return nil, o.broken
 	}
-	var partial struct {
-		Metadata metav1.ObjectMeta `json:"metadata"`
+	data, metadata := metadataOf(o.json), &metav1.ObjectMeta{}
+	if reader := objectjson.NewReader(data); reader.ObjectMeta(metadata) && reader.End() {
+		return metadata, nil
 	}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(metadataOf(o.json), &partial.Metadata); err != nil {
+	metadata = &metav1.ObjectMeta{}
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, metadata); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.key, err)
 	}
-	return &partial.Metadata, nil
+	return metadata, nil
 }
 
 // labels are what label selectors look at; a broken object has none.
