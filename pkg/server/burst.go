@@ -9,7 +9,7 @@ import (
 
 // burstSize is how many bytes of a large answer go into one system call. TLS by itself
 // makes one of each record of at most 16 KiB.
-const burstSize = 64 << 10
+const burstSize = 96 << 10
 
 // burstThreshold is how large an answer must be to be worth it: less than that net/http
 // gathers by itself.

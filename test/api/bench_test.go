@@ -1,7 +1,11 @@
 package api
 
 import (
+	"bufio"
+	"compress/gzip"
+	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"strconv"
 	"strings"
@@ -56,6 +60,121 @@ func BenchmarkGet(b *testing.B) {
 	benchmark(b, http.StatusOK, func(b *testing.B, ns string, _, _ int) *http.Request {
 		return newRequest(b, shared, http.MethodGet, endpointsPath(ns, "taken"), nil)
 	})
+}
+
+func BenchmarkUpdate(b *testing.B) {
+	bodies := map[int][2][]byte{}
+	benchmark(b, http.StatusOK, func(b *testing.B, ns string, addresses, i int) *http.Request {
+		if _, ok := bodies[addresses]; !ok {
+			bodies[addresses] = [2][]byte{addressed("taken", addresses+1), addressed("taken", addresses)}
+		}
+		return newRequest(b, shared, http.MethodPut, endpointsPath(ns, "taken"), bodies[addresses][i%2])
+	})
+}
+
+func BenchmarkMergePatch(b *testing.B) {
+	benchmark(b, http.StatusOK, func(b *testing.B, ns string, _, i int) *http.Request {
+		patch := `{"metadata":{"labels":{"turn":"` + strconv.Itoa(i) + `"}}}`
+		return newRequest(b, shared, http.MethodPatch, endpointsPath(ns, "taken"), []byte(patch), "Content-Type", "application/merge-patch+json")
+	})
+}
+
+func BenchmarkApply(b *testing.B) {
+	benchmark(b, http.StatusOK, func(b *testing.B, ns string, addresses, i int) *http.Request {
+		config := append([]byte(`{"apiVersion":"v1","kind":"Endpoints",`), addressed("taken", addresses+i%2)[1:]...)
+		return newRequest(b, shared, http.MethodPatch, endpointsPath(ns, "taken")+"?fieldManager=bench&force=true", config, "Content-Type", "application/apply-patch+yaml")
+	})
+}
+
+// BenchmarkDelete deletes what it has just made: BenchmarkCreate's time is in it.
+func BenchmarkDelete(b *testing.B) {
+	benchmark(b, http.StatusOK, func(b *testing.B, ns string, addresses, _ int) *http.Request {
+		checkCode(b, send(b, shared.Client, newRequest(b, shared, http.MethodPost, endpointsPath(ns, ""), addressed("gone", addresses))), http.StatusCreated, "")
+		return newRequest(b, shared, http.MethodDelete, endpointsPath(ns, "gone"), nil)
+	})
+}
+
+// BenchmarkList lists 500 objects.
+func BenchmarkList(b *testing.B) {
+	for _, encoding := range []string{"identity", "gzip"} {
+		for _, n := range []int{1, 10} {
+			b.Run("encoding="+encoding+"/addresses="+strconv.Itoa(n), func(b *testing.B) {
+				client, ns := newClient(b, shared, false), newNamespace(b, shared)
+				for i := range 500 {
+					checkCode(b, send(b, client, newRequest(b, shared, http.MethodPost, endpointsPath(ns, ""), addressed("e-"+strconv.Itoa(i), n))), http.StatusCreated, "")
+				}
+				b.ReportAllocs()
+				for b.Loop() {
+					a := send(b, client, newRequest(b, shared, http.MethodGet, endpointsPath(ns, ""), nil, "Accept-Encoding", encoding))
+					checkCode(b, a, http.StatusOK, "")
+					b.SetBytes(int64(len(a.body)))
+				}
+			})
+		}
+	}
+}
+
+// BenchmarkWatch is the time until an event has reached each of a hundred watchers.
+func BenchmarkWatch(b *testing.B) {
+	const watchers = 100
+	for _, encoding := range []string{"identity", "gzip"} {
+		for _, n := range []int{1, 1000} {
+			b.Run("encoding="+encoding+"/addresses="+strconv.Itoa(n), func(b *testing.B) {
+				client, ns := newClient(b, shared, false), newNamespace(b, shared)
+				send(b, client, newRequest(b, shared, http.MethodPost, endpointsPath(ns, ""), addressed("taken", n)))
+				arrived := make(chan struct{}, watchers)
+				for range watchers {
+					watchInBackground(b, ns, encoding, arrived)
+				}
+				for range watchers { // the object that was there
+					<-arrived
+				}
+				b.ResetTimer()
+				for i := 0; b.Loop(); i++ {
+					patch := `{"metadata":{"labels":{"turn":"` + strconv.Itoa(i) + `"}}}`
+					a := send(b, client, newRequest(b, shared, http.MethodPatch, endpointsPath(ns, "taken"), []byte(patch), "Content-Type", "application/merge-patch+json"))
+					checkCode(b, a, http.StatusOK, "")
+					for range watchers {
+						<-arrived
+					}
+				}
+			})
+		}
+	}
+}
+
+// watchInBackground tells of each event that arrives, until the benchmark ends.
+func watchInBackground(b *testing.B, ns, encoding string, arrived chan<- struct{}) {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	req := newRequest(b, shared, http.MethodGet, endpointsPath(ns, "")+"?watch=1", nil, "Accept-Encoding", encoding)
+	resp, err := newClient(b, shared, false).Do(req.WithContext(ctx))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var body io.Reader = resp.Body
+	if encoding == "gzip" {
+		if body, err = gzip.NewReader(body); err != nil {
+			b.Fatal(err)
+		}
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer resp.Body.Close()
+		lines := bufio.NewReaderSize(body, 1<<20)
+		for {
+			if _, err := lines.ReadSlice('\n'); err != nil {
+				return
+			}
+			select {
+			case arrived <- struct{}{}:
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	b.Cleanup(func() { cancel(); <-done })
 }
 
 // BenchmarkRejected is that of a token beyond its limit.
