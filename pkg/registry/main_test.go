@@ -16,6 +16,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/client-go/applyconfigurations"
 
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/endpoints"
@@ -59,7 +60,7 @@ func setUp(dir string) (err error) {
 	if err := corev1.AddToScheme(shared.scheme); err != nil {
 		return err
 	}
-	shared.converter = registry.NewTypeConverter(shared.scheme)
+	shared.converter = applyconfigurations.NewTypeConverter(shared.scheme)
 	if shared.db, err = embedded.Start(context.Background(), embedded.Config{DataDir: dir}); err != nil {
 		return err
 	}

@@ -14,18 +14,27 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
-	"k8s.io/client-go/applyconfigurations"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
-// NewTypeConverter returns the schema by which field ownership is tracked. It is built when
-// it is first used, which takes some 100 ms of CPU and 14 MB that a server whose clients
-// never apply does without.
-func NewTypeConverter(scheme *runtime.Scheme) managedfields.TypeConverter {
+// NewTypeConverter returns the schema by which field ownership is tracked, out of the
+// OpenAPI v3 schemas of the resources, by name. They are asked for when the schema is first
+// needed, which in a server whose clients never do anything unusual is never. It panics
+// where there is an error.
+func NewTypeConverter(schemas func() (map[string]*spec.Schema, error)) managedfields.TypeConverter {
 	return lazyConverter{sync.OnceValue(func() managedfields.TypeConverter {
-		return applyconfigurations.NewTypeConverter(scheme)
+		named, err := schemas()
+		if err != nil {
+			panic(err)
+		}
+		converter, err := managedfields.NewTypeConverter(named, false)
+		if err != nil {
+			panic(err)
+		}
+		return converter
 	})}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/munnerz/goautoneg"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
 // The documents are made from the resources that the server serves and from the
@@ -38,6 +39,23 @@ type openAPIDocument struct {
 	json, proto []byte
 	protoType   string // the protobuf form's media type
 	hash        string // changes whenever the document does
+}
+
+// Schemas returns the schemas of the resources' types by name, as OpenAPI v3 has them.
+func Schemas() (map[string]*spec.Schema, error) {
+	r, err := gzip.NewReader(bytes.NewReader(loadOpenAPI("v3/api/v1", openAPIV3Proto).json))
+	if err != nil {
+		return nil, err
+	}
+	var document struct {
+		Components struct {
+			Schemas map[string]*spec.Schema `json:"schemas"`
+		} `json:"components"`
+	}
+	if err := json.NewDecoder(r).Decode(&document); err != nil {
+		return nil, err
+	}
+	return document.Components.Schemas, nil
 }
 
 const (

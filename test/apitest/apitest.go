@@ -69,7 +69,7 @@ var schema = sync.OnceValues(func() (*runtime.Scheme, managedfields.TypeConverte
 	if err := corev1.AddToScheme(scheme); err != nil {
 		panic(err)
 	}
-	return scheme, registry.NewTypeConverter(scheme)
+	return scheme, registry.NewTypeConverter(server.Schemas)
 })
 
 // Start starts a server on an etcd of its own, or returns why it cannot.

@@ -1,0 +1,81 @@
+package server_test
+
+import (
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/client-go/applyconfigurations"
+
+	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/server"
+)
+
+// Field ownership by the documents that are served is that of upstream's own schema.
+func TestSchemasTrackTheFieldsOfUpstream(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	ours, upstream := registry.NewTypeConverter(server.Schemas), applyconfigurations.NewTypeConverter(scheme)
+	now, flag, text := metav1.NewTime(time.Unix(1, 0).UTC()), true, "x"
+	meta := metav1.ObjectMeta{
+		Name: "a", GenerateName: "a", Namespace: "b", SelfLink: "/", UID: "u", ResourceVersion: "1", Generation: 1,
+		CreationTimestamp: now, DeletionTimestamp: &now, DeletionGracePeriodSeconds: new(int64),
+		Labels: map[string]string{"l": "1"}, Annotations: map[string]string{"a": "1"}, Finalizers: []string{"f/f", "g/g"},
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "1", Controller: &flag, BlockOwnerDeletion: &flag}},
+		ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "m", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)}},
+	}
+	address := corev1.EndpointAddress{IP: "10.0.0.1", Hostname: "h", NodeName: &text, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p", FieldPath: "f"}}
+	for _, obj := range []runtime.Object{
+		&corev1.Endpoints{
+			TypeMeta: metav1.TypeMeta{Kind: "Endpoints", APIVersion: "v1"}, ObjectMeta: meta,
+			Subsets: []corev1.EndpointSubset{{
+				Addresses: []corev1.EndpointAddress{address}, NotReadyAddresses: []corev1.EndpointAddress{address},
+				Ports: []corev1.EndpointPort{{Name: "n", Port: 1, Protocol: "TCP", AppProtocol: &text}},
+			}},
+		},
+		&corev1.Namespace{
+			TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: meta,
+			Spec:   corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{"kubernetes"}},
+			Status: corev1.NamespaceStatus{Phase: "Active", Conditions: []corev1.NamespaceCondition{{Type: "T", Status: "True"}}},
+		},
+	} {
+		kind := obj.GetObjectKind().GroupVersionKind().Kind
+		if got, want := fieldsOf(t, ours, obj), fieldsOf(t, upstream, obj); got != want {
+			t.Errorf("%s has the fields\n%s, want\n%s", kind, got, want)
+		}
+		content, err := runtime.DefaultUnstructuredConverter.ToUnstructured(obj)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content["nonsense"] = "x"
+		unknown := &unstructured.Unstructured{Object: content}
+		_, err = ours.ObjectToTyped(unknown)
+		_, want := upstream.ObjectToTyped(unknown)
+		if err == nil || want == nil || err.Error() != want.Error() {
+			t.Errorf("%s with an unknown field: %v, want %v", kind, err, want)
+		}
+	}
+}
+
+func fieldsOf(t *testing.T, converter managedfields.TypeConverter, obj runtime.Object) string {
+	t.Helper()
+	typed, err := converter.ObjectToTyped(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	set, err := typed.ToFieldSet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := set.ToJSON()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
