@@ -70,7 +70,7 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 	objects, err := registry.New(registry.Config{
 		Storage:       store,
 		Scheme:        scheme,
-		TypeConverter: registry.NewTypeConverter(scheme),
+		TypeConverter: registry.NewTypeConverter(server.Schemas),
 		Resources:     []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
 		Report:        func(err error) { logger.Error().Err(err).Msg("work in the background failed and is tried again") },
 	})
