@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // burstSize is how many bytes of a large answer go into one system call. TLS by itself
@@ -19,10 +20,43 @@ const burstThreshold = 3 << 10
 // adds to it.
 const maxRecord = 16<<10 + 512
 
-var burstBuffers = sync.Pool{New: func() any {
-	buf := make([]byte, 0, burstSize+maxRecord)
-	return &buf
-}}
+// lent is a pool of large buffers, of which no more than a number are out at a time: those
+// of clients that do not read must not add up.
+type lent struct {
+	free chan []byte
+	out  atomic.Int64
+	size int
+}
+
+// maxLent is how many buffers of a kind are out at most. Whoever gets none does without.
+const maxLent = 64
+
+func newLent(size int) *lent { return &lent{free: make(chan []byte, maxLent/8), size: size} }
+
+// get returns an empty buffer, or nil.
+func (l *lent) get() []byte {
+	if l.out.Add(1) > maxLent {
+		l.out.Add(-1)
+		return nil
+	}
+	select {
+	case buf := <-l.free:
+		return buf
+	default:
+		return make([]byte, 0, l.size)
+	}
+}
+
+// put takes back a buffer that get has returned.
+func (l *lent) put(buf []byte) {
+	l.out.Add(-1)
+	select {
+	case l.free <- buf[:0]:
+	default:
+	}
+}
+
+var burstBuffers = newLent(burstSize + maxRecord)
 
 // NewListener wraps the listener of a server that uses ConnContext, below TLS.
 func NewListener(l net.Listener) net.Listener { return burstListener{l} }
@@ -55,11 +89,12 @@ func (l burstListener) Accept() (net.Conn, error) {
 type burstConn struct {
 	net.Conn
 	mu   sync.Mutex
-	held *[]byte // nil: nothing is held back
+	held []byte // nil: nothing is held back
 }
 
 // hold begins a burst: from now on writes are gathered, and go out when there is enough for
-// a system call. release must follow. On a nil conn both do nothing.
+// a system call. It does nothing while too many others do the same. release must follow. On
+// a nil conn both do nothing.
 func (c *burstConn) hold() {
 	if c == nil {
 		return
@@ -67,7 +102,7 @@ func (c *burstConn) hold() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.held == nil {
-		c.held = burstBuffers.Get().(*[]byte)
+		c.held = burstBuffers.get()
 	}
 }
 
@@ -82,7 +117,7 @@ func (c *burstConn) release() error {
 		return nil
 	}
 	err := c.flush()
-	burstBuffers.Put(c.held)
+	burstBuffers.put(c.held)
 	c.held = nil
 	return err
 }
@@ -95,7 +130,7 @@ func (c *burstConn) Write(p []byte) (int, error) {
 	if c.held == nil {
 		return c.Conn.Write(p)
 	}
-	if len(*c.held)+len(p) > cap(*c.held) {
+	if len(c.held)+len(p) > cap(c.held) {
 		if err := c.flush(); err != nil {
 			return 0, err
 		}
@@ -103,8 +138,8 @@ func (c *burstConn) Write(p []byte) (int, error) {
 			return c.Conn.Write(p)
 		}
 	}
-	*c.held = append(*c.held, p...)
-	if len(*c.held) >= burstSize {
+	c.held = append(c.held, p...)
+	if len(c.held) >= burstSize {
 		if err := c.flush(); err != nil {
 			return 0, err
 		}
@@ -114,11 +149,11 @@ func (c *burstConn) Write(p []byte) (int, error) {
 
 // flush writes what is held; c.mu is held.
 func (c *burstConn) flush() error {
-	if len(*c.held) == 0 {
+	if len(c.held) == 0 {
 		return nil
 	}
-	_, err := c.Conn.Write(*c.held)
-	*c.held = (*c.held)[:0]
+	_, err := c.Conn.Write(c.held)
+	c.held = c.held[:0]
 	return err
 }
 

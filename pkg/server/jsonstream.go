@@ -5,7 +5,6 @@ import (
 	"hash/crc32"
 	"net/http"
 	"strconv"
-	"sync"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -17,6 +16,8 @@ const (
 	gzipThreshold = 128 << 10
 	// pieceSize is about how much of an answer is written at once.
 	pieceSize = 64 << 10
+	// smallPiece is the same where too many other answers are being written.
+	smallPiece = 2 << 10
 	// largePart is from where on a part is not copied to the others, but written by itself.
 	largePart = 16 << 10
 	// writeTimeout is how long a watch or a large answer waits for a client that does not
@@ -40,16 +41,14 @@ type jsonStream struct {
 	watch       bool // whether it goes on, with pauses
 	timeoutSet  time.Time
 
-	buf       *[]byte // nil while there is nothing to write
-	held      bool    // whether net/http or the connection may hold something back
-	crc, size uint32  // of what was written so far, before it was compressed
+	buf       []byte // nil while there is nothing to write
+	small     bool   // buf is not of pieces
+	held      bool   // whether net/http or the connection may hold something back
+	crc, size uint32 // of what was written so far, before it was compressed
 	err       error
 }
 
-var pieces = sync.Pool{New: func() any {
-	buf := make([]byte, 0, pieceSize+largePart)
-	return &buf
-}}
+var pieces = newLent(pieceSize)
 
 func newJSONStream(rec *record, code int, gzip bool) *jsonStream {
 	j := &jsonStream{
@@ -110,18 +109,25 @@ func (j *jsonStream) add(p []byte) {
 		return
 	}
 	if j.buf == nil {
-		j.buf = pieces.Get().(*[]byte)
+		j.lend()
 	}
-	if len(p) >= largePart {
-		j.write(*j.buf)
+	if len(j.buf)+len(p) > cap(j.buf) {
+		j.write(j.buf)
+		j.buf = j.buf[:0]
+	}
+	if len(p) >= min(largePart, cap(j.buf)) {
+		j.write(j.buf)
+		j.buf = j.buf[:0]
 		j.write(p)
-		*j.buf = (*j.buf)[:0]
 		return
 	}
-	*j.buf = append(*j.buf, p...)
-	if len(*j.buf) >= pieceSize {
-		j.write(*j.buf)
-		*j.buf = (*j.buf)[:0]
+	j.buf = append(j.buf, p...)
+}
+
+// lend takes a buffer, a small one where the large ones are all out.
+func (j *jsonStream) lend() {
+	if j.buf = pieces.get(); j.buf == nil {
+		j.buf, j.small = make([]byte, 0, smallPiece), true
 	}
 }
 
@@ -192,9 +198,8 @@ func (j *jsonStream) end() error {
 // send writes what is there. What is small is left to net/http, which sends it with the
 // header and the end of the answer.
 func (j *jsonStream) send() error {
-	if j.buf != nil {
-		j.write(*j.buf)
-	}
+	j.write(j.buf)
+	j.giveBack()
 	if j.err == nil && j.held {
 		j.err = j.control.Flush()
 	}
@@ -208,9 +213,12 @@ func (j *jsonStream) release() {
 		j.err, j.rec.writeErr = err, err
 	}
 	j.held = false
-	if j.buf != nil {
-		*j.buf = (*j.buf)[:0]
-		pieces.Put(j.buf)
-		j.buf = nil
+	j.giveBack()
+}
+
+func (j *jsonStream) giveBack() {
+	if j.buf != nil && !j.small {
+		pieces.put(j.buf)
 	}
+	j.buf, j.small = nil, false
 }
