@@ -213,7 +213,7 @@ func compareWithStandard(t *testing.T, obj *corev1.Endpoints) []byte {
 // However little JSON an element takes, decoding takes no more memory than the decoder of
 // Kubernetes does, besides the copy of the JSON and of what is escaped in it.
 func TestMemoryForDecodingIsBounded(t *testing.T) {
-	const size = 1 << 20
+	const size = 256 << 10
 	for name, parts := range map[string][3]string{
 		"addresses":     {`{"subsets":[{"addresses":[{}`, `,{}`, `]}]}`},
 		"node names":    {`{"subsets":[{"addresses":[{"nodeName":""}`, `,{"nodeName":""}`, `]}]}`},
@@ -233,6 +233,18 @@ func TestMemoryForDecodingIsBounded(t *testing.T) {
 		if got > want+2*size {
 			t.Errorf("%s: %d bytes, Kubernetes takes %d", name, got, want)
 		}
+	}
+}
+
+// The room for a list is foreseen by its first element, which may be much longer than the
+// others.
+func TestMemoryForEncodingIsBounded(t *testing.T) {
+	finalizers := make([]string, 1000)
+	finalizers[0] = strings.Repeat("a", 100<<10)
+	obj := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Finalizers: finalizers}}
+	got := allocated(func() { _, _ = encodeJSON(obj) })
+	if want := uint64(1 << 20); got > want {
+		t.Errorf("%d bytes for 100 KiB of JSON, want at most %d", got, want)
 	}
 }
 
