@@ -21,6 +21,9 @@ BENCH ?= .
 COUNT ?= 6
 PKG ?= ./pkg/... ./test/api
 
+# What `make load` sends: make load LOAD='--rate=500 --duration=1m'
+LOAD ?= --rate=200 --duration=10s --watchers=20
+
 in-each-module = for dir in $(MODULES); do (cd "$$dir" && $(1)); done
 
 .PHONY: help
@@ -28,13 +31,18 @@ help: ## say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build the server: bin/apiserver, static
-	@echo "==> build bin/apiserver $(VERSION)"
-	@$(STATIC) go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/apiserver
+build: ## build the server and the load generator: bin/apiserver, bin/loadtest, static
+	@echo "==> build bin/apiserver bin/loadtest $(VERSION)"
+	@$(STATIC) go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/apiserver ./cmd/loadtest
 
 .PHONY: run
 run: build ## build and run the server with its defaults: everything under ./berth.data
 	@exec bin/apiserver
+
+.PHONY: load
+load: build ## make some load on the server of `make run`; see it in berth.data/load.html
+	@test -f berth.data/kubeconfig || { echo "no server has run here: start one with \`make run\` in another shell" >&2; exit 1; }
+	@bin/loadtest --kubeconfig=berth.data/kubeconfig --output=text,html=berth.data/load.html $(LOAD)
 
 .PHONY: test
 test: ## run all tests of all modules with the race detector

@@ -1,0 +1,170 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/spf13/pflag"
+)
+
+func TestValidate(t *testing.T) {
+	for args, want := range map[string]string{
+		"":                             "",
+		"--rate=0.5 --ramp=30s":        "",
+		"--find-capacity --p99=20ms":   "",
+		"--rate=0":                     "--rate: 0 is not between",
+		"--rate=NaN":                   "--rate: NaN is not between",
+		"--rate=1e9":                   "--rate: 1e+09 is not between",
+		"--duration=0s":                "--duration: 0s is not between",
+		"--ramp=31s":                   "--ramp: 31s is not between 0s and 30s",
+		"--start-rate=5":               "--start-rate: has no meaning without --ramp",
+		"--objects=0":                  "--objects: 0 is not between",
+		"--addresses=-1":               "--addresses: -1 is not between",
+		"--connections=0":              "--connections: 0 is not between",
+		"--max-workers=0":              "--max-workers: 0 is not between",
+		"--timeout=0s":                 "--timeout: 0s is not between",
+		"--watchers=-1":                "--watchers: -1 is not between",
+		"--watch-gzip":                 "--watch-gzip: has no meaning without --watchers",
+		"--max-error-share=1.1":        "--max-error-share: 1.1 is not between",
+		"--namespace=Not_A_Name":       `--namespace: "Not_A_Name" is no name`,
+		"--p99=20ms":                   "--p99: has no meaning without --find-capacity",
+		"--find-capacity --rate=5":     "--rate: has no meaning with --find-capacity",
+		"--find-capacity --max-rate=1": "--max-rate: 1 is not between 50",
+	} {
+		c := defaultConfig()
+		flags := pflag.NewFlagSet("", pflag.ContinueOnError)
+		for _, group := range flagGroups(&c) {
+			flags.AddFlagSet(group.flags)
+		}
+		if err := flags.Parse(strings.Fields(args)); err != nil {
+			t.Fatal(err)
+		}
+		err := c.validate(flags)
+		if got := errorText(err); (want == "") != (err == nil) || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %q, want %q", args, got, want)
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestOutputs(t *testing.T) {
+	for value, want := range map[string]string{
+		"text":                           "",
+		"html":                           "",
+		"text,json=a.json,html=b=c.html": "",
+		"json=a,json=b":                  "",
+		"pdf":                            `--output: "pdf" is none of text, json, html`,
+		"json=":                          `--output: "json=" has no file`,
+		"text,json":                      "--output: only one report can go to standard output",
+	} {
+		c := config{Output: strings.Split(value, ",")}
+		outputs, err := c.outputs()
+		if got := errorText(err); (want == "") != (err == nil) || !strings.HasPrefix(got, want) {
+			t.Errorf("%s: got %v, %q, want %q", value, outputs, got, want)
+		}
+		if err == nil && len(outputs) != len(c.Output) {
+			t.Errorf("%s: got %v", value, outputs)
+		}
+	}
+}
+
+func TestExecuteReportsFailuresInOneLine(t *testing.T) {
+	for args, want := range map[string]string{
+		"--no-such-flag": "unknown flag: --no-such-flag",
+		"--mix=fetch=1":  `"fetch" is none of the verbs`,
+		"--rate=fast":    `"--rate"`,
+		"":               "--server: is not given",
+	} {
+		var stdout, stderr bytes.Buffer
+		if status := execute(t.Context(), strings.Fields(args), &stdout, &stderr); status != statusFailed {
+			t.Errorf("%s: status %d", args, status)
+		}
+		if line := stderr.String(); !strings.HasPrefix(line, "loadtest: ") || strings.Count(line, "\n") != 1 || !strings.Contains(line, want) || stdout.Len() > 0 {
+			t.Errorf("%s: stderr %q, stdout %q, want one line with %q", args, line, &stdout, want)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if status := execute(t.Context(), []string{"--version"}, &stdout, &stderr); status != statusOK || stdout.String() != "loadtest "+binaryVersion()+"\n" {
+		t.Errorf("status %d, stdout %q, stderr %q", status, &stdout, &stderr)
+	}
+}
+
+// The help text and the documentation name every flag, and the documentation every field of
+// the JSON report.
+func TestEverythingIsDocumented(t *testing.T) {
+	var stdout, stderr bytes.Buffer
+	if status := execute(t.Context(), []string{"--help"}, &stdout, &stderr); status != statusOK || stderr.Len() > 0 {
+		t.Fatalf("status %d, stderr %q", status, &stderr)
+	}
+	for line := range strings.Lines(stdout.String()) {
+		if len(line) > helpWidth+20 {
+			t.Errorf("a line of %d characters: %s", len(line), line)
+		}
+	}
+	documentation, err := os.ReadFile("../../docs/loadtest.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := defaultConfig()
+	for _, group := range flagGroups(&c) {
+		group.flags.VisitAll(func(flag *pflag.Flag) {
+			if !strings.Contains(stdout.String(), "--"+flag.Name+" ") {
+				t.Errorf("--%s is not in the help text", flag.Name)
+			}
+			if !bytes.Contains(documentation, []byte("`--"+flag.Name)) {
+				t.Errorf("--%s is not in docs/loadtest.md", flag.Name)
+			}
+		})
+	}
+	for _, name := range jsonNames(reflect.TypeFor[report]()) {
+		if !bytes.Contains(documentation, []byte("`"+name+"`")) {
+			t.Errorf("the field %s is not in docs/loadtest.md", name)
+		}
+	}
+	for _, found := range regexp.MustCompile("`(--[a-z0-9-]+)").FindAllStringSubmatch(string(documentation), -1) {
+		if !strings.Contains(stdout.String(), found[1]) {
+			t.Errorf("docs/loadtest.md names %s, which is no flag", found[1])
+		}
+	}
+}
+
+// jsonNames are the names of all fields of a type, and of those below it.
+func jsonNames(typ reflect.Type) []string {
+	switch typ.Kind() {
+	case reflect.Pointer, reflect.Slice:
+		return jsonNames(typ.Elem())
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	var names []string
+	for i := range typ.NumField() {
+		field := typ.Field(i)
+		if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); name != "" {
+			names = append(names, name)
+			names = append(names, jsonNames(field.Type)...)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func TestQuoted(t *testing.T) {
+	if got, want := quoted([]string{"--rate=5", "a b", "it's", ""}), ` --rate=5 'a b' 'it'\''s' ''`; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"encoding/pem"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+)
+
+// patience is far more than anything here takes on a machine under load.
+const patience = time.Minute
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// result is what a run of the whole tool left behind.
+type result struct {
+	status         int
+	stdout, stderr string
+	html           string
+	report         report
+}
+
+// all is everything that a user can see of a run.
+func (r *result) all() string {
+	encoded, err := json.Marshal(r.report)
+	if err != nil {
+		panic(err)
+	}
+	return r.stdout + r.stderr + r.html + string(encoded)
+}
+
+// runTool runs the whole tool against f with further flags.
+func runTool(t *testing.T, f *fakeAPI, args ...string) *result {
+	t.Helper()
+	return runUntil(t.Context(), t, f, args...)
+}
+
+func runUntil(ctx context.Context, t *testing.T, f *fakeAPI, args ...string) *result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	dir := t.TempDir()
+	ca := filepath.Join(dir, "ca.crt")
+	write(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Certificate().Raw})))
+	jsonFile, htmlFile := filepath.Join(dir, "run.json"), filepath.Join(dir, "run.html")
+	args = append([]string{"--server=" + f.URL, "--ca-file=" + ca, "--objects=5", "--output=text,json=" + jsonFile + ",html=" + htmlFile}, args...)
+	var stdout, stderr bytes.Buffer
+	r := &result{status: execute(ctx, args, &stdout, &stderr)}
+	r.stdout, r.stderr = stdout.String(), stderr.String()
+	if r.status == statusFailed {
+		return r
+	}
+	r.html = read(t, htmlFile)
+	if err := json.Unmarshal([]byte(read(t, jsonFile)), &r.report); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}

@@ -1,0 +1,358 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// On a machine under load some of the 200 may not be sent in time; each of them is accounted
+// for all the same.
+func TestRunSendsWhatIsDue(t *testing.T) {
+	for name, protocol := range map[string]string{"HTTP/1.1": "--http2=false", "HTTP/2": "--http2"} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeAPI(t)
+			var load, other atomic.Int64
+			f.answer = func(_ http.ResponseWriter, r *http.Request) bool {
+				if got := r.Proto; !strings.HasPrefix(got, strings.TrimSuffix(name, ".1")) {
+					t.Errorf("the protocol is %s", got)
+				}
+				if isLoad(r) {
+					load.Add(1)
+				} else {
+					other.Add(1)
+				}
+				return false
+			}
+			r := runTool(t, f, protocol, "--rate=200", "--duration=1s", "--watchers=3", "--connections=4",
+				"--mix=create=3,get=3,update=3,patch=3,apply=3,list=1,delete=2")
+			if r.status != statusOK {
+				t.Fatalf("status %d: %s", r.status, r.stderr)
+			}
+			got := r.report.Requests
+			if got.Due != 200 || got.Sent+got.Unsent != 200 || got.Sent < 50 || got.Succeeded != got.Sent {
+				t.Errorf("requests %+v, want 200 due, all that were sent with success", got)
+			}
+			if load.Load() != int64(got.Sent) {
+				t.Errorf("the server got %d requests, want %d", load.Load(), got.Sent)
+			}
+			if len(r.report.Verbs) != int(verbCount) {
+				t.Errorf("the verbs are %v, want all", r.report.Verbs)
+			}
+			if w := r.report.Watch; w.Events != w.Expected || w.Events == 0 || uint64(w.Delay.Count) != w.Events {
+				t.Errorf("the watch has %+v: not every event came, or not in time", w)
+			}
+			if r.report.Server.Version != "v1.2.3-fake" {
+				t.Errorf("the server's version is %q", r.report.Server.Version)
+			}
+			if diff := cmp.Diff([]string{"/api/v1/namespaces/loadtest"}, f.deleted[len(f.deleted)-1:]); diff != "" || len(f.namespaces) > 0 {
+				t.Errorf("the namespace was not removed: %v, %v", f.namespaces, f.deleted)
+			}
+			if !strings.Contains(r.stdout, fmt.Sprintf("200 due in 1.0 s: %d sent, %d not sent, 0 held back", got.Sent, got.Unsent)) {
+				t.Errorf("the text is\n%s", r.stdout)
+			}
+		})
+	}
+}
+
+func TestRunInNamespaceOfOthers(t *testing.T) {
+	f := newFakeAPI(t, "theirs")
+	r := runTool(t, f, "--namespace=theirs", "--rate=50", "--duration=100ms", "--mix=create=1")
+	if r.status != statusOK || !f.namespaces["theirs"] {
+		t.Fatalf("status %d, namespaces %v: %s", r.status, f.namespaces, r.stderr)
+	}
+	if len(f.deleted) != 1 || !strings.HasPrefix(f.deleted[0], "/api/v1/namespaces/theirs/endpoints?labelSelector="+runLabel) {
+		t.Errorf("deleted were %v, want what has the run's label", f.deleted)
+	}
+	kept := newFakeAPI(t)
+	if r := runTool(t, kept, "--keep", "--rate=50", "--duration=100ms", "--mix=get=1"); r.status != statusOK {
+		t.Fatalf("status %d: %s", r.status, r.stderr)
+	}
+	if len(kept.deleted) > 0 || !kept.namespaces["loadtest"] || len(kept.objects) != 5 {
+		t.Errorf("with --keep, %v was deleted and %d objects are left, want 5", kept.deleted, len(kept.objects))
+	}
+}
+
+func TestRunWaitsForNamespaceThatIsBeingDeleted(t *testing.T) {
+	f := newFakeAPI(t)
+	var looks atomic.Int64
+	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodGet || r.URL.Path != "/api/v1/namespaces/loadtest" || looks.Add(1) > 2 {
+			return false
+		}
+		writeObject(w, http.StatusOK, map[string]any{"status": map[string]any{"phase": "Terminating"}})
+		return true
+	}
+	if r := runTool(t, f, "--rate=50", "--duration=100ms"); r.status != statusOK || looks.Load() != 3 {
+		t.Errorf("status %d after %d looks: %s", r.status, looks.Load(), r.stderr)
+	}
+}
+
+// A server that answers one request after the other is behind soon. That must show, whatever
+// the requests wait for in this process.
+func TestRunDoesNotHideQueues(t *testing.T) {
+	for cause, flags := range map[string][]string{
+		causeConnections: {"--connections=1", "--max-workers=1000"},
+		causeWorkers:     {"--connections=10", "--max-workers=1"},
+	} {
+		t.Run(cause, func(t *testing.T) {
+			f := newFakeAPI(t)
+			turns := time.NewTicker(10 * time.Millisecond)
+			defer turns.Stop()
+			f.answer = func(_ http.ResponseWriter, r *http.Request) bool {
+				if isLoad(r) {
+					<-turns.C
+				}
+				return false
+			}
+			r := runTool(t, f, append(flags, "--rate=400", "--duration=1s", "--mix=get=1")...)
+			rep := r.report
+			if r.status != statusOK || rep.Generator.KeptUp || rep.Generator.Cause != cause {
+				t.Fatalf("status %d, generator %+v, want one behind because of %s", r.status, rep.Generator, cause)
+			}
+			if rep.Requests.Due != 400 || rep.Requests.Sent+rep.Requests.Unsent != 400 {
+				t.Errorf("requests %+v, want 400 due, and each of them sent or not", rep.Requests)
+			}
+			// Of 400 requests the server answers about 100 a second, each in its 10 ms.
+			if rep.Response.P99 < 400 || rep.Response.P50 < 3*rep.Service.P50 {
+				t.Errorf("response time %+v hides the wait that is not in the service time %+v", rep.Response, rep.Service)
+			}
+			for _, text := range []string{r.stdout, r.html} {
+				if !strings.Contains(text, "could not keep up") {
+					t.Error("a report does not say that the generator could not keep up")
+				}
+			}
+		})
+	}
+}
+
+func TestRunHonorsRetryAfter(t *testing.T) {
+	f := newFakeAPI(t)
+	var mu sync.Mutex
+	until, early := time.Time{}, 0
+	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !isLoad(r) || r.Header.Get("Authorization") != "Bearer limited" {
+			return false
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		now := time.Now()
+		if now.Before(until) {
+			early++
+			return false
+		}
+		until = now.Add(time.Second)
+		w.Header().Set("Retry-After", "1")
+		writeStatus(w, http.StatusTooManyRequests, "TooManyRequests", "slow down")
+		return true
+	}
+	// One worker: nothing of the same token is under way when the 429 comes.
+	flags := []string{"--token=limited", "--token=free", "--rate=100", "--duration=500ms", "--mix=get=1", "--max-workers=1"}
+	r := runTool(t, f, append(flags, "--honor-retry-after")...)
+	rep := r.report
+	if r.status != statusOK || early > 0 || rep.Requests.RateLimited != 1 || rep.Requests.Failed != 0 {
+		t.Errorf("status %d, %d requests too early, %+v", r.status, early, rep.Requests)
+	}
+	held := rep.Requests.HeldBack
+	if held == 0 || rep.Tokens[0].HeldBack != held || rep.Requests.Sent+held+rep.Requests.Unsent != rep.Requests.Due {
+		t.Errorf("held back were %+v of %+v", rep.Tokens, rep.Requests)
+	}
+	if diff := cmp.Diff(map[string]uint64{"429": 1}, rep.Tokens[0].Codes); diff != "" {
+		t.Errorf("codes of the limited token (-want +got)\n%s", diff)
+	}
+	if !strings.Contains(r.stdout, grouped(held)+" held back") {
+		t.Errorf("the text does not say what was held back:\n%s", r.stdout)
+	}
+
+	until = time.Time{}
+	r = runTool(t, f, flags...)
+	if r.report.Requests.HeldBack != 0 || early == 0 {
+		t.Errorf("without the flag, %d were held back, and the server saw %d too early", r.report.Requests.HeldBack, early)
+	}
+}
+
+// No token may be seen, whatever the server says and however it was given.
+func TestRunShowsNoToken(t *testing.T) {
+	tokens := []string{"first-secret", "first-secret-longer", "third-secret", "fourth-secret"}
+	f := newFakeAPI(t)
+	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/version" {
+			writeObject(w, http.StatusOK, map[string]any{"gitVersion": "v1 for " + r.Header.Get("Authorization")})
+			return true
+		}
+		if !isLoad(r) {
+			return false
+		}
+		writeStatus(w, http.StatusForbidden, "Not"+r.Header.Get("Authorization")[7:], "who sent "+strings.Join(tokens, " and ")+" may not")
+		return true
+	}
+	file := t.TempDir() + "/tokens.csv"
+	write(t, file, "third-secret,bob,1,\"a,b\"\nfourth-secret,ann,2\n")
+	r := runTool(t, f, "--token=first-secret", "--token", "first-secret-longer", "--token-file="+file, "--rate=100", "--duration=200ms", "--watchers=1")
+	if r.status != statusMissed {
+		t.Errorf("status %d, want %d: %s", r.status, statusMissed, r.stderr)
+	}
+	for _, token := range tokens {
+		if f.count(token) == 0 {
+			t.Errorf("the token %s was never used", token)
+		}
+	}
+	all := r.all()
+	for _, part := range []string{"secret", "longer", "Bearer"} {
+		if strings.Contains(strings.ReplaceAll(all, "tokens.csv", ""), part) {
+			if part == "Bearer" && strings.Count(all, "Bearer #") == strings.Count(all, "Bearer") {
+				continue // the server's version, which says Bearer itself
+			}
+			t.Errorf("%q is in the output:\n%s", part, all)
+		}
+	}
+	for _, want := range []string{"#1", "#2", "#3", "#4", "--token=#1", "who sent #1 and #2 and #3 and #4 may not"} {
+		if !strings.Contains(r.stdout, want) {
+			t.Errorf("%q is not in the text:\n%s", want, r.stdout)
+		}
+	}
+}
+
+func TestRunStatus(t *testing.T) {
+	failing := func(code, every int) func(http.ResponseWriter, *http.Request) bool {
+		var n atomic.Int64
+		return func(w http.ResponseWriter, r *http.Request) bool {
+			if !isLoad(r) || n.Add(1)%int64(every) != 0 {
+				return false
+			}
+			writeStatus(w, code, "Reason", "the server's words")
+			return true
+		}
+	}
+	hangUp := func(_ http.ResponseWriter, r *http.Request) bool {
+		if isLoad(r) {
+			panic(http.ErrAbortHandler)
+		}
+		return false
+	}
+	for name, test := range map[string]struct {
+		answer func(http.ResponseWriter, *http.Request) bool
+		flags  []string
+		status int
+		stderr string
+	}{
+		"few errors":       {failing(500, 4), []string{"--max-error-share=0.3"}, statusOK, ""},
+		"many errors":      {failing(500, 4), nil, statusMissed, " of the requests failed, more than --max-error-share=0.01: 500 Reason"},
+		"429 is none":      {failing(429, 2), nil, statusOK, ""},
+		"no answer at all": {hangUp, nil, statusFailed, "no request got an answer: connection closed"},
+		"no access": {func(w http.ResponseWriter, _ *http.Request) bool {
+			writeStatus(w, 401, "Unauthorized", "who?")
+			return true
+		}, nil, statusFailed, "401 Unauthorized: who?"},
+		"no capacity":       {failing(500, 4), []string{"--find-capacity", "--step-duration=1s", "--min-rate=40"}, statusMissed, " did not succeed"},
+		"a flag is wrong":   {nil, []string{"--rate=0"}, statusFailed, "--rate: 0 is not between"},
+		"no such directory": {nil, []string{"--output=json=/nonexistent/x"}, statusFailed, "--output: open /nonexistent/x"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeAPI(t)
+			f.answer = test.answer
+			flags := []string{"--rate=200", "--duration=200ms", "--mix=get=1"}
+			if name == "no capacity" {
+				flags = nil
+			}
+			r := runTool(t, f, append(append(flags, "--max-workers=1"), test.flags...)...)
+			if r.status != test.status || !strings.Contains(r.stderr, test.stderr) {
+				t.Errorf("status %d, want %d with %q:\n%s", r.status, test.status, test.stderr, r.stderr)
+			}
+		})
+	}
+}
+
+func TestRunWithoutServer(t *testing.T) {
+	f := newFakeAPI(t)
+	f.Close()
+	r := runTool(t, f)
+	if r.status != statusFailed || !strings.Contains(r.stderr, "cannot use "+f.URL) || !strings.Contains(r.stderr, "refused") {
+		t.Errorf("status %d: %s", r.status, r.stderr)
+	}
+}
+
+// A run that a signal ends is reported, and leaves nothing behind.
+func TestRunEndsEarly(t *testing.T) {
+	f := newFakeAPI(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var n atomic.Int64
+	f.answer = func(_ http.ResponseWriter, r *http.Request) bool {
+		if isLoad(r) && n.Add(1) == 20 {
+			cancel()
+		}
+		return false
+	}
+	began := time.Now()
+	r := runUntil(ctx, t, f, "--rate=100", "--duration=1h")
+	if r.status != statusOK || !r.report.Interrupted || time.Since(began) > patience {
+		t.Fatalf("status %d, interrupted %v: %s", r.status, r.report.Interrupted, r.stderr)
+	}
+	if got := r.report.Requests; got.Sent < 20 || got.Succeeded != got.Sent || got.Due > 1000 {
+		t.Errorf("requests %+v, want at least 20 sent, each with success", got)
+	}
+	if !strings.Contains(r.stdout, "was ended early") || len(f.namespaces) > 0 {
+		t.Errorf("namespaces %v are left, and the text is\n%s", f.namespaces, r.stdout)
+	}
+}
+
+func TestRunTimesOut(t *testing.T) {
+	f := newFakeAPI(t)
+	f.answer = func(_ http.ResponseWriter, r *http.Request) bool {
+		if isLoad(r) && strings.HasSuffix(r.URL.Path, "-p0") {
+			<-r.Context().Done()
+		}
+		return false
+	}
+	r := runTool(t, f, "--rate=100", "--duration=200ms", "--mix=get=1", "--timeout=100ms", "--max-error-share=1")
+	rep := r.report
+	if r.status != statusOK || len(rep.Errors) == 0 {
+		t.Fatalf("status %d, errors %+v: %s", r.status, rep.Errors, r.stderr)
+	}
+	for _, e := range rep.Errors {
+		if !strings.HasPrefix(e.Kind, "timeout") {
+			t.Errorf("error %+v, want time-outs alone", e)
+		}
+	}
+	if rep.Response.Max < 100 || uint64(rep.Response.Count) != rep.Requests.Sent {
+		t.Errorf("response time %+v, want the time-outs in it", rep.Response)
+	}
+}
+
+// The server has had enough after the 40 requests of the first step and the 80 of the second
+// one. Up to a half of a step may be lost to a machine under load.
+func TestRunFindsCapacity(t *testing.T) {
+	f := newFakeAPI(t)
+	var n atomic.Int64
+	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+		if !isLoad(r) || n.Add(1) <= 120 {
+			return false
+		}
+		writeStatus(w, http.StatusTooManyRequests, "TooManyRequests", "full")
+		return true
+	}
+	r := runTool(t, f, "--find-capacity", "--min-rate=40", "--max-rate=1000", "--step-duration=1s", "--p99=1h", "--max-error-share=0.5", "--mix=get=1")
+	got := r.report.Capacity
+	if r.status != statusOK || got == nil || got.RatePerSecond != 80 {
+		t.Fatalf("status %d, capacity %+v: %s", r.status, got, r.stderr)
+	}
+	if r.report.Settings.RatePerSecond != 80 || r.report.Requests.Due != 80 {
+		t.Errorf("the numbers are those of %v/s", r.report.Settings.RatePerSecond)
+	}
+	for i, step := range got.Steps {
+		if step.Holds != (i < 2) || !strings.Contains(r.stdout, step.String()) || !strings.Contains(r.stderr, step.String()) {
+			t.Errorf("step %d is %q, or was not printed", i, step)
+		}
+	}
+	if !strings.Contains(r.stdout, "Capacity: 80/s") || !strings.Contains(r.html, "Capacity: 80/s") {
+		t.Error("the capacity is not in the reports")
+	}
+}
