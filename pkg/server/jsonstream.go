@@ -4,10 +4,11 @@ import (
 	"encoding/binary"
 	"hash/crc32"
 	"net/http"
+	"runtime"
 	"strconv"
 	"time"
 
-	"k8s.io/apimachinery/pkg/runtime"
+	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 )
 
 const (
@@ -53,7 +54,7 @@ var pieces = newLent(pieceSize)
 func newJSONStream(rec *record, code int, gzip bool) *jsonStream {
 	j := &jsonStream{
 		rec: rec, control: http.NewResponseController(rec), burst: burstOf(rec),
-		code: code, contentType: runtime.ContentTypeJSON, gzip: gzip,
+		code: code, contentType: k8sruntime.ContentTypeJSON, gzip: gzip,
 	}
 	if gzip {
 		j.add(gzipHeader)
@@ -145,6 +146,9 @@ func (j *jsonStream) write(p []byte) {
 		j.setTimeout(time.Now())
 	}
 	_, j.err = j.rec.Write(p)
+	if j.held {
+		runtime.Gosched() // a few large answers must not keep many small ones waiting
+	}
 }
 
 // setTimeout gives the client time to read. Not every connection has a deadline.
