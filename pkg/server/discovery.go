@@ -174,7 +174,7 @@ func aggregatedResource(resource metav1.APIResource) apidiscoveryv2.APIResourceD
 // nil and the client asks for it.
 func (s *Server) document(path string, all *aggregation, plain func(*http.Request) runtime.Object) {
 	handler := func(w http.ResponseWriter, req *http.Request) {
-		rec := recordOf(req)
+		rec := recordOf(w)
 		if req.Method != http.MethodGet {
 			s.renderError(w, req, methodNotAllowed())
 			return

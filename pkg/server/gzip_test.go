@@ -6,6 +6,7 @@ import (
 	"hash/crc32"
 	"io"
 	"math/rand/v2"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -28,9 +29,11 @@ func (o *testObject) Derived(derive func([]byte) []byte) []byte {
 	return o.derived
 }
 
-func testStream(gzip bool) (*jsonStream, *httptest.ResponseRecorder) {
+func testStream(t *testing.T, gzip bool) (*jsonStream, *httptest.ResponseRecorder) {
+	t.Helper()
 	w := httptest.NewRecorder()
-	return newJSONStream(newRecord(w, httptest.NewRequest("GET", "/", nil)), 200, gzip), w
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
+	return newJSONStream(newRecord(w, req), http.StatusOK, gzip), w
 }
 
 func TestChecksumsAreCombined(t *testing.T) {
@@ -59,7 +62,7 @@ func TestStreamsArePutTogether(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for _, compressed := range []bool{true, false} {
 		for range 100 {
-			j, w := testStream(compressed)
+			j, w := testStream(t, compressed)
 			var want bytes.Buffer
 			for range random.IntN(40) {
 				p := randomBytes(random, []int{1, 50, 3000, 200_000}[random.IntN(4)])
@@ -105,7 +108,7 @@ func unzip(t *testing.T, data []byte) []byte {
 
 // A decoder delivers everything that was flushed, without what follows.
 func TestFlushedPartsCanBeRead(t *testing.T) {
-	j, w := testStream(true)
+	j, w := testStream(t, true)
 	if err := j.flush(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,7 +141,7 @@ func FuzzBlocks(f *testing.F) {
 	f.Add([]byte("metadata"), []byte("{}"))
 	f.Add([]byte{}, bytes.Repeat([]byte("ab"), 40_000))
 	f.Fuzz(func(t *testing.T, a, b []byte) {
-		j, w := testStream(true)
+		j, w := testStream(t, true)
 		j.block(newBlock(a))
 		j.raw(b)
 		j.block(newBlock(b))

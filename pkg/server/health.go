@@ -39,7 +39,7 @@ func (s *Server) routeHealth(router *mux.Router) {
 // names the check; its reason is for the log alone, since anybody may ask.
 func (s *Server) health(path string, checks []check) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		recordOf(req).attrs.Verb = "get"
+		recordOf(w).attrs.Verb = "get"
 		ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
 		defer cancel()
 		var report strings.Builder
@@ -69,7 +69,7 @@ func (s *Server) health(path string, checks []check) http.HandlerFunc {
 
 // version tells what the server is; it needs no token.
 func (s *Server) version(w http.ResponseWriter, req *http.Request) {
-	recordOf(req).attrs.Verb = "get"
+	recordOf(w).attrs.Verb = "get"
 	data, err := json.MarshalIndent(s.cfg.Version, "", "  ")
 	if err != nil {
 		s.renderError(w, req, err)

@@ -57,7 +57,7 @@ func (s *Server) log(rec *record) {
 // protect lets a request through to the API if its token is good and within its limits.
 // It reads nothing of the body: a rejected request costs next to nothing.
 func (s *Server) protect(w http.ResponseWriter, req *http.Request) {
-	rec := recordOf(req)
+	rec := recordOf(w)
 	rec.attrs.Verb = strings.ToLower(req.Method)
 	rec.attrs.Path = req.URL.Path
 	if err := s.authenticate(rec, req); err != nil {
@@ -75,7 +75,7 @@ func (s *Server) protect(w http.ResponseWriter, req *http.Request) {
 		return
 	}
 	defer leave()
-	s.api.ServeHTTP(w, req)
+	dispatch(s.api, rec)
 }
 
 // authenticate finds out whose request it is. Whoever sends wrong tokens from one address

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/gorilla/mux"
 	"github.com/munnerz/goautoneg"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -113,7 +112,7 @@ func (s *Server) routeOpenAPI() {
 		}
 	}))
 	s.api.Path("/openapi/v3/{name:.+}").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
-		s.serveOpenAPIV3(w, req, mux.Vars(req)["name"], documents)
+		s.serveOpenAPIV3(w, req, recordOf(w).vars["name"], documents)
 	}))
 }
 
@@ -195,7 +194,7 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, req *http.Request, doc *ope
 	if err == nil {
 		_, err = io.Copy(w, plain)
 	}
-	if rec := recordOf(req); err != nil && rec.writeErr == nil {
+	if rec := recordOf(w); err != nil && rec.writeErr == nil {
 		panic(err) // what is embedded cannot be read
 	}
 }

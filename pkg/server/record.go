@@ -1,7 +1,6 @@
 package server
 
 import (
-	"context"
 	"net/http"
 	"net/netip"
 	"time"
@@ -27,6 +26,7 @@ type record struct {
 
 	identity *auth.Identity // nil until authenticated
 	attrs    auth.Attributes
+	vars     map[string]string   // the variable parts of the path
 	resource *metav1.APIResource // nil for what is no resource
 	dryRun   bool
 	apply    bool // a patch that is a server-side apply
@@ -38,10 +38,8 @@ type record struct {
 	writeErr error // of writing to the client
 }
 
-type recordKey struct{}
-
 func newRecord(w http.ResponseWriter, req *http.Request) *record {
-	rec := &record{ResponseWriter: w, start: time.Now(), auditID: req.Header.Get("Audit-Id")}
+	rec := &record{ResponseWriter: w, req: req, start: time.Now(), auditID: req.Header.Get("Audit-Id")}
 	if rec.auditID == "" {
 		rec.auditID = uuid.NewString()
 	} else if len(rec.auditID) > maxAuditID {
@@ -50,14 +48,11 @@ func newRecord(w http.ResponseWriter, req *http.Request) *record {
 	if addr, err := netip.ParseAddrPort(req.RemoteAddr); err == nil {
 		rec.client = addr.Addr().Unmap()
 	}
-	rec.req = req.WithContext(context.WithValue(req.Context(), recordKey{}, rec))
 	return rec
 }
 
-// recordOf returns the request's record; every request has one.
-func recordOf(req *http.Request) *record {
-	return req.Context().Value(recordKey{}).(*record)
-}
+// recordOf returns the request's record, which every handler has for its answer.
+func recordOf(w http.ResponseWriter) *record { return w.(*record) }
 
 // WriteHeader notes the status code.
 func (r *record) WriteHeader(code int) {

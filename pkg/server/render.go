@@ -40,7 +40,7 @@ func (s *Server) render(rec *record, res result, out output) {
 
 // renderError answers with the Status of err, in the form that the client accepts.
 func (s *Server) renderError(w http.ResponseWriter, req *http.Request, err error) {
-	rec := recordOf(req)
+	rec := recordOf(w)
 	status := s.statusOf(rec, err)
 	out := s.codecs.errorOutput(req)
 	header := w.Header()

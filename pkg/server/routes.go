@@ -74,6 +74,15 @@ func (s *Server) route() {
 	s.public.MethodNotAllowedHandler = http.HandlerFunc(s.protect)
 }
 
+// dispatch calls the handler of the request's route. The router would copy the request for
+// it, to put the variable parts of the path into its context.
+func dispatch(router *mux.Router, rec *record) {
+	var match mux.RouteMatch
+	router.Match(rec.req, &match) // NotFoundHandler always matches
+	rec.vars = match.Vars
+	match.Handler.ServeHTTP(rec, rec.req)
+}
+
 // route is a path with what its methods mean.
 type route struct {
 	path       string
@@ -130,8 +139,7 @@ func groupPrefix(gv schema.GroupVersion) string {
 // has their verbs.
 func (s *Server) handle(path string, resource Resource, described metav1.APIResource, operations map[string]operation) {
 	s.api.Path(path).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		rec := recordOf(req)
-		vars := mux.Vars(req)
+		rec := recordOf(w)
 		op := operations[req.Method]
 		if op.verb == "list" && isWatch(req) {
 			op = watchOperation
@@ -143,7 +151,7 @@ func (s *Server) handle(path string, resource Resource, described metav1.APIReso
 		rec.resource = &described
 		rec.attrs.ResourceRequest = true
 		rec.attrs.APIGroup, rec.attrs.Resource = described.Group, described.Name
-		rec.attrs.Namespace, rec.attrs.Name = vars["namespace"], vars["name"]
+		rec.attrs.Namespace, rec.attrs.Name = rec.vars["namespace"], rec.vars["name"]
 		if !ok {
 			s.renderError(w, req, methodNotAllowed())
 			return
@@ -155,7 +163,7 @@ func (s *Server) handle(path string, resource Resource, described metav1.APIReso
 // authorised guards a handler that is no resource's.
 func (s *Server) authorised(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if err := s.authorise(recordOf(req), req); err != nil {
+		if err := s.authorise(recordOf(w), req); err != nil {
 			s.renderError(w, req, err)
 			return
 		}
@@ -166,7 +174,7 @@ func (s *Server) authorised(next http.Handler) http.Handler {
 // notFound answers as kube-apiserver does: by a Status inside the API, by plain text
 // outside.
 func (s *Server) notFound(w http.ResponseWriter, req *http.Request) {
-	if err := s.authorise(recordOf(req), req); err != nil {
+	if err := s.authorise(recordOf(w), req); err != nil {
 		s.renderError(w, req, err)
 		return
 	}

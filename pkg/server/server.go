@@ -105,8 +105,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header.Set("Audit-Id", rec.auditID)
 	header.Set("Cache-Control", "no-cache, private")
 	if strings.HasPrefix(req.URL.Path, "/api") { // nothing public is there to be looked for
-		s.protect(rec, rec.req)
+		s.protect(rec, req)
 		return
 	}
-	s.public.ServeHTTP(rec, rec.req)
+	dispatch(s.public, rec)
 }
