@@ -147,21 +147,25 @@ func BenchmarkWatch(b *testing.B) {
 func watchInBackground(b *testing.B, ns, encoding string, arrived chan<- struct{}) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
+	client := newClient(b, shared, false)
 	req := newRequest(b, shared, http.MethodGet, endpointsPath(ns, "")+"?watch=1", nil, "Accept-Encoding", encoding)
-	resp, err := newClient(b, shared, false).Do(req.WithContext(ctx))
-	if err != nil {
-		b.Fatal(err)
-	}
-	var body io.Reader = resp.Body
-	if encoding == "gzip" {
-		if body, err = gzip.NewReader(body); err != nil {
-			b.Fatal(err)
-		}
-	}
 	done := make(chan struct{})
+	b.Cleanup(func() { cancel(); <-done })
 	go func() {
 		defer close(done)
+		resp, err := client.Do(req.WithContext(ctx))
+		if err != nil {
+			b.Error(err)
+			return
+		}
 		defer resp.Body.Close()
+		var body io.Reader = resp.Body
+		if encoding == "gzip" {
+			if body, err = gzip.NewReader(body); err != nil {
+				b.Error(err)
+				return
+			}
+		}
 		lines := bufio.NewReaderSize(body, 1<<20)
 		for {
 			if _, err := lines.ReadSlice('\n'); err != nil {
@@ -174,7 +178,6 @@ func watchInBackground(b *testing.B, ns, encoding string, arrived chan<- struct{
 			}
 		}
 	}()
-	b.Cleanup(func() { cancel(); <-done })
 }
 
 // BenchmarkRejected is that of a token beyond its limit.
