@@ -1,0 +1,147 @@
+package unary
+
+import (
+	"encoding/binary"
+	"errors"
+	"math"
+
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+var errDeaf = errors.New("the server does not read what it asks for")
+
+// read takes in frames until the connection fails.
+func (t *transport) read() error {
+	for {
+		f, err := t.reader.ReadFrame()
+		if wrong, ok := errors.AsType[http2.StreamError](err); ok {
+			t.mu.Lock()
+			if s := t.streams[wrong.StreamID]; s != nil {
+				t.reset(s, wrong.Code, status.Error(codes.Internal, wrong.Error()))
+			}
+			t.mu.Unlock()
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := t.handle(f); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *transport) handle(f http2.Frame) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.received++
+	switch f := f.(type) {
+	case *http2.MetaHeadersFrame:
+		t.headers(f)
+	case *http2.DataFrame:
+		t.data(f)
+	case *http2.RSTStreamFrame:
+		t.wasReset(f)
+	case *http2.GoAwayFrame:
+		for id, s := range t.streams {
+			if id > f.LastStreamID {
+				t.end(s, errRefused)
+			}
+		}
+		t.retire()
+	case *http2.SettingsFrame:
+		if !f.IsAck() {
+			t.control(http2.FrameSettings, http2.FlagSettingsAck, 0)
+			if err := f.ForeachSetting(t.setting); err != nil {
+				return err
+			}
+		}
+	case *http2.PingFrame:
+		if !f.IsAck() {
+			t.control(http2.FramePing, http2.FlagPingAck, 0,
+				binary.BigEndian.Uint32(f.Data[:4]), binary.BigEndian.Uint32(f.Data[4:]))
+		}
+	case *http2.WindowUpdateFrame:
+		// A stream's own window does not count: it is used at once, or not at all.
+		if f.StreamID == 0 {
+			if int(f.Increment) > math.MaxInt32-t.window {
+				return http2.ConnectionError(http2.ErrCodeFlowControl)
+			}
+			t.window += int(f.Increment)
+			t.signal()
+		}
+	case *http2.PushPromiseFrame:
+		return http2.ConnectionError(http2.ErrCodeProtocol)
+	}
+	if len(t.out) > maxQueueBytes {
+		return errDeaf
+	}
+	return nil
+}
+
+// headers of a response come first and last, or only once. A member that answers that it
+// is unavailable is left for the next one.
+func (t *transport) headers(f *http2.MetaHeadersFrame) {
+	s := t.streams[f.StreamID]
+	if s == nil {
+		return
+	}
+	err := outcome(f.Fields, f.StreamEnded())
+	if f.StreamEnded() {
+		t.end(s, err)
+	} else if err != nil {
+		t.reset(s, http2.ErrCodeCancel, err)
+	}
+	if status.Code(err) == codes.Unavailable {
+		t.retire()
+	}
+}
+
+func (t *transport) data(f *http2.DataFrame) {
+	if t.consumed += f.Length; t.consumed > receiveWindow/2 {
+		t.control(http2.FrameWindowUpdate, 0, 0, t.consumed)
+		t.consumed = 0
+	}
+	s := t.streams[f.StreamID]
+	if s == nil {
+		return
+	}
+	s.response = append(s.response, f.Data()...)
+	switch {
+	case isTooLarge(s.response):
+		t.reset(s, http2.ErrCodeCancel, errTooLarge)
+	case f.StreamEnded():
+		t.end(s, status.Error(codes.Internal, "the response ends without a status"))
+	}
+}
+
+func (t *transport) wasReset(f *http2.RSTStreamFrame) {
+	s := t.streams[f.StreamID]
+	if s == nil {
+		return
+	}
+	if f.ErrCode == http2.ErrCodeRefusedStream {
+		t.end(s, errRefused)
+		return
+	}
+	t.end(s, status.Errorf(codes.Unavailable, "the server reset the stream: %v", f.ErrCode))
+}
+
+// setting follows what the server asks for. A smaller window for streams may be too small
+// for the calls that are queued: they take another way.
+func (t *transport) setting(s http2.Setting) error {
+	switch s.ID {
+	case http2.SettingInitialWindowSize:
+		if int(s.Val) < t.perStream && len(t.queue) > 0 {
+			t.retire()
+		}
+		t.perStream = int(s.Val)
+	case http2.SettingMaxConcurrentStreams:
+		t.capacity = int(min(s.Val, maxStreams))
+	case http2.SettingHeaderTableSize:
+		t.encoder.SetMaxDynamicTableSizeLimit(s.Val)
+	}
+	return s.Valid()
+}
