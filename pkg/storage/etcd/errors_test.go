@@ -90,28 +90,55 @@ func (b *brokenKV) Range(ctx context.Context, _ *etcdserverpb.RangeRequest) (*et
 	return nil, ctx.Err()
 }
 
-func startBroken(t *testing.T, kv *brokenKV, cfg Config) (*Store, *grpc.Server) {
+// serve runs a server with the KV service until the test ends.
+func serve(t *testing.T, kv etcdserverpb.KVServer) (server *grpc.Server, address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server := grpc.NewServer()
+	server = grpc.NewServer()
 	etcdserverpb.RegisterKVServer(server, kv)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		server.Serve(l)
 	}()
-	client, err := newRemoteClient(l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
-		client.Close()
 		server.Stop()
 		<-done
 	})
+	return server, l.Addr().String()
+}
+
+// forEachWay runs a test over clientv3's connections and over a unary one.
+func forEachWay(t *testing.T, test func(t *testing.T, start startFunc)) {
+	for name, unary := range map[string]bool{"gRPC": false, "unary": true} {
+		t.Run(name, func(t *testing.T) {
+			test(t, func(t *testing.T, kv *brokenKV, cfg Config) (*Store, *grpc.Server) {
+				t.Helper()
+				return startBroken(t, kv, cfg, unary)
+			})
+		})
+	}
+}
+
+type startFunc func(t *testing.T, kv *brokenKV, cfg Config) (*Store, *grpc.Server)
+
+func startBroken(t *testing.T, kv *brokenKV, cfg Config, unary bool) (*Store, *grpc.Server) {
+	t.Helper()
+	server, address := serve(t, kv)
+	client, err := newRemoteClient(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if unary {
+		if cfg.Unary, err = newUnary(address); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(cfg.Unary.Close)
+	}
 	s, err := New(client, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -130,23 +157,27 @@ func TestWriteIsSentOnce(t *testing.T) {
 		"no answer":            hang,
 	} {
 		t.Run(name, func(t *testing.T) {
-			kv := &brokenKV{txn: txn}
-			s, _ := startBroken(t, kv, Config{Timeout: time.Second})
-			if _, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{}); !errors.Is(err, storage.ErrUnknownOutcome) {
-				t.Errorf("got %v, want ErrUnknownOutcome", err)
-			}
-			if n := kv.calls.Load(); n != 1 {
-				t.Errorf("sent %d times, want once", n)
-			}
+			forEachWay(t, func(t *testing.T, start startFunc) {
+				kv := &brokenKV{txn: txn}
+				s, _ := start(t, kv, Config{Timeout: time.Second})
+				if _, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{}); !errors.Is(err, storage.ErrUnknownOutcome) {
+					t.Errorf("got %v, want ErrUnknownOutcome", err)
+				}
+				if n := kv.calls.Load(); n != 1 {
+					t.Errorf("sent %d times, want once", n)
+				}
+			})
 		})
 	}
 }
 
 func TestReadTimesOut(t *testing.T) {
-	s, _ := startBroken(t, &brokenKV{}, Config{Timeout: 50 * time.Millisecond})
-	if _, err := s.Get(t.Context(), "/a", storage.GetOptions{}); !errors.Is(err, storage.ErrTimeout) {
-		t.Errorf("got %v, want ErrTimeout", err)
-	}
+	forEachWay(t, func(t *testing.T, start startFunc) {
+		s, _ := start(t, &brokenKV{}, Config{Timeout: 50 * time.Millisecond})
+		if _, err := s.Get(t.Context(), "/a", storage.GetOptions{}); !errors.Is(err, storage.ErrTimeout) {
+			t.Errorf("got %v, want ErrTimeout", err)
+		}
+	})
 }
 
 // Nothing answers, not even with a refusal: a write that found no connection within its
@@ -177,31 +208,33 @@ func TestConnectionHangs(t *testing.T) {
 // The server goes away while a write is under way: the outcome is open. After that nothing
 // is sent any more, which is certain and known at once.
 func TestConnectionLost(t *testing.T) {
-	arrived := make(chan struct{})
-	kv := &brokenKV{txn: func(ctx context.Context) error { close(arrived); <-ctx.Done(); return ctx.Err() }}
-	s, server := startBroken(t, kv, Config{Timeout: 20 * time.Second})
-	result := make(chan error, 1)
-	go func() {
-		_, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{})
-		result <- err
-	}()
-	<-arrived
-	server.Stop()
-	if err := <-result; !errors.Is(err, storage.ErrUnknownOutcome) {
-		t.Errorf("under way: got %v, want ErrUnknownOutcome", err)
-	}
-	start := time.Now()
-	_, err := s.Put(t.Context(), "/b", nil, storage.PutOptions{})
-	if !errors.Is(err, storage.ErrUnavailable) {
-		t.Errorf("afterwards: got %v, want ErrUnavailable", err)
-	}
-	if _, err := s.Get(t.Context(), "/b", storage.GetOptions{}); !errors.Is(err, storage.ErrUnavailable) {
-		t.Errorf("afterwards: got %v, want ErrUnavailable", err)
-	}
-	if d := time.Since(start); d > 10*time.Second {
-		t.Errorf("it took %v to see that nobody listens", d)
-	}
-	if n := kv.calls.Load(); n != 1 {
-		t.Errorf("%d transactions arrived, want 1", n)
-	}
+	forEachWay(t, func(t *testing.T, start startFunc) {
+		arrived := make(chan struct{})
+		kv := &brokenKV{txn: func(ctx context.Context) error { close(arrived); <-ctx.Done(); return ctx.Err() }}
+		s, server := start(t, kv, Config{Timeout: 20 * time.Second})
+		result := make(chan error, 1)
+		go func() {
+			_, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{})
+			result <- err
+		}()
+		<-arrived
+		server.Stop()
+		if err := <-result; !errors.Is(err, storage.ErrUnknownOutcome) {
+			t.Errorf("under way: got %v, want ErrUnknownOutcome", err)
+		}
+		began := time.Now()
+		_, err := s.Put(t.Context(), "/b", nil, storage.PutOptions{})
+		if !errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("afterwards: got %v, want ErrUnavailable", err)
+		}
+		if _, err := s.Get(t.Context(), "/b", storage.GetOptions{}); !errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("afterwards: got %v, want ErrUnavailable", err)
+		}
+		if d := time.Since(began); d > 10*time.Second {
+			t.Errorf("it took %v to see that nobody listens", d)
+		}
+		if n := kv.calls.Load(); n != 1 {
+			t.Errorf("%d transactions arrived, want 1", n)
+		}
+	})
 }

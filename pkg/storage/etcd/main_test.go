@@ -14,11 +14,15 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/berth-project/berth/pkg/storage/embedded"
+	"github.com/berth-project/berth/pkg/storage/etcd/unary"
 )
 
 // The tests run against two real servers: one in process, as without --etcd-servers, and
-// one behind gRPC, as with it.
-var clients = map[string]*clientv3.Client{}
+// one behind a network, over clientv3 alone and with a connection for single keys.
+var (
+	clients = map[string]*clientv3.Client{}
+	conn    *unary.Conn
+)
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -50,7 +54,11 @@ func run(m *testing.M) (int, error) {
 	}
 	defer remote.Close()
 	defer client.Close()
-	clients["gRPC"] = client
+	clients["gRPC"], clients["unary"] = client, client
+	if conn, err = newUnary(remote.Clients[0].Addr().String()); err != nil {
+		return 0, err
+	}
+	defer conn.Close()
 	return m.Run(), nil
 }
 
@@ -80,7 +88,11 @@ var prefixes atomic.Int64
 func forEach(t *testing.T, test func(t *testing.T, s *Store, prefix string)) {
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
-			s, err := New(client, Config{})
+			var cfg Config
+			if name == "unary" {
+				cfg.Unary = conn
+			}
+			s, err := New(client, cfg)
 			if err != nil {
 				t.Fatal(err)
 			}

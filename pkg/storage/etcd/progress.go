@@ -10,7 +10,7 @@ import (
 	"sync"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"google.golang.org/grpc/metadata"
 
 	"github.com/berth-project/berth/pkg/storage"
@@ -21,11 +21,11 @@ import (
 const progressRetry = 20 * time.Millisecond
 
 // freshnessKey is read for the revision in the answer's header; it never exists.
-const freshnessKey = "/registry/\x00"
+var freshnessKey = []byte("/registry/\x00")
 
 // Revision implements storage.Interface.
 func (s *Store) Revision(ctx context.Context) (int64, error) {
-	resp, err := s.read(ctx, "revision", freshnessKey, clientv3.WithCountOnly())
+	resp, err := s.read(ctx, "revision", &etcdserverpb.RangeRequest{Key: freshnessKey, CountOnly: true})
 	if err != nil {
 		return 0, err
 	}

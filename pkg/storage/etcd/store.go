@@ -11,11 +11,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/pkg/storage/etcd/unary"
 )
 
 const (
@@ -43,12 +42,17 @@ type Config struct {
 
 	// Registerer takes the metrics of requests; nil leaves them unregistered.
 	Registerer prometheus.Registerer
+
+	// Unary is a connection to the same etcd. Transactions and reads of single keys take
+	// it while it can carry them, and client's otherwise; nil: client's always. The Store
+	// does not close it.
+	Unary *unary.Conn
 }
 
 // Store is a storage.Interface over an etcd client.
 type Store struct {
 	client  *clientv3.Client
-	service etcdserverpb.KVClient // client's KV service as its protocol has it
+	service etcdserverpb.KVClient
 	timeout time.Duration
 	max     int
 	metrics *metrics
@@ -80,16 +84,12 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	service := clientv3.RetryKVClient(client)
-	if inProcess, ok := client.KV.(interface{ Service() etcdserverpb.KVClient }); ok {
-		service = inProcess.Service()
-	}
-	return &Store{client: client, service: service, timeout: cfg.Timeout, max: cfg.MaxValueBytes, metrics: m}, nil
+	return &Store{client: client, service: newService(client, cfg.Unary), timeout: cfg.Timeout, max: cfg.MaxValueBytes, metrics: m}, nil
 }
 
 // Get implements storage.Interface.
 func (s *Store) Get(ctx context.Context, key string, opts storage.GetOptions) (storage.GetResponse, error) {
-	resp, err := s.read(ctx, "get", key, clientv3.WithRev(opts.Revision))
+	resp, err := s.read(ctx, "get", &etcdserverpb.RangeRequest{Key: []byte(key), Revision: opts.Revision})
 	if err != nil {
 		return storage.GetResponse{}, err
 	}
@@ -98,14 +98,13 @@ func (s *Store) Get(ctx context.Context, key string, opts storage.GetOptions) (s
 
 // List implements storage.Interface.
 func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOptions) (storage.ListResponse, error) {
-	from, end := prefix, clientv3.GetPrefixRangeEnd(prefix)
-	if opts.From > from {
-		from = opts.From
-	}
+	from := max(prefix, opts.From)
 	if from == "" {
 		from = "\x00" // etcd refuses the empty key; this is the smallest one
 	}
-	resp, err := s.read(ctx, "list", from, clientv3.WithRange(end), clientv3.WithRev(opts.Revision), clientv3.WithLimit(opts.Limit))
+	resp, err := s.read(ctx, "list", &etcdserverpb.RangeRequest{
+		Key: []byte(from), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), Revision: opts.Revision, Limit: opts.Limit,
+	})
 	if err != nil {
 		return storage.ListResponse{}, err
 	}
@@ -124,13 +123,14 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 	return list, nil
 }
 
-func (s *Store) read(ctx context.Context, operation, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	defer s.metrics.observe(operation, key, time.Now())
+func (s *Store) read(ctx context.Context, operation string, request *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
+	m := s.metrics.of(operation, request.Key)
+	defer m.observe(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	resp, err := s.client.Get(s.requireLeader(ctx), key, opts...)
+	resp, err := s.service.Range(ctx, request, callOptions...)
 	if err != nil {
-		s.metrics.failed(operation, key)
+		m.failed()
 		return nil, readError(ctx, err)
 	}
 	return resp, nil
@@ -152,7 +152,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	if !opts.DryRun {
 		txn.put(value)
 	}
-	return s.write(ctx, operation, key, len(value), txn)
+	return s.write(ctx, operation, len(value), txn)
 }
 
 // Delete implements storage.Interface.
@@ -161,22 +161,23 @@ func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptio
 	if !opts.DryRun {
 		txn.delete()
 	}
-	return s.write(ctx, "delete", key, 0, txn)
+	return s.write(ctx, "delete", 0, txn)
 }
 
 // write commits a transaction. size is that of the value, for the error of a store that
 // refuses it.
-func (s *Store) write(ctx context.Context, operation, key string, size int, txn *txn) (storage.WriteResponse, error) {
-	defer s.metrics.observe(operation, key, time.Now())
+func (s *Store) write(ctx context.Context, operation string, size int, txn *txn) (storage.WriteResponse, error) {
+	m := s.metrics.of(operation, txn.key)
+	defer m.observe(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	if err := ctx.Err(); err != nil {
-		s.metrics.failed(operation, key)
+		m.failed()
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
-	resp, err := s.service.Txn(s.requireLeader(ctx), &txn.request, callOptions...)
+	resp, err := s.service.Txn(ctx, &txn.request, callOptions...)
 	if err != nil {
-		s.metrics.failed(operation, key)
+		m.failed()
 		return storage.WriteResponse{}, writeError(size, err)
 	}
 	w := storage.WriteResponse{Succeeded: resp.Succeeded, Revision: resp.Header.GetRevision()}
@@ -186,17 +187,6 @@ func (s *Store) write(ctx context.Context, operation, key string, size int, txn 
 	}
 	return w, nil
 }
-
-// requireLeader makes a member without a leader refuse the request before it acts on it.
-func (s *Store) requireLeader(ctx context.Context) context.Context {
-	if s.client.ActiveConnection() == nil {
-		return ctx
-	}
-	return metadata.NewOutgoingContext(ctx, leaderRequired)
-}
-
-// leaderRequired is what clientv3.WithRequireLeader makes anew for each request.
-var leaderRequired = metadata.Pairs(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 
 func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {
 	return &storage.KeyValue{

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"google.golang.org/grpc/metadata"
@@ -33,7 +34,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 	if opts.Revision == 0 {
 		// Were etcd asked to begin at “now”, its client would begin at another “now” after
 		// a connection that broke before the first event.
-		resp, err := s.read(ctx, "get", prefix+"\x00", clientv3.WithCountOnly())
+		resp, err := s.read(ctx, "get", &etcdserverpb.RangeRequest{Key: []byte(prefix + "\x00"), CountOnly: true})
 		if err != nil {
 			if ctx.Err() == nil {
 				out <- storage.WatchResponse{Err: err}
