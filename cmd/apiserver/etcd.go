@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
+	"github.com/berth-project/berth/pkg/storage/etcd/unary"
 )
 
 const (
@@ -33,6 +34,8 @@ const (
 // backend is a client of an etcd, and the etcd itself where it runs inside.
 type backend struct {
 	client *clientv3.Client
+	// unary is one more connection to an etcd elsewhere; nil: the etcd runs inside.
+	unary *unary.Conn
 	// maxValueBytes is the largest value that the etcd takes; 0: etcd's default.
 	maxValueBytes int
 	// failed delivers why the etcd inside has stopped by itself; nil where there is none.
@@ -45,15 +48,15 @@ func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend
 	if len(c.EtcdServers) == 0 {
 		return openEmbedded(ctx, c, logger)
 	}
-	client, err := newEtcdClient(c)
+	b, err := connect(c)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkEtcd(ctx, client); err != nil {
-		client.Close()
-		return nil, &flagError{flag: "etcd-servers", err: fmt.Errorf("etcd at %s: %w", strings.Join(c.EtcdServers, ","), err)}
+	if err := checkEtcd(ctx, b.client); err != nil {
+		err = fmt.Errorf("etcd at %s: %w", strings.Join(c.EtcdServers, ","), err)
+		return nil, errors.Join(&flagError{flag: "etcd-servers", err: err}, b.close())
 	}
-	return &backend{client: client, close: client.Close}, nil
+	return b, nil
 }
 
 func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backend, error) {
@@ -75,7 +78,8 @@ func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backen
 	}, nil
 }
 
-func newEtcdClient(c config) (*clientv3.Client, error) {
+// connect returns the clients of an etcd elsewhere, which connect in the background.
+func connect(c config) (*backend, error) {
 	cfg := clientv3.Config{
 		Endpoints:            c.EtcdServers,
 		DialTimeout:          etcdDialTimeout,
@@ -91,7 +95,18 @@ func newEtcdClient(c config) (*clientv3.Client, error) {
 	if cfg.TLS, err = info.ClientConfig(); err != nil {
 		return nil, fmt.Errorf("the files of the connection to etcd: %w", err)
 	}
-	return clientv3.New(cfg)
+	client, err := clientv3.New(cfg)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := unary.New(c.EtcdServers, cfg.TLS)
+	if err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	return &backend{client: client, unary: conn, close: func() error {
+		conn.Close()
+		return client.Close()
+	}}, nil
 }
 
 // checkEtcd returns nil as soon as etcd answers, and the reason when it has not done so

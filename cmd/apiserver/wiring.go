@@ -59,7 +59,11 @@ func startCore(ctx context.Context, c config, in *inputs, logger zerolog.Logger)
 func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zerolog.Logger, scheme *runtime.Scheme) error {
 	metrics := prometheus.NewRegistry()
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	store, err := etcd.New(c.backend.client, etcd.Config{MaxValueBytes: c.backend.maxValueBytes, Registerer: metrics})
+	store, err := etcd.New(c.backend.client, etcd.Config{
+		MaxValueBytes: c.backend.maxValueBytes,
+		Registerer:    metrics,
+		Unary:         c.backend.unary,
+	})
 	if err != nil {
 		return err
 	}
