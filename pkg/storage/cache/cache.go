@@ -231,7 +231,8 @@ func (c *Cache[T]) eventSize(event *Event[T]) int {
 }
 
 // apply takes in a response of the watch and wakes whoever waits for it. What takes time
-// is done before the lock is taken.
+// is done before the lock is taken, and watchers are woken after it: the first thing that
+// they do is to ask for it.
 func (c *Cache[T]) apply(response storage.WatchResponse) {
 	entries := make([]*Entry[T], len(response.Events))
 	for i := range response.Events {
@@ -239,8 +240,16 @@ func (c *Cache[T]) apply(response storage.WatchResponse) {
 			entries[i] = c.entry(change.KV)
 		}
 	}
+	for _, w := range c.take(response, entries) {
+		w.wakeUp()
+	}
+}
+
+// take takes in a response whose entries have been made, and returns whom to wake.
+func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T]) []*Watcher[T] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	var woken []*Watcher[T]
 	for i := range response.Events {
 		change := &response.Events[i]
 		event := c.event(change.KV)
@@ -251,12 +260,13 @@ func (c *Cache[T]) apply(response storage.WatchResponse) {
 			event.Prev, _ = c.tree.Delete(event.Key)
 		}
 		sequence := c.history.append(event, c.eventSize(event))
-		c.watchers.notify(event.Key, sequence)
+		woken = c.watchers.notify(event.Key, sequence, woken)
 	}
 	if response.Revision > c.revision {
 		c.revision = response.Revision
 		c.signal()
 	}
+	return woken
 }
 
 // clear forgets everything. Watchers learn that they have lost their place.

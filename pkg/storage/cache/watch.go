@@ -166,25 +166,28 @@ func (ws *watchers[T]) remove(w *Watcher[T]) {
 	ws.byScope[w.scope] = peers[:last]
 }
 
-// notify tells the watchers of the key and of every prefix of it about an event.
-func (ws *watchers[T]) notify(key string, sequence uint64) {
-	ws.notifyScope(key, sequence)
+// notify notes an event for the watchers of the key and of every prefix of it, and appends
+// those to woken that are to be woken for it.
+func (ws *watchers[T]) notify(key string, sequence uint64, woken []*Watcher[T]) []*Watcher[T] {
+	woken = ws.notifyScope(key, sequence, woken)
 	for end := len(key); end > 0; {
 		end = strings.LastIndexByte(key[:end], '/')
 		if end < 0 {
-			return
+			break
 		}
-		ws.notifyScope(key[:end+1], sequence)
+		woken = ws.notifyScope(key[:end+1], sequence, woken)
 	}
+	return woken
 }
 
-func (ws *watchers[T]) notifyScope(scope string, sequence uint64) {
+func (ws *watchers[T]) notifyScope(scope string, sequence uint64, woken []*Watcher[T]) []*Watcher[T] {
 	for _, w := range ws.byScope[scope] {
 		if w.next == 0 {
 			w.next = sequence
-			w.wakeUp()
+			woken = append(woken, w)
 		}
 	}
+	return woken
 }
 
 // loseAll tells all watchers that they have lost their place.
