@@ -33,9 +33,9 @@ type api struct {
 	turn   atomic.Uint64
 }
 
-// answerError is an answer with a status code other than 2xx.
+// answerError is an answer with a status code other than 2xx, or none. Its text has no token.
 type answerError struct {
-	code  int
+	code  int // 0: no answer
 	fault fault
 }
 
@@ -52,9 +52,9 @@ func hasCode(err error, code int) bool {
 	return ok && answer.code == code
 }
 
-// call sends a request and returns the body of its answer. An answer of 429 or 503 that says
-// when to come back is followed for callTimeout in all. Other answers but 2xx are an
-// *answerError.
+// call sends a request and returns the body of its answer, or as much of it as maxAnswer. It
+// tries again after a 429, and a 503 that says when, for callTimeout in all. Any other end
+// but a 2xx is an *answerError.
 func (a *api) call(ctx context.Context, method, path string, body []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
@@ -76,13 +76,15 @@ func (a *api) try(ctx context.Context, method, path string, body []byte, token i
 	}
 	resp, err := a.client.Do(req)
 	if err != nil {
-		return nil, 0, errors.New(a.tokens.redact(err.Error()))
+		return nil, 0, &answerError{fault: brokenFault(err, a.tokens)}
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusTooManyRequests || resp.StatusCode == http.StatusServiceUnavailable {
+	switch code := resp.StatusCode; {
+	case code == http.StatusTooManyRequests:
+		return nil, max(retryAfter(resp.Header, time.Now()), firstPause), newAnswerError(resp, a.tokens)
+	case code == http.StatusServiceUnavailable:
 		return nil, retryAfter(resp.Header, time.Now()), newAnswerError(resp, a.tokens)
-	}
-	if resp.StatusCode < 200 || resp.StatusCode > 299 {
+	case code < 200 || code > 299:
 		return nil, 0, newAnswerError(resp, a.tokens)
 	}
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))

@@ -126,7 +126,7 @@ func loadFlags(c *config) *pflag.FlagSet {
 	flags.Float64Var(&c.StartRate, "start-rate", c.StartRate, "Requests a second at the begin of --ramp")
 	flags.Var(&c.Mix, "mix", "How often each verb is sent, in relation to the others: "+strings.Join(verbNames[:], ", "))
 	flags.IntVar(&c.Objects, "objects", c.Objects, "Objects that are made beforehand, and that get, update, patch and apply work on")
-	flags.IntVar(&c.Addresses, "addresses", c.Addresses, "Addresses of each object: 10 are about 1.7 kB of JSON")
+	flags.IntVar(&c.Addresses, "addresses", c.Addresses, "Addresses of each object: 10 are about 1.8 kB of JSON")
 	flags.Uint64Var(&c.Seed, "seed", c.Seed, "The same seed chooses the same verbs and objects")
 	flags.BoolVar(&c.HonorRetryAfter, "honor-retry-after", c.HonorRetryAfter, "Do not use a token that got a 429 before its Retry-After has passed; the requests that are due for it are counted as held back")
 	return flags

@@ -15,7 +15,7 @@ const (
 	// maxRate is far above what one process can send, and keeps due times exact to the
 	// microsecond.
 	maxRate = 1_000_000
-	// maxAddresses makes an object of 17 MB, which is more than any server takes.
+	// maxAddresses makes an object of 16 MB, which is more than any server takes.
 	maxAddresses = 100_000
 	// maxCount bounds what is made of one kind, each of which takes memory here.
 	maxCount = 100_000

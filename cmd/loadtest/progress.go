@@ -15,6 +15,7 @@ type progress struct {
 	out      io.Writer
 	watching bool
 	columns  func() int // of the terminal; nil: out is none
+	open     bool       // the last line has no end yet
 	last     time.Duration
 }
 
@@ -23,7 +24,7 @@ func newProgress(out io.Writer, watching bool) *progress {
 	if file, ok := out.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
 		p.columns = func() int {
 			width, _, err := term.GetSize(int(file.Fd()))
-			if err != nil {
+			if err != nil || width <= 0 {
 				return 80
 			}
 			return width
@@ -35,8 +36,14 @@ func newProgress(out io.Writer, watching bool) *progress {
 // note writes a line that stays.
 func (p *progress) note(format string, args ...any) {
 	p.line(format, args...)
-	if p.columns != nil {
+	p.done()
+}
+
+// done ends the last line.
+func (p *progress) done() {
+	if p.open {
 		fmt.Fprintln(p.out)
+		p.open = false
 	}
 }
 
@@ -51,6 +58,7 @@ func (p *progress) line(format string, args ...any) {
 		text = string(runes[:max(p.columns()-1, 0)])
 	}
 	fmt.Fprint(p.out, "\r\x1b[K"+text)
+	p.open = true
 }
 
 // begin makes the clock of the following lines start at 0.

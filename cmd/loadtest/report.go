@@ -138,6 +138,7 @@ type capacityReport struct {
 	RatePerSecond   float64      `json:"rate_per_second"`
 	P99LimitMS      float64      `json:"p99_limit_ms"`
 	MaxFailureShare float64      `json:"max_failure_share"`
+	MaxRate         float64      `json:"max_rate_per_second"`
 	Steps           []stepReport `json:"steps"`
 }
 
@@ -145,6 +146,7 @@ type stepReport struct {
 	RatePerSecond float64 `json:"rate_per_second"`
 	Holds         bool    `json:"holds"`
 	Fault         string  `json:"fault"`
+	ByGenerator   bool    `json:"generator_fell_behind"`
 	Due           uint64  `json:"due"`
 	Succeeded     uint64  `json:"succeeded"`
 	RateLimited   uint64  `json:"rate_limited"`
@@ -212,7 +214,7 @@ func (rep *report) verdict() error {
 	}
 	if rep.Capacity != nil {
 		if rep.Capacity.RatePerSecond == 0 {
-			return &missedError{"not even the lowest rate held: " + rep.Capacity.Steps[0].Fault}
+			return &missedError{"not even the lowest rate held: " + rep.Capacity.Steps[0].String()}
 		}
 		return nil
 	}

@@ -69,6 +69,7 @@ func run(ctx context.Context, c *config, args []string, stdout, stderr io.Writer
 func (r *runner) load(ctx context.Context) (rep *report, err error) {
 	defer r.transport.close()
 	defer r.api.client.CloseIdleConnections()
+	defer r.progress.done()
 	version := r.api.version(ctx)
 	own, err := r.api.ensureNamespace(ctx, r.config.Namespace)
 	if err != nil {

@@ -59,7 +59,7 @@ const (
 // counts is how many requests had each outcome.
 type counts [outcomes]uint64
 
-// sent is how many requests left for the server.
+// sent is how many requests were sent, those that found no server included.
 func (c *counts) sent() uint64 { return c[succeeded] + c[rateLimited] + c[failed] }
 
 // sample is one request that was due. Its times are from the begin of the run.

@@ -172,15 +172,6 @@ func (t *textReport) capacity() {
 	}
 }
 
-// Summary is the result of the search in a sentence.
-func (c *capacityReport) Summary() string {
-	limits := fmt.Sprintf("p99 of at most %s, at most %s without success", msText(c.P99LimitMS), shareText(c.MaxFailureShare))
-	if c.RatePerSecond == 0 {
-		return "Capacity: none of the rates that were tried holds (" + limits + "). The numbers below are of the last one."
-	}
-	return fmt.Sprintf("Capacity: %s/s (%s). The numbers below are of this rate.", rateText(c.RatePerSecond), limits)
-}
-
 // bytesText is a number of bytes in a unit that leaves few digits.
 func bytesText(n int64) string {
 	value, units := float64(n), []string{"B", "kB", "MB", "GB", "TB"}

@@ -72,7 +72,10 @@ func TestProgress(t *testing.T) {
 	p.columns = func() int { return 10 }
 	p.line("%s", strings.Repeat("ä", 30))
 	p.note("done")
-	if want := "\r\x1b[K" + strings.Repeat("ä", 9) + "\r\x1b[Kdone\n"; out.String() != want {
+	p.done()
+	p.line("end")
+	p.done()
+	if want := "\r\x1b[K" + strings.Repeat("ä", 9) + "\r\x1b[Kdone\n\r\x1b[Kend\n"; out.String() != want {
 		t.Errorf("got %q, want %q", &out, want)
 	}
 }

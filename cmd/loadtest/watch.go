@@ -85,7 +85,11 @@ func startWatchers(ctx context.Context, c *config, a *access, calls *api, w *wor
 	case <-limit.Done():
 	}
 	ws.close()
-	return nil, fmt.Errorf("%d of %d watches could be opened: %w", ws.opened, ws.count, errors.Join(ws.last, context.Cause(limit)))
+	err = context.Cause(limit)
+	if ws.last != nil {
+		err = ws.last
+	}
+	return nil, fmt.Errorf("%d of %d watches could be opened: %w", ws.opened, ws.count, err)
 }
 
 // close ends all watches and waits for them.
@@ -117,9 +121,10 @@ func (ws *watchers) awaitEvents(ctx context.Context, s *stats, limit time.Durati
 	}
 }
 
-// currentVersion is the version of the present state, to watch from.
+// currentVersion is the version of the present state, to watch from. It asks for a list that
+// has nothing in it, however large the objects are.
 func (ws *watchers) currentVersion(ctx context.Context) (string, error) {
-	body, err := ws.api.call(ctx, http.MethodGet, ws.workload.path+"?limit=1", nil)
+	body, err := ws.api.call(ctx, http.MethodGet, ws.workload.path+"?fieldSelector=metadata.name%3Dnone&limit=1", nil)
 	if err != nil {
 		return "", err
 	}
@@ -141,18 +146,19 @@ func (ws *watchers) open() {
 	}
 }
 
+// failed counts a watch that broke or could not be opened.
 func (ws *watchers) failed(err error) {
-	ws.mu.Lock()
-	ws.last = err
-	ws.mu.Unlock()
-	one := brokenFault(err, ws.workload.tokens)
-	if answer, ok := errors.AsType[*answerError](err); ok {
-		one = answer.fault
-		if answer.code < 500 && answer.code != http.StatusTooManyRequests {
-			ws.giveUp(err)
-		}
+	answer, ok := errors.AsType[*answerError](err)
+	if !ok {
+		answer = &answerError{fault: brokenFault(err, ws.workload.tokens)}
 	}
-	ws.change(func(s *watchStats) { s.faults.add(one) })
+	ws.mu.Lock()
+	ws.last = answer
+	ws.mu.Unlock()
+	if c := answer.code; c >= 400 && c < 500 && c != http.StatusTooManyRequests {
+		ws.giveUp(answer)
+	}
+	ws.change(func(s *watchStats) { s.faults.add(answer.fault) })
 }
 
 func (ws *watchers) change(change func(*watchStats)) {
