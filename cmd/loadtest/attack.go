@@ -70,18 +70,22 @@ func (a *attack) run(ctx context.Context, p *progress) *measurement {
 		vegeta.MaxWorkers(uint64(a.config.MaxWorkers)),
 		vegeta.MaxBody(maxBodyKept),
 	)
-	// vegeta waits for a free worker as long as it takes, unless it is stopped.
-	defer context.AfterFunc(sending, func() { attacker.Stop() })()
+	stopped := make(chan time.Duration, 1)
+	defer context.AfterFunc(sending, func() {
+		stopped <- time.Since(a.began)
+		// vegeta waits for a free worker as long as it takes, unless it is stopped.
+		attacker.Stop()
+	})()
 	results := attacker.Attack(a.target, newPacer(sending, a.schedule), 0, "")
 	a.collect(results, p)
 
-	m := &measurement{schedule: a.schedule, stats: a.stats, began: a.began, interrupted: ctx.Err() != nil}
-	m.elapsed = a.schedule.duration
-	if m.interrupted {
-		m.elapsed = min(time.Since(a.began), a.schedule.duration)
+	m := &measurement{schedule: a.schedule, stats: a.stats, began: a.began, elapsed: a.schedule.duration}
+	if ctx.Err() != nil {
+		m.elapsed = min(<-stopped, m.elapsed)
+		m.interrupted = m.elapsed < a.schedule.duration
 	}
 	m.due = a.schedule.dueBy(m.elapsed)
-	if a.watchers != nil && !m.interrupted {
+	if a.watchers != nil {
 		a.watchers.awaitEvents(ctx, a.stats, eventsGrace)
 	}
 	return m
