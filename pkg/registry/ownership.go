@@ -15,9 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/kube-openapi/pkg/validation/spec"
-	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
-	"sigs.k8s.io/structured-merge-diff/v6/value"
 )
 
 // NewTypeConverter returns the schema by which field ownership is tracked, out of the
@@ -50,13 +48,15 @@ func (l lazyConverter) TypedToObject(value *typed.TypedValue) (runtime.Object, e
 	return l.build().TypedToObject(value)
 }
 
-// AtomicField is a top-level field that one manager owns as a whole.
+// AtomicField is a top-level list that one manager owns as a whole.
 type AtomicField struct {
 	Name string
 	// IsSet says whether the field is there in the object's JSON.
 	IsSet func(obj runtime.Object) bool
 	// Equal compares the field of two objects that both have it.
 	Equal func(a, b runtime.Object) bool
+	// Copy gives to the field of from. The two may share what Strategy leaves alone.
+	Copy func(to, from runtime.Object)
 }
 
 // maxUpdateManagers is how many managers of updates apimachinery keeps apart.
@@ -64,11 +64,12 @@ const maxUpdateManagers = 10
 
 // ownership keeps metadata.managedFields of a resource's objects. What it does is what
 // apimachinery's FieldManager does, and is done by it unless the resource consists of
-// metadata and atomic fields: then ownership of an update takes a few comparisons, whatever
-// the size of the object. A test holds both to the same results.
+// metadata and atomic fields: then ownership takes a few comparisons, whatever the size of
+// the object, and no schema. Tests hold both to the same results.
 type ownership struct {
 	*managedfields.FieldManager
-	atomic     []AtomicField // nil: the FieldManager does everything
+	resource   *Resource // without Atomic, the FieldManager does everything
+	atomic     []string  // its fields
 	apiVersion string
 }
 
@@ -78,39 +79,49 @@ func newOwnership(r *Resource, scheme *runtime.Scheme, converter managedfields.T
 	if err != nil {
 		return nil, fmt.Errorf("field ownership: %w", err)
 	}
-	return &ownership{FieldManager: manager, atomic: r.Atomic, apiVersion: gvk.GroupVersion().String()}, nil
+	o := &ownership{FieldManager: manager, resource: r, apiVersion: gvk.GroupVersion().String()}
+	for _, atomic := range r.Atomic {
+		o.atomic = append(o.atomic, topField(atomic.Name))
+	}
+	return o, nil
+}
+
+// objectMeta returns the metadata of a typed object, nil for one that has none.
+func objectMeta(obj runtime.Object) *metav1.ObjectMeta {
+	accessor, ok := obj.(metav1.ObjectMetaAccessor)
+	if !ok {
+		return nil
+	}
+	meta, _ := accessor.GetObjectMeta().(*metav1.ObjectMeta)
+	return meta
 }
 
 // update gives the fields that differ between live and next to the manager, and returns
 // next so. live is an empty object where next is new.
 func (o *ownership) update(live, next runtime.Object, manager string) runtime.Object {
-	old, err := meta.Accessor(live)
-	if err != nil {
-		return next
-	}
-	accessor, err := meta.Accessor(next)
-	if err != nil {
-		return next
-	}
-	if !o.simple(old, accessor) {
+	old, meta := objectMeta(live), objectMeta(next)
+	if !o.simpleUpdate(old, meta) {
 		return o.byLibrary(live, next, manager)
 	}
-	entries := old.GetManagedFields()
-	if len(entries) == 0 && old.GetUID() != "" {
-		accessor.SetManagedFields(nil) // nobody has tracked this object, and only apply begins to
+	entries := old.ManagedFields
+	if len(entries) == 0 && old.UID != "" {
+		meta.ManagedFields = nil // nobody has tracked this object, and only apply begins to
 		return next
 	}
-	touched, removed, ok := o.compare(live, next, old, accessor)
+	d, ok := o.compare(live, next)
 	if !ok {
 		return o.byLibrary(live, next, manager)
 	}
-	owned, err := o.transfer(entries, touched, removed, cmp.Or(manager, "unknown"))
-	if err != nil {
+	owned, ok := o.transfer(entries, d, cmp.Or(manager, unknownManager))
+	if !ok {
 		return o.byLibrary(live, next, manager)
 	}
-	accessor.SetManagedFields(owned)
+	meta.ManagedFields = owned
 	return next
 }
+
+// unknownManager is what apimachinery calls a manager without a name.
+const unknownManager = "unknown"
 
 func (o *ownership) byLibrary(live, next runtime.Object, manager string) runtime.Object {
 	next = o.UpdateNoErrors(live, next, manager)
@@ -137,23 +148,31 @@ func keepTimes(live, next runtime.Object) {
 	}
 }
 
-// simple says whether the update is of the kind that update does itself: nobody meddles
-// with managedFields, and nothing is being deleted.
-func (o *ownership) simple(old, next metav1.Object) bool {
-	if o.atomic == nil || old.GetDeletionTimestamp() != nil || next.GetDeletionTimestamp() != nil ||
-		old.GetDeletionGracePeriodSeconds() != nil || next.GetDeletionGracePeriodSeconds() != nil {
+// simple says whether an object and its managers are of the kind that ownership deals with
+// itself.
+func (o *ownership) simple(meta *metav1.ObjectMeta) bool {
+	if o.resource.Atomic == nil || meta == nil || meta.DeletionTimestamp != nil || meta.DeletionGracePeriodSeconds != nil {
 		return false
 	}
-	given := next.GetManagedFields()
-	if given != nil && !equality.Semantic.DeepEqual(given, old.GetManagedFields()) {
-		return false
-	}
-	updates := 0
-	for _, entry := range old.GetManagedFields() {
+	for i := range meta.ManagedFields {
+		entry := &meta.ManagedFields[i]
 		if entry.APIVersion != o.apiVersion || entry.Subresource != "" || entry.FieldsType != "FieldsV1" || entry.FieldsV1 == nil {
 			return false
 		}
-		if entry.Operation == metav1.ManagedFieldsOperationUpdate {
+	}
+	return true
+}
+
+// simpleUpdate says the same of an update: nobody meddles with managedFields, and the
+// managers do not become too many.
+func (o *ownership) simpleUpdate(old, next *metav1.ObjectMeta) bool {
+	if !o.simple(old) || next == nil || next.DeletionTimestamp != nil || next.DeletionGracePeriodSeconds != nil ||
+		next.ManagedFields != nil && !slices.EqualFunc(next.ManagedFields, old.ManagedFields, equalEntries) {
+		return false
+	}
+	updates := 0
+	for i := range old.ManagedFields {
+		if old.ManagedFields[i].Operation == metav1.ManagedFieldsOperationUpdate {
 			updates++
 		}
 	}
@@ -162,53 +181,60 @@ func (o *ownership) simple(old, next metav1.Object) bool {
 
 // transfer takes what was touched or removed from everybody, gives what was touched to
 // the manager, and drops who is left with nothing.
-func (o *ownership) transfer(entries []metav1.ManagedFieldsEntry, touched, removed *fieldpath.Set, manager string) ([]metav1.ManagedFieldsEntry, error) {
-	if touched.Empty() && removed.Empty() {
-		return entries, nil
+func (o *ownership) transfer(entries []metav1.ManagedFieldsEntry, d difference, manager string) ([]metav1.ManagedFieldsEntry, bool) {
+	if d.empty() {
+		return entries, true
 	}
-	lost := touched.Union(removed)
-	var owned []metav1.ManagedFieldsEntry
+	lost := d.touched.with(d.removed)
+	owned := make([]metav1.ManagedFieldsEntry, 0, len(entries)+1)
 	own := metav1.ManagedFieldsEntry{
 		Manager: manager, Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: o.apiVersion,
-		FieldsType: "FieldsV1", Time: &metav1.Time{Time: time.Now().UTC()},
+		FieldsType: "FieldsV1", Time: now(),
 	}
-	gained := touched
 	for _, entry := range entries {
-		set := &fieldpath.Set{}
-		if err := set.FromJSON(entry.FieldsV1.GetRawReader()); err != nil {
-			return nil, err
-		}
-		set = set.Difference(lost)
-		if entry.Manager == manager && entry.Operation == own.Operation && !touched.Empty() {
-			gained = set.Union(touched)
+		set, ok := o.fields(&entry)
+		switch {
+		case !ok:
+			return nil, false
+		case entry.Manager == manager && entry.Operation == own.Operation && len(d.touched) > 0:
+			if own.FieldsV1 = entry.FieldsV1; !d.onlyTouches(set) {
+				own.FieldsV1 = set.without(lost).with(d.touched).fieldsV1()
+			}
 			continue
-		}
-		if set.Empty() {
-			continue
-		}
-		if err := setFields(&entry, set); err != nil {
-			return nil, err
+		case set.meets(lost):
+			if set = set.without(lost); len(set) == 0 {
+				continue
+			}
+			entry.FieldsV1 = set.fieldsV1()
 		}
 		owned = append(owned, entry)
 	}
-	if !touched.Empty() {
-		if err := setFields(&own, gained); err != nil {
-			return nil, err
+	if len(d.touched) > 0 {
+		if own.FieldsV1 == nil {
+			own.FieldsV1 = d.touched.fieldsV1()
 		}
 		owned = append(owned, own)
 	}
+	if len(owned) == 0 {
+		return nil, true
+	}
 	slices.SortStableFunc(owned, compareEntries)
-	return owned, nil
+	return owned, true
 }
 
-func setFields(entry *metav1.ManagedFieldsEntry, set *fieldpath.Set) error {
-	data, err := set.ToJSON()
-	if err != nil {
-		return err
+// fields returns what an entry owns. ok is false where a field is one that nobody should
+// own, as a name, or that is not known.
+func (o *ownership) fields(entry *metav1.ManagedFieldsEntry) (set fieldSet, ok bool) {
+	unknown := func(field string) bool {
+		return field != generateNameField && !slices.Contains(o.atomic, field) &&
+			!slices.ContainsFunc(collections, func(collection string) bool { return strings.HasPrefix(field, collection) })
 	}
-	entry.FieldsV1 = metav1.NewFieldsV1(string(data))
-	return nil
+	set, ok = parseFieldSet(entry.FieldsV1.GetRawBytes())
+	return set, ok && !slices.ContainsFunc(set, unknown)
 }
+
+// now is the time of a change, as apimachinery's entries have it.
+func now() *metav1.Time { return &metav1.Time{Time: time.Now().UTC()} }
 
 // compareEntries is apimachinery's order of managedFields.
 func compareEntries(a, b metav1.ManagedFieldsEntry) int {
@@ -226,123 +252,45 @@ func compareEntries(a, b metav1.ManagedFieldsEntry) int {
 	)
 }
 
-// compare finds the fields of next that live does not have so, and those that only live
-// has. ok is false where a list that must be a set is none.
-func (o *ownership) compare(live, next runtime.Object, old, accessor metav1.Object) (touched, removed *fieldpath.Set, ok bool) {
-	d := difference{&fieldpath.Set{}, &fieldpath.Set{}}
-	d.maps("labels", old.GetLabels(), accessor.GetLabels())
-	d.maps("annotations", old.GetAnnotations(), accessor.GetAnnotations())
-	if was, is := old.GetGenerateName(), accessor.GetGenerateName(); was != is {
-		d.field(is != "", named("metadata"), named("generateName"))
-	}
-	if !d.finalizers(old.GetFinalizers(), accessor.GetFinalizers()) || !d.owners(old.GetOwnerReferences(), accessor.GetOwnerReferences()) {
-		return nil, nil, false
-	}
-	for _, atomic := range o.atomic {
-		was, is := atomic.IsSet(live), atomic.IsSet(next)
-		if was != is || was && !atomic.Equal(live, next) {
-			d.field(is, named(atomic.Name))
-		}
-	}
-	return d.touched, d.removed, true
-}
-
-// difference collects the paths of fields.
-type difference struct{ touched, removed *fieldpath.Set }
-
-func named(name string) fieldpath.PathElement { return fieldpath.PathElement{FieldName: &name} }
-
-// field notes a field that differs: it is there, or it is not there any more.
-func (d *difference) field(isThere bool, path ...fieldpath.PathElement) {
-	if isThere {
-		d.touched.Insert(path)
-	} else {
-		d.removed.Insert(path)
-	}
-}
-
-// collection notes that a map or list has come or gone; its elements are noted besides.
-func (d *difference) collection(name string, was, is int) {
-	if (was == 0) != (is == 0) {
-		d.field(is > 0, named("metadata"), named(name))
-	}
-}
-
-func (d *difference) maps(name string, was, is map[string]string) {
-	d.collection(name, len(was), len(is))
-	for key, text := range is {
-		if before, ok := was[key]; !ok || before != text {
-			d.field(true, named("metadata"), named(name), named(key))
-		}
-	}
-	for key := range was {
-		if _, ok := is[key]; !ok {
-			d.field(false, named("metadata"), named(name), named(key))
-		}
-	}
-}
-
-// finalizers are a set: false where one is there twice.
-func (d *difference) finalizers(was, is []string) bool {
-	d.collection("finalizers", len(was), len(is))
-	note := func(isThere bool, finalizers, others []string) bool {
-		for i, finalizer := range finalizers {
-			if slices.Contains(finalizers[:i], finalizer) {
-				return false
-			}
-			if !slices.Contains(others, finalizer) {
-				element := value.NewValueInterface(finalizer)
-				d.field(isThere, named("metadata"), named("finalizers"), fieldpath.PathElement{Value: &element})
-			}
-		}
-		return true
-	}
-	return note(true, is, was) && note(false, was, is)
-}
-
-// owners are keyed by their uid: false where one is there twice.
-func (d *difference) owners(was, is []metav1.OwnerReference) bool {
-	d.collection("ownerReferences", len(was), len(is))
-	find := func(owners []metav1.OwnerReference, owner *metav1.OwnerReference) int {
-		return slices.IndexFunc(owners, func(o metav1.OwnerReference) bool { return o.UID == owner.UID })
-	}
-	note := func(isThere bool, owners, others []metav1.OwnerReference) bool {
-		for i := range owners {
-			if find(owners[:i], &owners[i]) >= 0 {
-				return false
-			}
-			at := find(others, &owners[i])
-			if at < 0 || isThere && !equality.Semantic.DeepEqual(owners[i], others[at]) {
-				key := &value.FieldList{{Name: "uid", Value: value.NewValueInterface(string(owners[i].UID))}}
-				d.field(isThere, named("metadata"), named("ownerReferences"), fieldpath.PathElement{Key: key})
-			}
-		}
-		return true
-	}
-	return note(true, is, was) && note(false, was, is)
-}
-
-// sameOwners compares managedFields without their times.
+// sameOwners compares managedFields without their times, and so without their order.
 func sameOwners(a, b []metav1.ManagedFieldsEntry) bool {
-	return slices.EqualFunc(a, b, func(x, y metav1.ManagedFieldsEntry) bool {
-		return x.Manager == y.Manager && x.Operation == y.Operation && x.APIVersion == y.APIVersion &&
-			x.FieldsType == y.FieldsType && x.Subresource == y.Subresource &&
-			(x.FieldsV1 == nil) == (y.FieldsV1 == nil) &&
-			(x.FieldsV1 == nil || bytes.Equal(x.FieldsV1.GetRawBytes(), y.FieldsV1.GetRawBytes()))
-	})
+	byManager := func(entries []metav1.ManagedFieldsEntry) []metav1.ManagedFieldsEntry {
+		return slices.SortedStableFunc(slices.Values(entries), func(x, y metav1.ManagedFieldsEntry) int {
+			return cmp.Or(strings.Compare(string(x.Operation), string(y.Operation)), strings.Compare(x.Manager, y.Manager))
+		})
+	}
+	return len(a) == len(b) && slices.EqualFunc(byManager(a), byManager(b), sameOwner)
+}
+
+func sameOwner(x, y metav1.ManagedFieldsEntry) bool {
+	return x.Manager == y.Manager && x.Operation == y.Operation && x.APIVersion == y.APIVersion &&
+		x.FieldsType == y.FieldsType && x.Subresource == y.Subresource &&
+		(x.FieldsV1 == nil) == (y.FieldsV1 == nil) &&
+		(x.FieldsV1 == nil || bytes.Equal(x.FieldsV1.GetRawBytes(), y.FieldsV1.GetRawBytes()))
+}
+
+func equalEntries(x, y metav1.ManagedFieldsEntry) bool {
+	return x.Time.Equal(y.Time) && sameOwner(x, y)
 }
 
 // dropDuplicateOwners removes repeated owner references, as kube-apiserver does since
 // 1.20, and returns the warning that it gives for that.
 func dropDuplicateOwners(accessor metav1.Object) []string {
 	owners := accessor.GetOwnerReferences()
+	if len(owners) < 2 {
+		return nil
+	}
+	seen := make(map[comparableOwner]bool, len(owners))
 	var kept []metav1.OwnerReference
 	var duplicates []string
 	for _, owner := range owners {
-		if containsOwner(kept, owner) {
+		key := comparableOwner{owner, pointee(owner.Controller), pointee(owner.BlockOwnerDeletion)}
+		key.Controller, key.BlockOwnerDeletion = nil, nil
+		if seen[key] {
 			duplicates = append(duplicates, string(owner.UID))
 			continue
 		}
+		seen[key] = true
 		kept = append(kept, owner)
 	}
 	if len(duplicates) == 0 {
@@ -352,11 +300,17 @@ func dropDuplicateOwners(accessor metav1.Object) []string {
 	return []string{".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: " + strings.Join(duplicates, ", ")}
 }
 
-func containsOwner(owners []metav1.OwnerReference, owner metav1.OwnerReference) bool {
-	for i := range owners {
-		if owners[i].UID == owner.UID && equality.Semantic.DeepEqual(owners[i], owner) {
-			return true
-		}
+// comparableOwner is an owner reference with what its pointers point to.
+type comparableOwner struct {
+	metav1.OwnerReference
+	controller, blocks optional
+}
+
+type optional struct{ given, value bool }
+
+func pointee(value *bool) optional {
+	if value == nil {
+		return optional{}
 	}
-	return false
+	return optional{true, *value}
 }

@@ -28,6 +28,9 @@ func Resource() *registry.Resource {
 			Equal: func(a, b runtime.Object) bool {
 				return slices.EqualFunc(a.(*corev1.Endpoints).Subsets, b.(*corev1.Endpoints).Subsets, equalSubsets)
 			},
+			Copy: func(to, from runtime.Object) {
+				to.(*corev1.Endpoints).Subsets = copySubsets(from.(*corev1.Endpoints).Subsets)
+			},
 		}},
 		Columns: columns,
 		Cells:   cells,
@@ -46,6 +49,15 @@ func equalSubsets(a, b corev1.EndpointSubset) bool {
 
 func equalAddresses(a, b corev1.EndpointAddress) bool {
 	return a.IP == b.IP && a.Hostname == b.Hostname && equalPointees(a.NodeName, b.NodeName) && equalPointees(a.TargetRef, b.TargetRef)
+}
+
+// copySubsets copies as much as Default may change.
+func copySubsets(subsets []corev1.EndpointSubset) []corev1.EndpointSubset {
+	subsets = slices.Clone(subsets)
+	for i := range subsets {
+		subsets[i].Ports = slices.Clone(subsets[i].Ports)
+	}
+	return subsets
 }
 
 func equalPointees[T comparable](a, b *T) bool {
