@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -31,7 +32,16 @@ const maxPatchOperations = 10_000
 // valid object, Conflict where the patch names a version that has passed or an apply
 // meets another manager's field, and those of Create.
 func (s *Store) Patch(ctx context.Context, namespace, name string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (patched runtime.Object, created bool, warnings []string, err error) {
-	p := patcher{store: s, patch: patch, opts: opts}
+	change, err := s.patch(namespace, name, patchType, patch, opts)
+	if err != nil {
+		return nil, false, nil, err
+	}
+	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), change)
+}
+
+// patch is the change that a patch of an object is.
+func (s *Store) patch(namespace, name string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (change, error) {
+	p := patcher{store: s, patch: patch, patchType: patchType, opts: opts}
 	var apply change
 	switch patchType {
 	case types.JSONPatchType:
@@ -43,9 +53,9 @@ func (s *Store) Patch(ctx context.Context, namespace, name string, patchType typ
 	case types.ApplyYAMLPatchType:
 		apply = p.apply
 	default:
-		return nil, false, nil, fmt.Errorf("no patch type %q", patchType)
+		return nil, fmt.Errorf("no patch type %q", patchType)
 	}
-	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
+	return func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
 		if current == nil && patchType != types.ApplyYAMLPatchType {
 			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
 		}
@@ -71,41 +81,37 @@ func (s *Store) Patch(ctx context.Context, namespace, name string, patchType typ
 		}
 		s.Strategy.Default(next)
 		return next, append(warnings, dropDuplicateOwners(accessor)...), nil
-	})
+	}, nil
 }
 
 // patcher applies one patch to an object, again where the object was changed meanwhile.
 type patcher struct {
-	store *Store
-	patch []byte
-	opts  *metav1.PatchOptions
+	store     *Store
+	patch     []byte
+	patchType types.PatchType
+	opts      *metav1.PatchOptions
 }
 
 // strict says whether unknown and repeated fields matter.
 func (p *patcher) strict() bool { return p.opts.FieldValidation != metav1.FieldValidationIgnore }
 
-// typed is a change by a function from the object's JSON to patched JSON, which also
-// returns the fields that are given twice.
-func (p *patcher) typed(patch func(object []byte) (patched []byte, faults []error, err error)) change {
+// document is a patch of a JSON document.
+type document struct {
+	apply        func(before []byte) (patched []byte, err error)
+	faults       []error // fields that are given twice
+	metadataOnly bool    // it neither reads nor changes anything but the metadata
+}
+
+// typed is a change by a patch of the object's JSON. Where the patch tells by itself what
+// the outcome is, no JSON is made of the object.
+func (p *patcher) typed(parse func() (document, error)) change {
 	return func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
-		patched, faults, err := patch(stored.json)
-		if err != nil {
-			return nil, nil, err
-		}
-		next, unknown, err := p.store.decodeStrict(patched)
-		if err == nil {
-			err = p.sameKind(next)
-		}
-		if err != nil {
-			return nil, nil, invalidPatch(patched, err)
-		}
 		var warnings []string
-		if faults = append(faults, unknown...); len(faults) > 0 && p.strict() {
-			if p.opts.FieldValidation == metav1.FieldValidationStrict {
-				return nil, nil, invalidPatch(patched, runtime.NewStrictDecodingError(faults))
-			}
-			for _, fault := range faults {
-				warnings = append(warnings, fault.Error())
+		next, ok := p.mergePlain(stored, current)
+		if !ok {
+			var err error
+			if next, warnings, err = p.patchDocument(parse, stored, current); err != nil {
+				return nil, nil, err
 			}
 		}
 		if err := carryOver(next, current); err != nil {
@@ -113,6 +119,42 @@ func (p *patcher) typed(patch func(object []byte) (patched []byte, faults []erro
 		}
 		return p.store.owners.update(current, next, p.opts.FieldManager), warnings, nil
 	}
+}
+
+func (p *patcher) patchDocument(parse func() (document, error), stored *object, current runtime.Object) (runtime.Object, []string, error) {
+	doc, err := parse()
+	if err != nil {
+		return nil, nil, err
+	}
+	if next, ok := p.patchMetadata(&doc, stored, current); ok {
+		return next, nil, nil
+	}
+	if doc.metadataOnly { // applying a strategic patch may change it
+		if doc, err = parse(); err != nil {
+			return nil, nil, err
+		}
+	}
+	patched, err := doc.apply(stored.json)
+	if err != nil {
+		return nil, nil, err
+	}
+	next, unknown, err := p.store.decodeStrict(patched)
+	if err == nil {
+		err = p.sameKind(next)
+	}
+	if err != nil {
+		return nil, nil, invalidPatch(patched, err)
+	}
+	var warnings []string
+	if faults := append(doc.faults, unknown...); len(faults) > 0 && p.strict() {
+		if p.opts.FieldValidation == metav1.FieldValidationStrict {
+			return nil, nil, invalidPatch(patched, runtime.NewStrictDecodingError(faults))
+		}
+		for _, fault := range faults {
+			warnings = append(warnings, fault.Error())
+		}
+	}
+	return next, warnings, nil
 }
 
 // sameKind refuses a patch that makes another kind of object of it.
@@ -139,75 +181,119 @@ func shorten(data []byte) string {
 	return string(data[:most]) + " ..."
 }
 
-func (p *patcher) jsonPatch(before []byte) (patched []byte, faults []error, err error) {
+func (p *patcher) jsonPatch() (document, error) {
 	var operations []struct {
 		Op    string `json:"op"`
 		Path  string `json:"path"`
 		From  string `json:"from"`
 		Value any    `json:"value"`
 	}
-	if faults, err = kjson.UnmarshalStrict(p.patch, &operations); err != nil {
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	faults, err := kjson.UnmarshalStrict(p.patch, &operations)
+	if err != nil {
+		return document{}, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
 	for i, fault := range faults {
 		faults[i] = fmt.Errorf("json patch %w", fault)
 	}
 	if len(operations) > maxPatchOperations {
-		return nil, nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(operations)))
+		return document{}, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(operations)))
 	}
 	decoded, err := jsonpatch.DecodePatch(p.patch)
 	if err != nil {
-		return nil, nil, apierrors.NewBadRequest(err.Error())
+		return document{}, apierrors.NewBadRequest(err.Error())
 	}
-	if patched, err = decoded.Apply(before); err != nil {
-		return nil, nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+	doc := document{faults: faults, metadataOnly: true}
+	for _, operation := range operations {
+		doc.metadataOnly = doc.metadataOnly && inMetadata(operation.Path) && (operation.From == "" || inMetadata(operation.From))
 	}
-	return patched, faults, nil
+	doc.apply = func(before []byte) ([]byte, error) {
+		patched, err := decoded.Apply(before)
+		if err != nil {
+			return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+		}
+		return patched, nil
+	}
+	return doc, nil
 }
 
-func (p *patcher) mergePatch(before []byte) (patched []byte, faults []error, err error) {
+// inMetadata says whether a JSON pointer leads into the metadata.
+func inMetadata(pointer string) bool { return strings.HasPrefix(pointer, "/metadata/") }
+
+func (p *patcher) mergePatch() (document, error) {
 	var decoded map[string]any
-	if faults, err = kjson.UnmarshalStrict(p.patch, &decoded); err != nil {
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	faults, err := kjson.UnmarshalStrict(p.patch, &decoded)
+	if err != nil {
+		return document{}, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
-	if patched, err = jsonpatch.MergePatch(before, p.patch); err != nil {
-		return nil, nil, apierrors.NewBadRequest(err.Error())
+	apply := func(before []byte) ([]byte, error) {
+		patched, err := jsonpatch.MergePatch(before, p.patch)
+		if err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		return patched, nil
 	}
-	return patched, faults, nil
+	return document{apply: apply, faults: faults, metadataOnly: onlyMetadata(decoded)}, nil
 }
 
-func (p *patcher) strategicPatch(before []byte) (patched []byte, faults []error, err error) {
-	var object, decoded map[string]any
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(before, &object); err != nil {
-		return nil, nil, err
+func (p *patcher) strategicPatch() (document, error) {
+	var decoded map[string]any
+	faults, err := kjson.UnmarshalStrict(p.patch, &decoded)
+	if err != nil {
+		return document{}, apierrors.NewBadRequest(err.Error())
 	}
-	if faults, err = kjson.UnmarshalStrict(p.patch, &decoded); err != nil {
-		return nil, nil, apierrors.NewBadRequest(err.Error())
+	apply := func(before []byte) ([]byte, error) {
+		var object map[string]any
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(before, &object); err != nil {
+			return nil, err
+		}
+		return p.mergeStrategic(object, decoded)
 	}
-	merged, err := strategicpatch.StrategicMergeMapPatch(object, decoded, p.store.New())
+	return document{apply: apply, faults: faults, metadataOnly: onlyMetadata(decoded)}, nil
+}
+
+// onlyMetadata says whether a patch that is merged names the metadata and nothing else.
+func onlyMetadata(patch map[string]any) bool {
+	_, ok := patch["metadata"]
+	return ok && len(patch) == 1
+}
+
+func (p *patcher) mergeStrategic(object, patch map[string]any) ([]byte, error) {
+	merged, err := strategicpatch.StrategicMergeMapPatch(object, patch, p.store.New())
 	switch {
 	case errors.Is(err, mergepatch.ErrBadJSONDoc), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList),
 		errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys), errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList),
 		errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat):
-		return nil, nil, apierrors.NewBadRequest(err.Error())
+		return nil, apierrors.NewBadRequest(err.Error())
 	case err != nil:
-		return nil, nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
+		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
 	}
-	patched, err = encodeValue(&unstructured.Unstructured{Object: merged})
-	return patched, faults, err
+	return encodeValue(&unstructured.Unstructured{Object: merged})
 }
 
 // apply is a server-side apply.
 func (p *patcher) apply(_ *object, current runtime.Object) (runtime.Object, []string, error) {
-	patch, fault, err := p.decodeApply()
-	if err != nil {
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
-	}
 	live := current
 	if live == nil {
 		live = p.store.New()
 	}
-	applied, err := p.store.owners.Apply(live, patch, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
+	applied, ok := p.applyPlain(live)
+	if !ok {
+		return p.applyByLibrary(live, current)
+	}
+	if current == nil {
+		return applied, nil, nil
+	}
+	return applied, nil, carryOver(applied, current)
+}
+
+func (p *patcher) force() bool { return p.opts.Force != nil && *p.opts.Force }
+
+func (p *patcher) applyByLibrary(live, current runtime.Object) (runtime.Object, []string, error) {
+	patch, fault, err := p.decodeApply()
+	if err != nil {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
+	}
+	applied, err := p.store.owners.Apply(live, patch, p.opts.FieldManager, p.force())
 	if err == nil {
 		p.store.Strategy.Default(applied)
 		keepTimes(live, applied)
