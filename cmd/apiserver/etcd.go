@@ -29,6 +29,9 @@ const (
 	etcdKeepAliveTime    = 30 * time.Second
 	etcdKeepAliveTimeout = 10 * time.Second
 	etcdDialTimeout      = 20 * time.Second
+	// etcdWindow is how many bytes etcd may send ahead. Where it is not said, gRPC looks for
+	// a good one with PINGs as long as it receives something, such as the events of a watch.
+	etcdWindow = 4 << 20
 )
 
 // backend is a client of an etcd, and the etcd itself where it runs inside.
@@ -85,7 +88,9 @@ func connect(c config) (*backend, error) {
 		DialTimeout:          etcdDialTimeout,
 		DialKeepAliveTime:    etcdKeepAliveTime,
 		DialKeepAliveTimeout: etcdKeepAliveTimeout,
-		DialOptions:          []grpc.DialOption{etcd.DialOption()},
+		DialOptions: []grpc.DialOption{
+			etcd.DialOption(), grpc.WithInitialWindowSize(etcdWindow), grpc.WithInitialConnWindowSize(etcdWindow),
+		},
 		// What goes wrong reaches the log through the requests that fail.
 		Logger: zap.NewNop(),
 	}
