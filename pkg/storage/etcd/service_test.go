@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -76,24 +77,25 @@ func newCounting(t *testing.T, conn *unary.Conn) (*Store, *counting) {
 // do not.
 func TestWays(t *testing.T) {
 	s, over := newCounting(t, conn)
-	rev := put(t, s, "/ways/a", "2", create(t, s, "/ways/a", "1"))
-	if _, err := s.Get(t.Context(), "/ways/a", storage.GetOptions{}); err != nil {
+	prefix := fmt.Sprintf("/registry/test%d/", prefixes.Add(1))
+	rev := put(t, s, prefix+"a", "2", create(t, s, prefix+"a", "1"))
+	if _, err := s.Get(t.Context(), prefix+"a", storage.GetOptions{}); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Get(t.Context(), "/ways/a", storage.GetOptions{Revision: rev + 1<<40}); !errors.Is(err, storage.ErrFutureRevision) {
+	if _, err := s.Get(t.Context(), prefix+"a", storage.GetOptions{Revision: rev + 1<<40}); !errors.Is(err, storage.ErrFutureRevision) {
 		t.Errorf("got %v, want ErrFutureRevision", err)
 	}
 	if _, err := s.Revision(t.Context()); err != nil {
 		t.Error(err)
 	}
-	remove(t, s, "/ways/a", rev)
+	remove(t, s, prefix+"a", rev)
 	if over.ranges != 0 || over.txns != 0 {
 		t.Errorf("%d reads and %d transactions took the way over clientv3", over.ranges, over.txns)
 	}
-	if _, err := s.List(t.Context(), "/ways/", storage.ListOptions{}); err != nil || over.ranges != 1 {
+	if _, err := s.List(t.Context(), prefix, storage.ListOptions{}); err != nil || over.ranges != 1 {
 		t.Errorf("a list: %d reads over clientv3, %v", over.ranges, err)
 	}
-	create(t, s, "/ways/large", string(make([]byte, 1<<20)))
+	create(t, s, prefix+"large", string(make([]byte, 1<<20)))
 	if over.txns != 1 {
 		t.Errorf("a large value: %d transactions over clientv3", over.txns)
 	}
