@@ -2,26 +2,69 @@ package main
 
 import (
 	"os"
+	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
+	"time"
 )
 
-// ballastBytes counts as heap in use and is never touched, so that it takes no memory. What
-// a small server keeps is some 10 MB: without it, a busy one would collect its garbage
-// after every 10 MB, many times a second.
-const ballastBytes = 32 << 20
+const (
+	// gcHeadroom is how many bytes a busy server may allocate before they are collected.
+	// What a small one keeps is some 10 MB, and Go would collect after every 10 MB more.
+	gcHeadroom = 32 << 20
+	// gcBusy is the rate of allocation, in bytes a second, from which on a server is busy
+	// if it lasts for gcLasting collections. One that is not has no need of the memory.
+	gcBusy, gcLasting = 40 << 20, 8
+	// idleGCPercent is Go's default, and minGCPercent what a busy server with much in memory
+	// gets along with.
+	idleGCPercent, minGCPercent = 100, 60
+)
 
-// gcPercent makes up for the ballast: with 50 MB in use, garbage is collected as often as
-// without both.
-const gcPercent = 60
+// gcTuner sets the garbage collector's percentage after each collection.
+type gcTuner struct {
+	last      time.Time
+	allocated uint64 // bytes, until then
+	busy      int    // how many collections in a row came under a high rate
+	percent   int
+}
 
-var ballast []byte
-
-// relaxGC trades some memory for CPU, unless the user has settled that by GOGC. It is for
-// after the start, whose garbage would stay.
-func relaxGC() {
-	if os.Getenv("GOGC") != "" {
-		return
+// tuneGC trades memory for CPU while the server is busy, unless the user has settled that
+// by GOGC.
+func tuneGC() {
+	if os.Getenv("GOGC") == "" {
+		(&gcTuner{last: time.Now(), percent: idleGCPercent}).arm()
 	}
-	ballast = make([]byte, ballastBytes)
-	debug.SetGCPercent(gcPercent)
+}
+
+// sentinel is garbage as soon as it is made: its finalizer runs after the next collection.
+type sentinel struct{ tuner *gcTuner }
+
+func (t *gcTuner) arm() {
+	runtime.SetFinalizer(&sentinel{t}, func(s *sentinel) {
+		s.tuner.collected(time.Now())
+		s.tuner.arm()
+	})
+}
+
+func (t *gcTuner) collected(now time.Time) {
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	metrics.Read(samples)
+	before := t.percent
+	if t.next(now, samples[0].Value.Uint64(), samples[1].Value.Uint64()); t.percent != before {
+		debug.SetGCPercent(t.percent)
+	}
+}
+
+// next settles how much may be allocated until the next collection, in percent of the live
+// bytes. It moves in steps, since each change stops the server for a moment.
+func (t *gcTuner) next(now time.Time, live, allocated uint64) {
+	rate := float64(allocated-t.allocated) / max(now.Sub(t.last).Seconds(), 1e-3)
+	t.last, t.allocated = now, allocated
+	if t.busy++; rate < gcBusy {
+		t.busy = 0
+	}
+	t.percent = idleGCPercent
+	if t.busy >= gcLasting {
+		t.percent = max(minGCPercent, int(gcHeadroom*100/max(live, 1<<20))/20*20)
+	}
 }

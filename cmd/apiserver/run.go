@@ -147,7 +147,7 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	if len(i.watched) > 0 {
 		background.run(i.reloader().run)
 	}
-	relaxGC()
+	tuneGC()
 	front := serve(i.ports, i.core.handler, i.certs, i.logger)
 	if err := i.announce(stdout); err != nil {
 		i.logger.Warn().Err(err).Msg("cannot print that the server is ready")

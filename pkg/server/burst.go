@@ -31,7 +31,7 @@ type lent struct {
 // maxLent is how many buffers of a kind are out at most. Whoever gets none does without.
 const maxLent = 64
 
-func newLent(size int) *lent { return &lent{free: make(chan []byte, maxLent/8), size: size} }
+func newLent(size int) *lent { return &lent{free: make(chan []byte, maxLent/4), size: size} }
 
 // get returns an empty buffer, or nil.
 func (l *lent) get() []byte {

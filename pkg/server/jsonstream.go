@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"runtime"
 	"strconv"
+	"sync"
 	"time"
 
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
@@ -17,8 +18,8 @@ const (
 	gzipThreshold = 128 << 10
 	// pieceSize is about how much of an answer is written at once.
 	pieceSize = 64 << 10
-	// smallPiece is the same where too many other answers are being written.
-	smallPiece = 2 << 10
+	// smallPiece is the size of the buffer that an answer begins with.
+	smallPiece = 4 << 10
 	// largePart is from where on a part is not copied to the others, but written by itself.
 	largePart = 16 << 10
 	// writeTimeout is how long a watch or a large answer waits for a client that does not
@@ -42,14 +43,20 @@ type jsonStream struct {
 	watch       bool // whether it goes on, with pauses
 	timeoutSet  time.Time
 
-	buf       []byte // nil while there is nothing to write
-	small     bool   // buf is not of pieces
-	held      bool   // whether net/http or the connection may hold something back
-	crc, size uint32 // of what was written so far, before it was compressed
+	buf       []byte  // nil while there is nothing to write
+	small     *[]byte // buf's, where it is of smallPieces; else it is of pieces
+	held      bool    // whether net/http or the connection may hold something back
+	crc, size uint32  // of what was written so far, before it was compressed
 	err       error
 }
 
-var pieces = newLent(pieceSize)
+var (
+	pieces      = newLent(pieceSize)
+	smallPieces = sync.Pool{New: func() any {
+		buf := make([]byte, 0, smallPiece)
+		return &buf
+	}}
+)
 
 func newJSONStream(rec *record, code int, gzip bool) *jsonStream {
 	j := &jsonStream{
@@ -106,29 +113,46 @@ func (j *jsonStream) block(b []byte) {
 }
 
 func (j *jsonStream) add(p []byte) {
-	if j.err != nil {
+	if len(p) < largePart && j.makeRoom(len(p)) {
+		j.buf = append(j.buf, p...)
 		return
 	}
-	if j.buf == nil {
-		j.lend()
-	}
-	if len(j.buf)+len(p) > cap(j.buf) {
-		j.write(j.buf)
-		j.buf = j.buf[:0]
-	}
-	if len(p) >= min(largePart, cap(j.buf)) {
-		j.write(j.buf)
-		j.buf = j.buf[:0]
-		j.write(p)
-		return
-	}
-	j.buf = append(j.buf, p...)
+	j.write(j.buf)
+	j.buf = j.buf[:0]
+	j.write(p)
+	j.yield()
 }
 
-// lend takes a buffer, a small one where the large ones are all out.
-func (j *jsonStream) lend() {
-	if j.buf = pieces.get(); j.buf == nil {
-		j.buf, j.small = make([]byte, 0, smallPiece), true
+// makeRoom sees to it that n more bytes fit into buf: it begins with a small buffer, goes on
+// with a large one if one is to be had, and writes what is there. false: they do not fit.
+func (j *jsonStream) makeRoom(n int) bool {
+	if j.buf == nil {
+		j.small = smallPieces.Get().(*[]byte)
+		j.buf = *j.small
+	}
+	if len(j.buf)+n <= cap(j.buf) {
+		return true
+	}
+	if j.small == nil {
+		j.write(j.buf)
+		j.buf = j.buf[:0]
+		j.yield()
+		return true
+	}
+	large := pieces.get()
+	if large == nil {
+		return false
+	}
+	large = append(large, j.buf...)
+	j.giveBack()
+	j.buf = large
+	return true
+}
+
+// yield lets others go first: a few large answers must not keep many small ones waiting.
+func (j *jsonStream) yield() {
+	if !j.watch {
+		runtime.Gosched()
 	}
 }
 
@@ -146,9 +170,6 @@ func (j *jsonStream) write(p []byte) {
 		j.setTimeout(time.Now())
 	}
 	_, j.err = j.rec.Write(p)
-	if j.held {
-		runtime.Gosched() // a few large answers must not keep many small ones waiting
-	}
 }
 
 // setTimeout gives the client time to read. Not every connection has a deadline.
@@ -221,8 +242,11 @@ func (j *jsonStream) release() {
 }
 
 func (j *jsonStream) giveBack() {
-	if j.buf != nil && !j.small {
+	switch {
+	case j.small != nil:
+		smallPieces.Put(j.small)
+	case j.buf != nil:
 		pieces.put(j.buf)
 	}
-	j.buf, j.small = nil, false
+	j.buf, j.small = nil, nil
 }
