@@ -280,24 +280,74 @@ func FuzzPatch(f *testing.F) {
 	})
 }
 
-// A patch of the metadata costs the same however many addresses there are.
-func TestPatchesOfMetadataCostNoAddresses(t *testing.T) {
-	s := newPatcher(t, endpoints.Resource(), shared.converter)
+// TestApplyNeedsNoSchema tells the applies that are dealt with on typed objects from those
+// that are left to the library.
+func TestApplyNeedsNoSchema(t *testing.T) {
+	p := newPair(t)
+	live := finished(t, p.library, configuration(1), true)
+	with := func(text string) string {
+		return strings.Replace(configuration(1), `"labels":{"app":"bench"}`, text, 1)
+	}
+	for name, tc := range map[string]struct {
+		patch         string
+		manager       string
+		live, library bool
+	}{
+		"a new object":                 {patch: configuration(1), manager: "test"},
+		"the same again":               {patch: configuration(1), manager: "test", live: true},
+		"the same by another":          {patch: configuration(1), manager: "other", live: true},
+		"what another has, forced":     {patch: with(`"labels":{"app":"x"}`), manager: "other", live: true},
+		"empty labels and annotations": {patch: with(`"labels":{"app":""},"annotations":{"a":""}`), manager: "test", live: true},
+		"less than before":             {patch: with(`"labels":{"b":"c"}`), manager: "test", live: true},
+		"lists":                        {patch: with(`"finalizers":["x/y"],"ownerReferences":[{"apiVersion":"v1","kind":"Pod","name":"p","uid":"u"}]`), manager: "test", live: true},
+		"kubectl":                      {patch: configuration(1), manager: "kubectl", live: true},
+		"space":                        {patch: strings.ReplaceAll(configuration(1), ",", " ,\n "), manager: "test", live: true},
+		"no labels":                    {patch: with(`"labels":{}`), manager: "test", live: true, library: true},
+		"null":                         {patch: with(`"creationTimestamp":null`), manager: "test", live: true, library: true},
+		"an odd name":                  {patch: with(`"labels":{"é":"x"}`), manager: "test", live: true, library: true},
+		"YAML":                         {patch: "{apiVersion: v1, kind: Endpoints, metadata: {name: e}}", manager: "test", live: true, library: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			of := live
+			if !tc.live {
+				of = nil
+			}
+			if res := p.check(t, of, types.ApplyYAMLPatchType, []byte(tc.patch), as(tc.manager, true)); res.Err != "" {
+				t.Error(res.Err)
+			}
+			if (p.schema.uses > 0) != tc.library {
+				t.Errorf("the schema was used %d times", p.schema.uses)
+			}
+		})
+	}
+}
+
+// Patches of the metadata decode no addresses, and usual ones nothing but themselves.
+func TestPatchesOfMetadataDecodeLittle(t *testing.T) {
+	resource := endpoints.Resource()
+	decode, longest := resource.DecodePlainJSON, 0
+	resource.DecodePlainJSON = func(data []byte, obj runtime.Object) bool {
+		longest = max(longest, len(data))
+		return decode(data, obj)
+	}
+	s := newPatcher(t, resource, shared.converter)
+	live := finished(t, s, configuration(1000), false)
 	for name, tc := range map[string]struct {
 		kind  types.PatchType
 		patch string
+		usual bool
 	}{
-		"merge":             {types.MergePatchType, `{"metadata":{"labels":{"app":"x"}}}`},
-		"merge with null":   {types.MergePatchType, `{"metadata":{"labels":{"app":null}}}`},
-		"strategic":         {types.StrategicMergePatchType, `{"metadata":{"labels":{"app":"x"}}}`},
-		"strategic, a list": {types.StrategicMergePatchType, `{"metadata":{"finalizers":["example.com/x"]}}`},
-		"JSON":              {types.JSONPatchType, `[{"op":"replace","path":"/metadata/labels/app","value":"x"}]`},
+		"merge":             {types.MergePatchType, `{"metadata":{"labels":{"app":"x"}}}`, true},
+		"merge with null":   {types.MergePatchType, `{"metadata":{"labels":{"app":null}}}`, false},
+		"strategic":         {types.StrategicMergePatchType, `{"metadata":{"labels":{"app":"x"}}}`, true},
+		"strategic, a list": {types.StrategicMergePatchType, `{"metadata":{"finalizers":["example.com/x"]}}`, false},
+		"JSON":              {types.JSONPatchType, `[{"op":"replace","path":"/metadata/labels/app","value":"x"}]`, false},
 	} {
-		allocations := func(addresses int) float64 {
-			return testing.AllocsPerRun(20, s.Change(t, finished(t, s, configuration(addresses), false), "e", tc.kind, []byte(tc.patch), patchOptions()))
-		}
-		if few, many := allocations(1), allocations(2000); many > few+10 { // pools that the collector empties
-			t.Errorf("%s: %v allocations for 2000 addresses, %v for one", name, many, few)
+		change := s.Change(t, live, "e", tc.kind, []byte(tc.patch), patchOptions())
+		longest = 0
+		change()
+		if tc.usual && longest > len(tc.patch) || longest > 2000 {
+			t.Errorf("%s: decoded %d bytes of %d", name, longest, len(live))
 		}
 	}
 }

@@ -82,14 +82,11 @@ func (a *application) read(entries []metav1.ManagedFieldsEntry, manager string) 
 		if !ok {
 			return false
 		}
-		if entry.Manager != manager || entry.Operation != metav1.ManagedFieldsOperationApply {
+		if entry.Manager == manager && entry.Operation == metav1.ManagedFieldsOperationApply {
+			a.own = claim{entry, set}
+		} else {
 			a.others = append(a.others, claim{entry, set})
-			continue
 		}
-		if a.own.set != nil {
-			return false
-		}
-		a.own = claim{entry, set}
 	}
 	return true
 }

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"bytes"
+	"fmt"
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -23,7 +25,15 @@ func (s *Store) PatchJSON(finished []byte, name string, patchType types.PatchTyp
 	if err != nil {
 		return nil, nil, err
 	}
-	return change(stored, current)
+	before, err := s.encode(current)
+	if err != nil {
+		return nil, nil, err
+	}
+	next, warnings, err := change(stored, current)
+	if after, encodeErr := s.encode(current); encodeErr != nil || !bytes.Equal(before, after) {
+		return nil, nil, fmt.Errorf("a patch changed what it is of: %s became %s, %w", before, after, encodeErr)
+	}
+	return next, warnings, err
 }
 
 // UpdateJSON is an update of finished JSON by the manager with the object that data is, as

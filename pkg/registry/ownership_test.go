@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -98,6 +99,39 @@ func TestOwnershipAgreesWithLibrary(t *testing.T) {
 				t.Fatalf("seed %d, step %d (-library +ours):\n%s", seed, step, diff)
 			}
 		}
+	}
+}
+
+func TestDuplicateOwners(t *testing.T) {
+	s := newPatcher(t, endpoints.Resource(), shared.converter)
+	live := finished(t, s, configuration(1), false)
+	owner := func(uid, more string) string {
+		return fmt.Sprintf(`{"apiVersion":"v1","kind":"Pod","name":"p","uid":%q%s}`, uid, more)
+	}
+	for name, tc := range map[string]struct {
+		owners []string
+		kept   int
+		again  string // the uids that the warning names; "": there is none
+	}{
+		"one":                    {[]string{owner("a", "")}, 1, ""},
+		"two":                    {[]string{owner("a", ""), owner("b", "")}, 2, ""},
+		"the same":               {[]string{owner("a", ""), owner("b", ""), owner("a", ""), owner("a", "")}, 2, "a, a"},
+		"the same, what it says": {[]string{owner("a", `,"controller":true`), owner("a", `,"controller":true`)}, 1, "a"},
+		"not the same":           {[]string{owner("a", `,"controller":true`), owner("a", `,"controller":false`), owner("a", ""), owner("a", `,"blockOwnerDeletion":false`)}, 4, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			patch := `{"metadata":{"ownerReferences":[` + strings.Join(tc.owners, ",") + `]}}`
+			obj, warnings, err := s.PatchJSON(live, "e", types.MergePatchType, []byte(patch), patchOptions())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := obj.(*corev1.Endpoints).OwnerReferences; len(got) != tc.kept {
+				t.Errorf("kept %v", got)
+			}
+			if len(warnings) > 0 != (tc.again != "") || len(warnings) > 0 && !strings.HasSuffix(warnings[0], ": "+tc.again) {
+				t.Errorf("warnings: %q", warnings)
+			}
+		})
 	}
 }
 
