@@ -17,7 +17,7 @@ type difference struct {
 
 // maxElements is up to how many finalizers or owners are looked for in each other, which
 // takes the square of their number. More are left to the library.
-const maxElements = 64
+const maxElements = 256
 
 // compare finds the fields of next that live does not have so, and those that only live
 // has. ok is false for what fieldSet does not tell.
