@@ -22,6 +22,8 @@ const (
 	smallPiece = 4 << 10
 	// largePart is from where on a part is not copied to the others, but written by itself.
 	largePart = 16 << 10
+	// turnPatience is how long a piece of a large answer waits for its turn.
+	turnPatience = 50 * time.Millisecond
 	// writeTimeout is how long a watch or a large answer waits for a client that does not
 	// read.
 	writeTimeout = time.Minute
@@ -46,6 +48,7 @@ type jsonStream struct {
 	buf       []byte  // nil while there is nothing to write
 	small     *[]byte // buf's, where it is of smallPieces; else it is of pieces
 	held      bool    // whether net/http or the connection may hold something back
+	hurried   bool    // whether it takes no turns any more
 	crc, size uint32  // of what was written so far, before it was compressed
 	err       error
 }
@@ -169,7 +172,37 @@ func (j *jsonStream) write(p []byte) {
 	if j.watch || j.held {
 		j.setTimeout(time.Now())
 	}
+	if j.takeTurn() {
+		defer func() { <-turns }()
+	}
 	_, j.err = j.rec.Write(p)
+}
+
+// turns are held by those who write a piece of a large answer. Many of them at the same time
+// would leave no core to anything else, and would not be done any earlier.
+var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
+
+// takeTurn waits for a turn, if it writes a large answer, and returns whether there is
+// one to give back. Who has waited in vain, because of clients that do not read, asks no
+// more.
+func (j *jsonStream) takeTurn() bool {
+	if !j.held || j.watch || j.hurried {
+		return false
+	}
+	select {
+	case turns <- struct{}{}:
+		return true
+	default:
+	}
+	patience := time.NewTimer(turnPatience)
+	defer patience.Stop()
+	select {
+	case turns <- struct{}{}:
+		return true
+	case <-patience.C:
+		j.hurried = true
+		return false
+	}
 }
 
 // setTimeout gives the client time to read. Not every connection has a deadline.
