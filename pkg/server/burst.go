@@ -106,7 +106,8 @@ func (c *burstConn) hold() {
 	}
 }
 
-// release writes what is held and ends the burst.
+// release writes what is held and ends the burst. Where that fails the connection is of no
+// use any more: net/http does not know that bytes are missing.
 func (c *burstConn) release() error {
 	if c == nil {
 		return nil
@@ -117,6 +118,9 @@ func (c *burstConn) release() error {
 		return nil
 	}
 	err := c.flush()
+	if err != nil {
+		c.Conn.Close()
+	}
 	burstBuffers.put(c.held)
 	c.held = nil
 	return err

@@ -13,6 +13,12 @@ type callConn struct {
 	calls   int
 	written bytes.Buffer
 	err     error
+	closed  bool
+}
+
+func (c *callConn) Close() error {
+	c.closed = true
+	return nil
 }
 
 func (c *callConn) Write(p []byte) (int, error) {
@@ -62,7 +68,7 @@ func TestBurstsTellOfFailures(t *testing.T) {
 	if _, err := c.Write([]byte("held")); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.release(); err == nil {
+	if err := c.release(); err == nil || !under.closed {
 		t.Error("what was held is lost without a word")
 	}
 	if err := c.release(); err != nil {

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"io"
+	"iter"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
@@ -27,6 +29,7 @@ type fakeResource struct {
 	Resource
 	get    func(ctx context.Context) (runtime.Object, error)
 	create func(ctx context.Context, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, []string, error)
+	watch  func(ctx context.Context) iter.Seq2[[]watch.Event, error]
 }
 
 func (f *fakeResource) APIResource() metav1.APIResource {
@@ -41,6 +44,10 @@ func (f *fakeResource) DecodeInto(data []byte, obj runtime.Object) ([]error, err
 
 func (f *fakeResource) Get(ctx context.Context, _, _ string, _ *metav1.GetOptions) (runtime.Object, error) {
 	return f.get(ctx)
+}
+
+func (f *fakeResource) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]watch.Event, error], error) {
+	return f.watch(ctx), nil
 }
 
 func (f *fakeResource) Create(ctx context.Context, _ string, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, []string, error) {

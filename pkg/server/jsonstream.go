@@ -24,11 +24,6 @@ const (
 	largePart = 16 << 10
 	// turnPatience is how long a piece of a large answer waits for its turn.
 	turnPatience = 50 * time.Millisecond
-	// writeTimeout is how long a watch or a large answer waits for a client that does not
-	// read.
-	writeTimeout = time.Minute
-	// writeTimeoutSlack is how much of it may be missing: it is not set for each write.
-	writeTimeoutSlack = 10 * time.Second
 )
 
 // jsonStream writes an answer of finished parts, plain or as one gzip stream, in few large
@@ -42,8 +37,6 @@ type jsonStream struct {
 	contentType string
 	length      int // of the answer; 0: not known
 	gzip        bool
-	watch       bool // whether it goes on, with pauses
-	timeoutSet  time.Time
 
 	buf       []byte  // nil while there is nothing to write
 	small     *[]byte // buf's, where it is of smallPieces; else it is of pieces
@@ -154,23 +147,25 @@ func (j *jsonStream) makeRoom(n int) bool {
 
 // yield lets others go first: a few large answers must not keep many small ones waiting.
 func (j *jsonStream) yield() {
-	if !j.watch {
+	if !j.rec.watch {
 		runtime.Gosched()
 	}
 }
 
-// write writes p, and before the first byte the header.
+// write writes p, a piece at a time, and before the first byte the header.
 func (j *jsonStream) write(p []byte) {
-	if j.err != nil || len(p) == 0 {
-		return
+	for len(p) > 0 && j.err == nil {
+		n := min(len(p), pieceSize+largePart)
+		j.writePiece(p[:n])
+		p = p[n:]
 	}
+}
+
+func (j *jsonStream) writePiece(p []byte) {
 	j.begin()
 	if len(p) > burstThreshold {
 		j.burst.hold()
 		j.held = true
-	}
-	if j.watch || j.held {
-		j.setTimeout(time.Now())
 	}
 	if j.takeTurn() {
 		defer func() { <-turns }()
@@ -179,14 +174,15 @@ func (j *jsonStream) write(p []byte) {
 }
 
 // turns are held by those who write a piece of a large answer. Many of them at the same time
-// would leave no core to anything else, and would not be done any earlier.
+// would leave no core to anything else, and would not be done any earlier. A client that
+// does not read keeps its turn until it is given up.
 var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
 // takeTurn waits for a turn, if it writes a large answer, and returns whether there is
 // one to give back. Who has waited in vain, because of clients that do not read, asks no
 // more.
 func (j *jsonStream) takeTurn() bool {
-	if !j.held || j.watch || j.hurried {
+	if !j.held || j.rec.watch || j.hurried {
 		return false
 	}
 	select {
@@ -202,14 +198,6 @@ func (j *jsonStream) takeTurn() bool {
 	case <-patience.C:
 		j.hurried = true
 		return false
-	}
-}
-
-// setTimeout gives the client time to read. Not every connection has a deadline.
-func (j *jsonStream) setTimeout(now time.Time) {
-	if now.Sub(j.timeoutSet) > writeTimeoutSlack {
-		_ = j.control.SetWriteDeadline(now.Add(writeTimeout))
-		j.timeoutSet = now
 	}
 }
 
@@ -235,7 +223,9 @@ func (j *jsonStream) flush() error {
 	}
 	j.begin()
 	j.held = true
-	return j.send()
+	err := j.send()
+	j.rec.stopTimeout()
+	return err
 }
 
 // end writes what is left, and the end of a gzip stream.
@@ -246,11 +236,7 @@ func (j *jsonStream) end() error {
 		binary.LittleEndian.PutUint32(trailer[6:], j.size)
 		j.add(trailer[:])
 	}
-	err := j.send()
-	if !j.timeoutSet.IsZero() {
-		_ = j.control.SetWriteDeadline(time.Time{}) // the connection serves the next request
-	}
-	return err
+	return j.send()
 }
 
 // send writes what is there. What is small is left to net/http, which sends it with the

@@ -68,14 +68,34 @@ func (s *Server) protect(w http.ResponseWriter, req *http.Request) {
 		s.renderError(w, req, err)
 		return
 	}
-	leave, err := s.inFlight.enter(req)
+	if s.mayBeWatch(req) { // its route knows whether it is one
+		dispatch(s.api, rec)
+		return
+	}
+	s.counted(rec, func() { dispatch(s.api, rec) })
+}
+
+// counted serves a request if not too many are under way.
+func (s *Server) counted(rec *record, serve func()) {
+	leave, err := s.inFlight.enter(rec.req)
 	if err != nil {
 		s.metrics.reject("concurrency-limit")
-		s.renderError(w, req, err)
+		s.renderError(rec, rec.req, err)
 		return
 	}
 	defer leave()
-	dispatch(s.api, rec)
+	serve()
+}
+
+// mayBeWatch says whether the request looks like a watch. Watches are not counted: they
+// last, and cost next to nothing.
+func (s *Server) mayBeWatch(req *http.Request) bool {
+	for _, prefix := range s.groups {
+		if rest, ok := strings.CutPrefix(req.URL.Path, prefix); ok {
+			return strings.HasPrefix(rest, "watch/") || isWatch(req)
+		}
+	}
+	return false
 }
 
 // authenticate finds out whose request it is. Whoever sends wrong tokens from one address
@@ -151,9 +171,6 @@ type counter struct {
 
 // enter counts the request in, and returns what counts it out.
 func (f *inFlight) enter(req *http.Request) (leave func(), err error) {
-	if isWatch(req) {
-		return func() {}, nil // it lasts, and costs next to nothing
-	}
 	c := &f.mutating
 	if isReadOnly(req) {
 		c = &f.readOnly

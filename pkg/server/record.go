@@ -14,6 +14,16 @@ import (
 // maxAuditID bounds an Audit-Id that a client sends, as kube-apiserver does.
 const maxAuditID = 64
 
+// writeTimeout is how long a watch or a large answer waits for a client that does not read.
+var writeTimeout = time.Minute
+
+const (
+	// writeTimeoutSlack is how much of it may be missing: it is not set for each write.
+	writeTimeoutSlack = 10 * time.Second
+	// unreadBodyTimeout is how long an answer waits for the rest of a body that is not read.
+	unreadBodyTimeout = 5 * time.Second
+)
+
 // record is what is known of one request. It fills as the request goes through the
 // layers, and what the log and the metrics say of it comes from here. It is also the
 // request's http.ResponseWriter, to learn what was answered.
@@ -35,7 +45,9 @@ type record struct {
 	bytes int64
 	cause error // what the client was not told
 
-	writeErr error // of writing to the client
+	writeErr   error     // of writing to the client
+	watch      bool      // whether the answer goes on, with pauses
+	timeoutSet time.Time // when the time to read was given last; zero: no time is running
 }
 
 func newRecord(w http.ResponseWriter, req *http.Request) *record {
@@ -62,10 +74,14 @@ func (r *record) WriteHeader(code int) {
 	r.ResponseWriter.WriteHeader(code)
 }
 
-// Write counts the bytes of the body.
+// Write counts the bytes of the body. Whoever does not take what is more than a small answer
+// is given up.
 func (r *record) Write(p []byte) (int, error) {
 	if r.code == 0 {
 		r.code = http.StatusOK
+	}
+	if r.watch || r.bytes+int64(len(p)) > burstThreshold {
+		r.startTimeout(time.Now())
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)
@@ -73,6 +89,32 @@ func (r *record) Write(p []byte) (int, error) {
 		r.writeErr = err
 	}
 	return n, err
+}
+
+// startTimeout gives the client time to read. net/http ends it with the answer. Not every
+// connection has deadlines.
+func (r *record) startTimeout(now time.Time) {
+	if now.Sub(r.timeoutSet) > writeTimeoutSlack {
+		_ = http.NewResponseController(r).SetWriteDeadline(now.Add(writeTimeout))
+		r.timeoutSet = now
+	}
+}
+
+// stopTimeout is for pauses of an answer: HTTP/2 ends a stream whose time is up even where
+// there is nothing to write.
+func (r *record) stopTimeout() {
+	if r.req.ProtoMajor >= 2 && !r.timeoutSet.IsZero() {
+		_ = http.NewResponseController(r).SetWriteDeadline(time.Time{})
+		r.timeoutSet = time.Time{}
+	}
+}
+
+// limitUnreadBody bounds the wait for a body that nobody reads: net/http looks for its end
+// before it answers.
+func (r *record) limitUnreadBody() {
+	if r.req.ContentLength != 0 {
+		_ = http.NewResponseController(r).SetReadDeadline(time.Now().Add(unreadBodyTimeout))
+	}
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -31,10 +31,11 @@ func (s *Server) render(rec *record, res result, out output) {
 	case err == nil:
 	case rec.code == 0:
 		s.renderError(rec, rec.req, err)
-	case rec.req.Context().Err() == nil && rec.writeErr == nil:
-		// The answer is cut off in the middle for a reason of ours: the client must notice.
-		rec.cause = err
-		panic(http.ErrAbortHandler)
+	default:
+		if rec.req.Context().Err() == nil && rec.writeErr == nil {
+			rec.cause = err
+		}
+		panic(http.ErrAbortHandler) // the answer is cut off in the middle: the client must notice
 	}
 }
 
@@ -48,6 +49,7 @@ func (s *Server) renderError(w http.ResponseWriter, req *http.Request, err error
 	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
 		header.Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
 	}
+	rec.limitUnreadBody()
 	w.WriteHeader(int(status.Code))
 	if err := out.encoder.Encode(status, w); err != nil && rec.cause == nil && req.Context().Err() == nil {
 		rec.cause = err

@@ -156,6 +156,10 @@ func (s *Server) handle(path string, resource Resource, described metav1.APIReso
 			s.renderError(w, req, methodNotAllowed())
 			return
 		}
+		if op.verb != "watch" && s.mayBeWatch(req) {
+			s.counted(rec, func() { s.serve(rec, resource, op.run) })
+			return
+		}
 		s.serve(rec, resource, op.run)
 	})
 }

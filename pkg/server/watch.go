@@ -20,15 +20,9 @@ import (
 // twice as long, at random, so that they do not all come back at once.
 const minWatchTime = 30 * time.Minute
 
-// isWatch says whether the request is a watch by its path or its query.
+// isWatch says whether the query makes a watch of a list.
 func isWatch(req *http.Request) bool {
-	if req.Method != http.MethodGet {
-		return false
-	}
-	if strings.Contains(req.URL.Path, "/watch/") {
-		return true
-	}
-	if !strings.Contains(req.URL.RawQuery, "watch") {
+	if req.Method != http.MethodGet || !strings.Contains(req.URL.RawQuery, "watch") {
 		return false
 	}
 	opts := &metav1.ListOptions{}
@@ -69,22 +63,22 @@ func (s *Server) watch(c *call) (result, error) {
 func (s *Server) stream(c *call, format *watchFormat, events iter.Seq2[[]watch.Event, error]) {
 	j := newJSONStream(c.rec, http.StatusOK, c.rec.acceptsGzip())
 	defer j.release()
-	j.watch, j.contentType = true, format.contentType
-	if err := j.flush(); err != nil {
-		return
-	}
+	c.rec.watch, j.contentType = true, format.contentType
+	_ = j.flush() // the events must be read even if the client has gone: that ends them
 	for batch, err := range events {
 		if err != nil {
 			status := s.statusOf(c.rec, err)
 			batch = []watch.Event{{Type: watch.Error, Object: status}}
 		}
+		var failed error
 		for _, event := range batch {
-			if err := format.write(j, event); err != nil {
-				if c.req.Context().Err() == nil && c.rec.writeErr == nil {
-					c.rec.cause = err
-				}
-				return
+			if failed = format.write(j, event); failed != nil {
+				break
 			}
+		}
+		if failed != nil && j.err == nil { // no fault of the client's or of the connection
+			_ = format.write(j, watch.Event{Type: watch.Error, Object: s.statusOf(c.rec, failed)})
+			break
 		}
 		s.metrics.watched(c.rec, len(batch))
 		if err := j.flush(); err != nil {
