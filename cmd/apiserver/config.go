@@ -118,7 +118,7 @@ func validateSet(s string) error {
 func validateEtcdServers(servers []string) error {
 	for _, server := range servers {
 		u, err := url.Parse(server)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+		if err != nil || u.Hostname() == "" || u.Port() == "" || (u.Scheme != "http" && u.Scheme != "https") {
 			return fmt.Errorf("%q is no etcd address: it must look like http://127.0.0.1:2379 or https://etcd-1:2379", server)
 		}
 		if u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {

@@ -3,6 +3,7 @@ package registry
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -83,7 +84,7 @@ func (l *lifecycle) observe(namespace string, kv *storage.KeyValue) (namespaceSt
 		revision:    kv.ModRevision,
 		terminating: stored.DeletionTimestamp != nil || stored.Status.Phase == corev1.NamespaceTerminating,
 	}
-	l.known[namespace] = state
+	l.known[strings.Clone(namespace)] = state // it may be a part of a large body
 	return state, nil
 }
 

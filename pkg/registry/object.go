@@ -1,7 +1,6 @@
 package registry
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"iter"
@@ -182,18 +181,25 @@ type objectList struct {
 // FinishedItems returns the list as plain JSON up to its first item, and the items, each of
 // them a finished object.
 func (l *objectList) FinishedItems() (head []byte, items iter.Seq[runtime.Object]) {
-	var buf bytes.Buffer
-	gv := l.resource.GroupVersionKind().GroupVersion().String()
-	fmt.Fprintf(&buf, `{"kind":%q,"apiVersion":%q,"metadata":{"selfLink":%q,"resourceVersion":%q`,
-		l.resource.API.Kind+"List", gv, l.meta.SelfLink, l.meta.ResourceVersion)
+	kind := l.kind()
+	head = append(head, `{"kind":`...)
+	head = objectjson.AppendString(head, kind.Kind)
+	head = append(head, `,"apiVersion":`...)
+	head = objectjson.AppendString(head, kind.GroupVersion().String())
+	head = append(head, `,"metadata":{"selfLink":`...)
+	head = objectjson.AppendString(head, l.meta.SelfLink)
+	head = append(head, `,"resourceVersion":`...)
+	head = objectjson.AppendString(head, l.meta.ResourceVersion)
 	if l.meta.Continue != "" {
-		fmt.Fprintf(&buf, `,"continue":%q`, l.meta.Continue)
+		head = append(head, `,"continue":`...)
+		head = objectjson.AppendString(head, l.meta.Continue)
 	}
 	if l.meta.RemainingItemCount != nil {
-		fmt.Fprintf(&buf, `,"remainingItemCount":%d`, *l.meta.RemainingItemCount)
+		head = append(head, `,"remainingItemCount":`...)
+		head = strconv.AppendInt(head, *l.meta.RemainingItemCount, 10)
 	}
-	buf.WriteString(`},"items":[`)
-	return buf.Bytes(), func(yield func(runtime.Object) bool) {
+	head = append(head, `},"items":[`...)
+	return head, func(yield func(runtime.Object) bool) {
 		for _, o := range l.objects {
 			if !yield(o) {
 				return
