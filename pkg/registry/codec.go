@@ -26,16 +26,13 @@ const (
 	metaKey    = `"metadata":{`
 )
 
-// encodeValue returns the JSON of an object of any type.
-func encodeValue(obj runtime.Object) ([]byte, error) { return json.Marshal(obj) }
-
 // encode returns the JSON of an object of New's type. That is the value to store for it
 // where it has no resourceVersion.
 func (r *Resource) encode(obj runtime.Object) ([]byte, error) {
 	if r.EncodeJSON != nil {
 		return r.EncodeJSON(obj)
 	}
-	return encodeValue(obj)
+	return json.Marshal(obj)
 }
 
 // typeHead is the part of an object that the items of a list leave out.

@@ -47,6 +47,16 @@ func setVersion(t testing.TB, obj runtime.Object, revision int64) {
 // servedJSON is what a client gets that asks for plain JSON.
 func servedJSON(t testing.TB, obj runtime.Object) []byte {
 	t.Helper()
+	switch obj := obj.(type) {
+	case finishedObject:
+		head, rest, err := obj.Finished()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return []byte(string(head) + string(rest) + "\n")
+	case finishedList:
+		return []byte(assembled(t, obj))
+	}
 	return encoded(t, plainJSON, obj)
 }
 

@@ -13,15 +13,11 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	kjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/registry/objectjson"
 	"github.com/berth-project/berth/pkg/storage"
 )
-
-// jsonIdentifier is how the plain JSON encoder of apimachinery names itself.
-var jsonIdentifier = json.NewSerializerWithOptions(json.DefaultMetaFactory, nil, nil, json.SerializerOptions{}).Identifier()
 
 // object is a stored object as finished JSON. Plain JSON goes out as it is; every other
 // form is encoded from the decoded object. It never changes.
@@ -133,18 +129,8 @@ func (o *object) Derived(derive func(rest []byte) []byte) []byte {
 	return d.data
 }
 
-// CacheEncode writes the finished JSON, or has encode write the decoded object.
-func (o *object) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	if o.broken != nil {
-		return o.broken
-	}
-	if id == jsonIdentifier {
-		if _, err := w.Write(o.json); err != nil {
-			return err
-		}
-		_, err := io.WriteString(w, "\n")
-		return err
-	}
+// CacheEncode has encode write the decoded object.
+func (o *object) CacheEncode(_ runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
 	obj, err := o.decode()
 	if err != nil {
 		return err

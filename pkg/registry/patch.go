@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -267,7 +268,7 @@ func (p *patcher) mergeStrategic(object, patch map[string]any) ([]byte, error) {
 	case err != nil:
 		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
 	}
-	return encodeValue(&unstructured.Unstructured{Object: merged})
+	return json.Marshal(&unstructured.Unstructured{Object: merged})
 }
 
 // apply is a server-side apply.

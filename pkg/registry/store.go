@@ -80,8 +80,8 @@ func (r *Registry) WaitReady(ctx context.Context) error {
 	return nil
 }
 
-// Store serves one resource. The objects that its methods return are finished: they are
-// runtime.CacheableObjects that write plain JSON without encoding anything. Its errors
+// Store serves one resource. The objects that its methods return are finished: beside
+// what runtime.CacheableObjects do they give out their plain JSON, which nothing encodes. Its errors
 // are API errors, or errors that are nobody's fault but the server's.
 type Store struct {
 	*Resource

@@ -274,9 +274,6 @@ type eventObject struct {
 
 // CacheEncode writes what was encoded under the identifier before, or encodes it.
 func (o *eventObject) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	if id == jsonIdentifier {
-		return o.object.CacheEncode(id, encode, w)
-	}
 	data, err := o.event.Encoded(o.form+string(id), func(w io.Writer) error { return o.object.CacheEncode(id, encode, w) })
 	if err != nil {
 		return err
