@@ -158,6 +158,10 @@ func TestDamagedDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 			damage(t, dir)
+			// An etcd that failed to start may still be about to create its next file.
+			t.Cleanup(func() {
+				eventually(t, "the removal of the directory", func() bool { return os.RemoveAll(dir) == nil })
+			})
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()
 			e, err := Start(ctx, Config{DataDir: dir})

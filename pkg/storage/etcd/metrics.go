@@ -1,7 +1,7 @@
 package etcd
 
 import (
-	"bytes"
+	"strings"
 	"sync"
 	"time"
 
@@ -62,15 +62,15 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 }
 
 // of returns the metrics of an operation on the resource that the key names.
-func (m *metrics) of(operation string, key []byte) *requestMetrics {
-	resource := resourceOf(key)
+func (m *metrics) of(operation, key string) *requestMetrics {
+	l := labels{operation, resourceOf(key)}
 	m.mu.RLock()
-	r := m.known[labels{operation, string(resource)}]
+	r := m.known[l]
 	m.mu.RUnlock()
 	if r != nil {
 		return r
 	}
-	l := labels{operation, string(resource)}
+	l.resource = strings.Clone(l.resource) // not the whole key
 	r = &requestMetrics{
 		labels: l, metrics: m,
 		duration: m.duration.WithLabelValues(l.operation, l.resource),
@@ -94,14 +94,14 @@ func (r *requestMetrics) failed() {
 
 // resourceOf is the resource in a key of the form /registry/<resource>/..., and empty for
 // any other key, so that no key can add a label value of its own.
-func resourceOf(key []byte) []byte {
-	rest, ok := bytes.CutPrefix(key, []byte("/registry/"))
+func resourceOf(key string) string {
+	rest, ok := strings.CutPrefix(key, "/registry/")
 	if !ok {
-		return nil
+		return ""
 	}
-	resource, _, ok := bytes.Cut(rest, []byte("/"))
+	resource, _, ok := strings.Cut(rest, "/")
 	if !ok {
-		return nil
+		return ""
 	}
 	return resource
 }

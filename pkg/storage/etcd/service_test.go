@@ -29,7 +29,7 @@ func newUnary(address string) (*unary.Conn, error) {
 	defer cancel()
 	for {
 		// A method that no server has, so that none counts it.
-		err := conn.Invoke(ctx, "/etcdserverpb.KV/None", &etcdserverpb.RangeRequest{}, &etcdserverpb.RangeResponse{})
+		_, err := conn.Invoke(ctx, "/etcdserverpb.KV/None", unary.NewRequest(0))
 		if status.Code(err) == codes.Unimplemented {
 			return conn, nil
 		}
@@ -66,10 +66,8 @@ func newCounting(t *testing.T, conn *unary.Conn) (*Store, *counting) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := s.service.(remote)
-	c := &counting{KVClient: r.KVClient}
-	r.KVClient = c
-	s.service = r
+	c := &counting{KVClient: s.service.KVClient}
+	s.service.KVClient = c
 	return s, c
 }
 

@@ -52,7 +52,7 @@ type Config struct {
 // Store is a storage.Interface over an etcd client.
 type Store struct {
 	client  *clientv3.Client
-	service etcdserverpb.KVClient
+	service service
 	timeout time.Duration
 	max     int
 	metrics *metrics
@@ -124,11 +124,11 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 }
 
 func (s *Store) read(ctx context.Context, operation string, request *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
-	m := s.metrics.of(operation, request.Key)
+	m := s.metrics.of(operation, string(request.Key))
 	defer m.observe(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	resp, err := s.service.Range(ctx, request, callOptions...)
+	resp, err := s.service.read(ctx, request)
 	if err != nil {
 		m.failed()
 		return nil, readError(ctx, err)
@@ -145,29 +145,26 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	if opts.Expect == 0 {
 		operation = "create"
 	}
-	txn := newTxn(key, opts.Expect)
-	if opts.Guard != nil {
-		txn.guard(opts.Guard)
-	}
+	t := &txn{key: key, expect: opts.Expect, guard: opts.Guard}
 	if !opts.DryRun {
-		txn.put(value)
+		t.do, t.value = doPut, value
 	}
-	return s.write(ctx, operation, len(value), txn)
+	return s.write(ctx, operation, len(value), t)
 }
 
 // Delete implements storage.Interface.
 func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptions) (storage.WriteResponse, error) {
-	txn := newTxn(key, existing(opts.Expect))
+	t := &txn{key: key, expect: existing(opts.Expect)}
 	if !opts.DryRun {
-		txn.delete()
+		t.do = doDelete
 	}
-	return s.write(ctx, "delete", 0, txn)
+	return s.write(ctx, "delete", 0, t)
 }
 
 // write commits a transaction. size is that of the value, for the error of a store that
 // refuses it.
-func (s *Store) write(ctx context.Context, operation string, size int, txn *txn) (storage.WriteResponse, error) {
-	m := s.metrics.of(operation, txn.key)
+func (s *Store) write(ctx context.Context, operation string, size int, t *txn) (storage.WriteResponse, error) {
+	m := s.metrics.of(operation, t.key)
 	defer m.observe(time.Now())
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
@@ -175,17 +172,12 @@ func (s *Store) write(ctx context.Context, operation string, size int, txn *txn)
 		m.failed()
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
-	resp, err := s.service.Txn(ctx, &txn.request, callOptions...)
+	response, err := s.service.commit(ctx, t)
 	if err != nil {
 		m.failed()
 		return storage.WriteResponse{}, writeError(size, err)
 	}
-	w := storage.WriteResponse{Succeeded: resp.Succeeded, Revision: resp.Header.GetRevision()}
-	if !resp.Succeeded {
-		w.Current = firstOf(resp.Responses, 0)
-		w.Guarded = firstOf(resp.Responses, 1)
-	}
-	return w, nil
+	return response, nil
 }
 
 func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {
@@ -202,12 +194,4 @@ func first(kvs []*mvccpb.KeyValue) *storage.KeyValue {
 		return nil
 	}
 	return keyValue(kvs[0])
-}
-
-// firstOf is the key that the i-th get of a transaction found, nil where it found none.
-func firstOf(ops []*etcdserverpb.ResponseOp, i int) *storage.KeyValue {
-	if i >= len(ops) {
-		return nil
-	}
-	return first(ops[i].GetResponseRange().GetKvs())
 }

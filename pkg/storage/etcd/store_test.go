@@ -368,7 +368,7 @@ func TestResourceOf(t *testing.T) {
 		"/other/endpoints/a":            "",
 		"":                              "",
 	} {
-		if got := string(resourceOf([]byte(key))); got != want {
+		if got := resourceOf(key); got != want {
 			t.Errorf("resourceOf(%q) = %q, want %q", key, got, want)
 		}
 	}

@@ -8,6 +8,7 @@ package unary
 import (
 	"context"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -16,8 +17,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 )
 
 const (
@@ -88,8 +87,9 @@ func (c *Conn) Close() {
 	c.running.Wait()
 }
 
-// Invoke calls a method, such as /etcdserverpb.KV/Txn, and fills in the response. It
-// returns at the latest when ctx ends. Of its errors,
+// Invoke calls a method, such as /etcdserverpb.KV/Txn, and returns the message of the
+// response. request is what NewRequest returned with the message behind it, and Invoke's from
+// now on. It returns at the latest when ctx ends. Of its errors,
 //
 //   - ErrNotSent, wrapped: there is no connection, flow control has no room for the request
 //     now, the server refused the stream, or ctx ended before the request was written;
@@ -97,21 +97,18 @@ func (c *Conn) Close() {
 //   - all others are statuses, too, and leave open whether the server acts on the call:
 //     Unavailable where the connection broke, DeadlineExceeded or Canceled where ctx ended,
 //     Internal and ResourceExhausted for an answer that cannot be read.
-func (c *Conn) Invoke(ctx context.Context, method string, request, response proto.Message) error {
+func (c *Conn) Invoke(ctx context.Context, method string, request []byte) (response []byte, err error) {
 	t := c.current.Load()
 	if t == nil {
-		return errNoConnection
+		return nil, errNoConnection
 	}
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSent, err)
+		return nil, fmt.Errorf("%w: %w", ErrNotSent, err)
 	}
-	message, err := encode(request)
+	binary.BigEndian.PutUint32(request[1:], uint32(len(request)-prefixBytes))
+	s, err := t.send(method, request)
 	if err != nil {
-		return fmt.Errorf("%w: %w", ErrNotSent, err)
-	}
-	s, err := t.send(method, message)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	select {
 	case <-s.done:
@@ -120,9 +117,9 @@ func (c *Conn) Invoke(ctx context.Context, method string, request, response prot
 		<-s.done
 	}
 	if s.err != nil {
-		return s.err
+		return nil, s.err
 	}
-	return decode(s.response, response)
+	return messageOf(s.response)
 }
 
 // run keeps a connection to one of the endpoints until Close.

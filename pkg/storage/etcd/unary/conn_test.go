@@ -7,11 +7,9 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"golang.org/x/net/http2"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 )
 
 func TestRequest(t *testing.T) {
@@ -215,7 +213,7 @@ func TestClose(t *testing.T) {
 	if got := ends(t, done); status.Code(got.err) != codes.Unavailable || errors.Is(got.err, ErrNotSent) {
 		t.Errorf("under way: got %v, want Unavailable", got)
 	}
-	if err := c.Invoke(t.Context(), method, put(1), &etcdserverpb.TxnResponse{}); !errors.Is(err, ErrNotSent) {
+	if _, err := c.Invoke(t.Context(), method, NewRequest(0)); !errors.Is(err, ErrNotSent) {
 		t.Errorf("afterwards: got %v, want ErrNotSent", err)
 	}
 	c.Close()
@@ -239,23 +237,6 @@ func TestNewRefuses(t *testing.T) {
 		if c, err := New(endpoints, nil); err == nil {
 			c.Close()
 			t.Errorf("%q: no error", endpoints)
-		}
-	}
-}
-
-func TestMessages(t *testing.T) {
-	for _, want := range []proto.Message{&etcdserverpb.TxnRequest{}, put(70_000), answer(5)} {
-		data, err := encode(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if d := cmp.Diff(prefixed(want), data); d != "" {
-			t.Errorf("(-want +got)\n%s", d)
-		}
-		got := proto.Clone(want)
-		proto.Reset(got)
-		if err := decode(data, got); err != nil || !proto.Equal(got, want) {
-			t.Errorf("got %v, %v, want %v", got, err, want)
 		}
 	}
 }

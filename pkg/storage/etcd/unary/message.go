@@ -5,10 +5,8 @@ import (
 	"net/url"
 	"strconv"
 
-	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/proto"
 )
 
 // prefixBytes precede a message of gRPC: whether it is compressed, and its length.
@@ -20,16 +18,9 @@ const maxResponse = 64 << 20
 
 var errTooLarge = status.Error(codes.ResourceExhausted, "the response is larger than it may be, or than it says")
 
-// encode returns the message with its prefix.
-func encode(m proto.Message) ([]byte, error) {
-	data := make([]byte, prefixBytes, prefixBytes+proto.Size(m))
-	data, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(data, m)
-	if err != nil {
-		return nil, err
-	}
-	binary.BigEndian.PutUint32(data[1:], uint32(len(data)-prefixBytes))
-	return data, nil
-}
+// NewRequest returns the beginning of a request, to which its message is to be appended, with
+// room for a message of the size in bytes.
+func NewRequest(size int) []byte { return make([]byte, prefixBytes, prefixBytes+size) }
 
 // isTooLarge reports whether a response, as far as it has come, announces too much or has
 // more than it announced.
@@ -41,41 +32,38 @@ func isTooLarge(data []byte) bool {
 	return announced > maxResponse || len(data)-prefixBytes > int(announced)
 }
 
-// decode reads the message from its bytes with the prefix, which nothing may follow.
-func decode(data []byte, m proto.Message) error {
+// messageOf returns what follows the prefix of a response, which must be one message.
+func messageOf(data []byte) ([]byte, error) {
 	if len(data) < prefixBytes || data[0] != 0 || int(binary.BigEndian.Uint32(data[1:])) != len(data)-prefixBytes {
-		return status.Errorf(codes.Internal, "the response of %d bytes is not one uncompressed message", len(data))
+		return nil, status.Errorf(codes.Internal, "the response of %d bytes is not one uncompressed message", len(data))
 	}
-	if err := proto.Unmarshal(data[prefixBytes:], m); err != nil {
-		return status.Errorf(codes.Internal, "cannot decode the response: %v", err)
-	}
-	return nil
+	return data[prefixBytes:], nil
 }
 
-// outcome is how a call went by the headers of its response; last: they end it, and must
-// say so. The rules are those of gRPC over HTTP/2
-// (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
-func outcome(fields []hpack.HeaderField, last bool) error {
-	var code, message string
-	for _, f := range fields {
-		switch f.Name {
-		case ":status":
-			if f.Value != "200" {
-				return status.Errorf(codes.Unavailable, "the server answered with HTTP status %s", f.Value)
-			}
-		case "grpc-status":
-			code = f.Value
-		case "grpc-message":
-			message = f.Value
-		}
+// fields are what matters of the headers of a response.
+type fields struct {
+	http, code, message string
+	size                int  // of all, as HTTP/2 counts it
+	ends                bool // whether they end the response
+}
+
+// outcome is how the call went; headers that end it must say so. The rules are those of gRPC
+// over HTTP/2 (https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md).
+func (f *fields) outcome() error {
+	switch {
+	case f.http == "" && !f.ends:
+		return status.Error(codes.Internal, "the response begins without an HTTP status")
+	case f.http != "" && f.http != "200":
+		return status.Errorf(codes.Unavailable, "the server answered with HTTP status %s", f.http)
 	}
-	if !last || code == "0" {
+	if !f.ends || f.code == "0" {
 		return nil
 	}
-	number, err := strconv.ParseUint(code, 10, 32)
+	number, err := strconv.ParseUint(f.code, 10, 32)
 	if err != nil || number == 0 {
-		return status.Errorf(codes.Internal, "the response ends with status %q", code)
+		return status.Errorf(codes.Internal, "the response ends with status %q", f.code)
 	}
+	message := f.message
 	if decoded, err := url.PathUnescape(message); err == nil {
 		message = decoded
 	}

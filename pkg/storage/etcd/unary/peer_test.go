@@ -234,11 +234,22 @@ type result struct {
 func call(ctx context.Context, c *Conn, request proto.Message) <-chan result {
 	done := make(chan result, 1)
 	go func() {
-		var response etcdserverpb.TxnResponse
-		err := c.Invoke(ctx, method, request, &response)
+		response, err := invoke(ctx, c, request)
 		done <- result{response.GetHeader().GetRevision(), err}
 	}()
 	return done
+}
+
+func invoke(ctx context.Context, c *Conn, request proto.Message) (*etcdserverpb.TxnResponse, error) {
+	message, err := proto.MarshalOptions{}.MarshalAppend(NewRequest(0), request)
+	if err != nil {
+		return nil, err
+	}
+	if message, err = c.Invoke(ctx, method, message); err != nil {
+		return nil, err
+	}
+	response := new(etcdserverpb.TxnResponse)
+	return response, proto.Unmarshal(message, response)
 }
 
 // ends returns the result of a call that has to return now.

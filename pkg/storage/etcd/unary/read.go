@@ -6,11 +6,15 @@ import (
 	"math"
 
 	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
 
-var errDeaf = errors.New("the server does not read what it asks for")
+var (
+	errDeaf    = errors.New("the server does not read what it asks for")
+	errHeaders = errors.New("the server sends headers without end")
+)
 
 // read takes in frames until the connection fails.
 func (t *transport) read() error {
@@ -38,8 +42,11 @@ func (t *transport) handle(f http2.Frame) error {
 	defer t.mu.Unlock()
 	t.received++
 	switch f := f.(type) {
-	case *http2.MetaHeadersFrame:
-		t.headers(f)
+	case *http2.HeadersFrame:
+		t.fields = fields{ends: f.StreamEnded()}
+		return t.headers(f.StreamID, f.HeaderBlockFragment(), f.HeadersEnded())
+	case *http2.ContinuationFrame:
+		return t.headers(f.StreamID, f.HeaderBlockFragment(), f.HeadersEnded())
 	case *http2.DataFrame:
 		t.data(f)
 	case *http2.RSTStreamFrame:
@@ -81,21 +88,47 @@ func (t *transport) handle(f http2.Frame) error {
 	return nil
 }
 
-// headers of a response come first and last, or only once. A member that answers that it
-// is unavailable is left for the next one.
-func (t *transport) headers(f *http2.MetaHeadersFrame) {
-	s := t.streams[f.StreamID]
-	if s == nil {
-		return
+// headers of a response come first and last, or only once, each in one frame or several. A
+// member that answers that it is unavailable is left for the next one.
+func (t *transport) headers(id uint32, fragment []byte, whole bool) error {
+	if _, err := t.decoder.Write(fragment); err != nil {
+		return http2.ConnectionError(http2.ErrCodeCompression)
 	}
-	err := outcome(f.Fields, f.StreamEnded())
-	if f.StreamEnded() {
+	if t.fields.size > maxFrameBytes {
+		return errHeaders
+	}
+	if !whole {
+		return nil
+	}
+	if err := t.decoder.Close(); err != nil {
+		return http2.ConnectionError(http2.ErrCodeCompression)
+	}
+	s := t.streams[id]
+	if s == nil {
+		return nil
+	}
+	err := t.fields.outcome()
+	if t.fields.ends {
 		t.end(s, err)
 	} else if err != nil {
 		t.reset(s, http2.ErrCodeCancel, err)
 	}
 	if status.Code(err) == codes.Unavailable {
 		t.retire()
+	}
+	return nil
+}
+
+// field notes a field of the headers that are being read.
+func (t *transport) field(f hpack.HeaderField) {
+	t.fields.size += int(f.Size())
+	switch f.Name {
+	case ":status":
+		t.fields.http = f.Value
+	case "grpc-status":
+		t.fields.code = f.Value
+	case "grpc-message":
+		t.fields.message = f.Value
 	}
 }
 

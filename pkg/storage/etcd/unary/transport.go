@@ -51,6 +51,8 @@ type transport struct {
 	scheme  string
 	host    string
 	reader  *http2.Framer
+	decoder *hpack.Decoder
+	fields  fields        // of the headers that are being read
 	wake    chan struct{} // signals that there is something to write
 	retired chan struct{}
 	gone    chan struct{} // closed when the connection is
@@ -97,8 +99,8 @@ func newTransport(conn net.Conn, scheme, host string) *transport {
 	t.reader = http2.NewFramer(nil, bufio.NewReaderSize(conn, 2*maxFrameBytes))
 	t.reader.SetMaxReadFrameSize(maxFrameBytes)
 	t.reader.SetReuseFrames()
-	t.reader.ReadMetaHeaders = hpack.NewDecoder(4096, nil) // the size that a server assumes
-	t.reader.MaxHeaderListSize = maxFrameBytes
+	t.decoder = hpack.NewDecoder(4096, t.field) // the size that a server assumes
+	t.decoder.SetMaxStringLength(maxFrameBytes)
 	return t
 }
 

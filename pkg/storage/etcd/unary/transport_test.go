@@ -117,10 +117,20 @@ func TestAnswers(t *testing.T) {
 			want:  errTooLarge,
 			reset: true,
 		},
-		"broken headers": {
-			answer: func(p *peer, id uint32) { p.headers(id, false, "Upper-Case", "") },
-			want:   status.Error(codes.Internal, `stream error: stream ID 1; PROTOCOL_ERROR; invalid header field name "Upper-Case"`),
+		"no HTTP status": {
+			answer: func(p *peer, id uint32) { p.headers(id, false, "content-type", contentType) },
+			want:   status.Error(codes.Internal, "the response begins without an HTTP status"),
 			reset:  true,
+		},
+		"headers in pieces": {
+			answer: func(p *peer, id uint32) {
+				block := p.encode(":status", "200", "grpc-status", "14", "grpc-message", "etcdserver: leader changed")
+				p.must(p.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block[:1], EndStream: true}))
+				p.must(p.WriteContinuation(id, false, block[1:9]))
+				p.must(p.WriteContinuation(id, true, block[9:]))
+			},
+			want: rpctypes.ErrGRPCLeaderChanged,
+			is:   rpctypes.ErrLeaderChanged,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -346,6 +356,13 @@ func TestFloods(t *testing.T) {
 		"a push": {func(f *http2.Framer) error {
 			return f.WritePushPromise(http2.PushPromiseParam{StreamID: 1, PromiseID: 2, EndHeaders: true})
 		}, http2.ConnectionError(http2.ErrCodeProtocol)},
+		"headers": {func(f *http2.Framer) error {
+			block := bytes.Repeat([]byte{0x88}, 1000) // of ":status: 200"
+			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block, EndHeaders: true})
+		}, errHeaders},
+		"headers of nothing": {func(f *http2.Framer) error {
+			return f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: []byte{0x80}, EndHeaders: true})
+		}, http2.ConnectionError(http2.ErrCodeCompression)},
 	} {
 		var one bytes.Buffer
 		if err := tc.write(http2.NewFramer(&one, nil)); err != nil {
