@@ -135,6 +135,9 @@ func (s *Store) prepareCreate(obj runtime.Object) ([]string, error) {
 // refuseVersion refuses a resourceVersion on an object to be created, as kube-apiserver
 // does, which ignores one that is no number, and 0.
 func (s *Store) refuseVersion(accessor metav1.Object) error {
+	if accessor.GetResourceVersion() == "" {
+		return nil
+	}
 	if version, err := strconv.ParseUint(accessor.GetResourceVersion(), 10, 64); err == nil && version != 0 {
 		return s.invalid(accessor.GetName(), field.ErrorList{
 			field.Invalid(field.NewPath("metadata", "resourceVersion"), accessor.GetResourceVersion(), "resourceVersion should not be set on objects to be created"),

@@ -153,6 +153,9 @@ func (s *Store) waitFor(ctx context.Context, resourceVersion string) error {
 // waitForRevision waits for a revision that a client names, though not long for one that
 // is not there at all.
 func (s *Store) waitForRevision(ctx context.Context, revision int64) error {
+	if current, err := s.cache.Revision(); err == nil && current >= revision {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(ctx, futureRevisionWait)
 	defer cancel()
 	err := s.cache.WaitFor(ctx, revision)

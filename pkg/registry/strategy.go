@@ -43,9 +43,12 @@ type Strategy interface {
 var metadataPath = field.NewPath("metadata")
 
 // ValidateObjectMeta returns every fault in the metadata of a new object, by
-// kube-apiserver's rules. Its name must satisfy nameFn, whose second argument is true
-// where the name is a generateName.
+// kube-apiserver's rules. Its name must satisfy nameFn, which every DNS label does, and whose
+// second argument is true where the name is a generateName.
 func ValidateObjectMeta(meta *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
+	if isPlain(meta, namespaced) {
+		return nil
+	}
 	errs := validation.ValidateObjectMeta(meta, namespaced, nameFn, metadataPath)
 	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)
 	if len(errs) == 0 && meta.GenerateName != "" {
@@ -61,6 +64,9 @@ func ValidateObjectMeta(meta *metav1.ObjectMeta, namespaced bool, nameFn validat
 // once, by kube-apiserver's rules and in its order. The arguments are those of
 // ValidateObjectMeta.
 func ValidateObjectMetaUpdate(meta, old *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
+	if isPlain(meta, namespaced) && isPlainSuccessor(meta, old) {
+		return nil
+	}
 	errs := validation.ValidateObjectMeta(meta, namespaced, pathSegmentName, metadataPath)
 	errs = append(errs, validation.ValidateObjectMetaUpdate(meta, old, metadataPath)...)
 	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)

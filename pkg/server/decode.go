@@ -28,6 +28,8 @@ var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // maxPooledBody keeps a few large bodies from occupying memory for ever.
 const maxPooledBody = 256 << 10
 
+var errBodyTooLarge = apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBodyBytes))
+
 func (b body) bytes() []byte { return b.buffer.Bytes() }
 
 func (b body) release() {
@@ -40,9 +42,8 @@ func (b body) release() {
 // readBody reads the body, of which at most maxBodyBytes are taken: a longer one is
 // refused before it is read where it tells its length, and else once the limit is passed.
 func readBody(c *call) (body, error) {
-	tooLarge := apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBodyBytes))
 	if c.req.ContentLength > maxBodyBytes {
-		return body{}, tooLarge
+		return body{}, errBodyTooLarge
 	}
 	defer endReading(c)()
 	b := body{bodies.Get().(*bytes.Buffer)}
@@ -54,7 +55,7 @@ func readBody(c *call) (body, error) {
 	case err != nil:
 		err = apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
 	case n > maxBodyBytes:
-		err = tooLarge
+		err = errBodyTooLarge
 	}
 	if err != nil {
 		b.release()
