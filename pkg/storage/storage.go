@@ -90,8 +90,8 @@ type Event struct {
 	// KV is the key after the change. Of a deletion it carries the key and, as
 	// ModRevision, the revision of the deletion; its value is nil.
 	KV *KeyValue
-	// Prev is the key before the change; nil where the change made it, or where the
-	// watch did not ask for it.
+	// Prev is the key before the change, in what History returns; nil where the change
+	// made it. A watch leaves it nil.
 	Prev *KeyValue
 	// Deleted is true where the change removed the key.
 	Deleted bool
@@ -102,8 +102,6 @@ type WatchOptions struct {
 	// Revision is the last revision the caller has seen: the first event is the first
 	// one after it. 0 begins with what is written from now on.
 	Revision int64
-	// Prev asks for the state before each change, too; without it Event.Prev is nil.
-	Prev bool
 }
 
 // WatchResponse carries all events of one or more whole revisions, in order, or a

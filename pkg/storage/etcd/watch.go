@@ -8,17 +8,16 @@ import (
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
 
 // maxPendingBytes bounds what one watch holds for a reader that does not read: events are
-// counted with their values, before and after. It is far more than a reader that is alive
-// falls behind by, and little enough for one watch per resource.
+// counted with their values. It is far more than a reader that is alive falls behind by,
+// and little enough for one watch per resource.
 const maxPendingBytes = 64 << 20
 
-// eventBytes is what an event is taken to cost beside its key and values.
+// eventBytes is what an event is taken to cost beside its key and value.
 const eventBytes = 256
 
 var errSlowReader = errors.New("the reader of the watch is too slow")
@@ -29,7 +28,7 @@ var errSlowReader = errors.New("the reader of the watch is too slow")
 // read, and may be taken up again from there. Values are shared with other watches of an
 // etcd in this process: they are not to be changed.
 func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
-	w := &watcher{last: opts.Revision, prev: opts.Prev, max: maxPendingBytes}
+	w := &watcher{last: opts.Revision, max: maxPendingBytes}
 	out := make(chan storage.WatchResponse, 1)
 	if opts.Revision == 0 {
 		// Were etcd asked to begin at “now”, its client would begin at another “now” after
@@ -49,17 +48,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 		defer close(out)
 		ctx, cancel := context.WithCancel(ctx)
 		defer cancel()
-		options := []clientv3.OpOption{clientv3.WithPrefix(), clientv3.WithProgressNotify(), clientv3.WithRev(w.last + 1)}
-		if opts.Prev {
-			// etcd in this process hands one event to all streams, and sets its PrevKv: such
-			// watches share a stream, and report no progress when they are asked.
-			w.run(ctx, s.client.Watch(metadata.NewOutgoingContext(ctx, leaderRequired), prefix, append(options, clientv3.WithPrevKV())...), out)
-			return
-		}
 		ctx, leave := s.streams.enter(ctx)
 		defer leave()
 		w.created = func() { s.streams.begin(ctx) }
-		w.run(ctx, s.client.Watch(ctx, prefix, append(options, clientv3.WithCreatedNotify())...), out)
+		w.run(ctx, s.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithProgressNotify(), clientv3.WithCreatedNotify(), clientv3.WithRev(w.last+1)), out)
 	}()
 	return out
 }
@@ -68,7 +60,6 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 // what clientv3 has, which would hold it back without a bound.
 type watcher struct {
 	last    int64 // every event up to this revision has been taken in
-	prev    bool  // events must have their previous state
 	created func()
 	pending []pendingResponse
 	bytes   int // of pending
@@ -143,15 +134,8 @@ func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 		if e.Kv.ModRevision <= w.last {
 			continue // each event once, whatever a reconnection repeats
 		}
-		ev, err := w.event(e)
-		if err != nil {
-			return err
-		}
-		events = append(events, ev)
+		events = append(events, newEvent(e))
 		bytes += eventBytes + len(e.Kv.Key) + len(e.Kv.Value)
-		if e.PrevKv != nil {
-			bytes += len(e.PrevKv.Value)
-		}
 	}
 	if len(events) == 0 {
 		return nil
@@ -164,16 +148,10 @@ func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 	return nil
 }
 
-func (w *watcher) event(e *clientv3.Event) (storage.Event, error) {
+func newEvent(e *clientv3.Event) storage.Event {
 	ev := storage.Event{KV: keyValue(e.Kv), Deleted: e.Type == clientv3.EventTypeDelete}
-	if e.PrevKv != nil {
-		ev.Prev = keyValue(e.PrevKv)
-	} else if w.prev && !e.IsCreate() {
-		// etcd leaves it out where a compaction overtook the watch.
-		return ev, fmt.Errorf("%w: the value before revision %d", storage.ErrCompacted, e.Kv.ModRevision)
-	}
 	if ev.Deleted {
 		ev.KV.Value = nil
 	}
-	return ev, nil
+	return ev
 }

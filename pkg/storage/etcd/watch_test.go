@@ -61,29 +61,23 @@ func TestWatchEvents(t *testing.T) {
 	forEach(t, func(t *testing.T, s *Store, prefix string) {
 		key := prefix + "ns/a"
 		before := create(t, s, prefix+"ns/before", "")
-		fromNow := s.Watch(t.Context(), prefix, storage.WatchOptions{Prev: true})
+		fromNow := s.Watch(t.Context(), prefix, storage.WatchOptions{})
 		if r := receive(t, fromNow); len(r.Events) != 0 || r.Revision != before || r.Err != nil {
 			t.Errorf("first response %+v, want a report of revision %d", r, before)
 		}
 		r1 := create(t, s, key, "1")
 		r2 := put(t, s, key, "2", r1)
 		r3 := remove(t, s, key, r2)
-		v1 := &storage.KeyValue{Key: key, Value: []byte("1"), CreateRevision: r1, ModRevision: r1}
-		v2 := &storage.KeyValue{Key: key, Value: []byte("2"), CreateRevision: r1, ModRevision: r2}
 		want := []storage.Event{
-			{KV: v1},
-			{KV: v2, Prev: v1},
-			{KV: &storage.KeyValue{Key: key, ModRevision: r3}, Prev: v2, Deleted: true},
+			{KV: &storage.KeyValue{Key: key, Value: []byte("1"), CreateRevision: r1, ModRevision: r1}},
+			{KV: &storage.KeyValue{Key: key, Value: []byte("2"), CreateRevision: r1, ModRevision: r2}},
+			{KV: &storage.KeyValue{Key: key, ModRevision: r3}, Deleted: true},
 		}
 		if d := cmp.Diff(want, events(t, fromNow, 3)); d != "" {
 			t.Errorf("from now (-want +got)\n%s", d)
 		}
-		without := events(t, s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: r2}), 1)
-		if without[0].Prev != nil {
-			t.Errorf("a watch that did not ask for it got %+v", without[0].Prev)
-		}
 		for i, rev := range []int64{before, r1, r2} {
-			got := events(t, s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: rev, Prev: true}), len(want)-i)
+			got := events(t, s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: rev}), len(want)-i)
 			if d := cmp.Diff(want[i:], got); d != "" {
 				t.Errorf("from revision %d (-want +got)\n%s", rev, d)
 			}
