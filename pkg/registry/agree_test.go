@@ -122,12 +122,7 @@ func hasEmptyLists(obj runtime.Object) bool {
 func (p pair) check(t *testing.T, live []byte, kind types.PatchType, patch []byte, opts *metav1.PatchOptions) (want result) {
 	t.Helper()
 	stored := true // nothing but what would be stored differs
-	run := func(s *registry.Store) (res result) {
-		defer func() { // strategicpatch does not stand every patch
-			if failure := recover(); failure != nil {
-				res = result{Err: fmt.Sprint("panic: ", failure)}
-			}
-		}()
+	run := func(s *registry.Store) result {
 		if kind == "" {
 			return newResult(s.UpdateJSON(live, patch, opts.FieldManager), nil, nil)
 		}

@@ -259,7 +259,7 @@ func onlyMetadata(patch map[string]any) bool {
 }
 
 func (p *patcher) mergeStrategic(object, patch map[string]any) ([]byte, error) {
-	merged, err := strategicpatch.StrategicMergeMapPatch(object, patch, p.store.New())
+	merged, err := mergeMapPatch(object, patch, p.store.New())
 	switch {
 	case errors.Is(err, mergepatch.ErrBadJSONDoc), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList),
 		errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys), errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList),
@@ -269,6 +269,22 @@ func (p *patcher) mergeStrategic(object, patch map[string]any) ([]byte, error) {
 		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
 	}
 	return json.Marshal(&unstructured.Unstructured{Object: merged})
+}
+
+// errNotScalar says of which patches strategicpatch panics.
+var errNotScalar = fmt.Errorf("%w: $retainKeys, merge keys, and elements that $setElementOrder sorts or $deleteFromPrimitiveList deletes must be strings, numbers or booleans", mergepatch.ErrUnsupportedStrategicMergePatchFormat)
+
+// mergeMapPatch is strategicpatch's merge with an error in place of a panic. strategicpatch
+// hashes and compares elements of lists without a look at what they are, and panics at
+// objects, lists and null. Whether it comes to that depends on the patch, the object and the
+// tags of its type together, so that a check beforehand would have to merge as well.
+func mergeMapPatch(object, patch map[string]any, of runtime.Object) (merged map[string]any, err error) {
+	defer func() {
+		if recover() != nil {
+			merged, err = nil, errNotScalar
+		}
+	}()
+	return strategicpatch.StrategicMergeMapPatch(object, patch, of)
 }
 
 // apply is a server-side apply.
