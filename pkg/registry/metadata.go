@@ -64,7 +64,7 @@ func isPlainEntry(entry *metav1.ManagedFieldsEntry) bool {
 func isPlainSuccessor(meta, old *metav1.ObjectMeta) bool {
 	return meta.ResourceVersion != "" &&
 		meta.Name == old.Name && meta.Namespace == old.Namespace && meta.UID == old.UID &&
-		meta.CreationTimestamp.UTC() == old.CreationTimestamp.UTC() &&
+		meta.CreationTimestamp.Equal(&old.CreationTimestamp) &&
 		meta.Generation >= old.Generation &&
 		meta.DeletionTimestamp == nil && old.DeletionTimestamp == nil &&
 		meta.DeletionGracePeriodSeconds == nil && old.DeletionGracePeriodSeconds == nil

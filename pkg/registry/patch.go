@@ -2,7 +2,6 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,8 +15,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/mergepatch"
-	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
@@ -236,55 +233,10 @@ func (p *patcher) mergePatch() (document, error) {
 	return document{apply: apply, faults: faults, metadataOnly: onlyMetadata(decoded)}, nil
 }
 
-func (p *patcher) strategicPatch() (document, error) {
-	var decoded map[string]any
-	faults, err := kjson.UnmarshalStrict(p.patch, &decoded)
-	if err != nil {
-		return document{}, apierrors.NewBadRequest(err.Error())
-	}
-	apply := func(before []byte) ([]byte, error) {
-		var object map[string]any
-		if err := kjson.UnmarshalCaseSensitivePreserveInts(before, &object); err != nil {
-			return nil, err
-		}
-		return p.mergeStrategic(object, decoded)
-	}
-	return document{apply: apply, faults: faults, metadataOnly: onlyMetadata(decoded)}, nil
-}
-
 // onlyMetadata says whether a patch that is merged names the metadata and nothing else.
 func onlyMetadata(patch map[string]any) bool {
 	_, ok := patch["metadata"]
 	return ok && len(patch) == 1
-}
-
-func (p *patcher) mergeStrategic(object, patch map[string]any) ([]byte, error) {
-	merged, err := mergeMapPatch(object, patch, p.store.New())
-	switch {
-	case errors.Is(err, mergepatch.ErrBadJSONDoc), errors.Is(err, mergepatch.ErrBadPatchFormatForPrimitiveList),
-		errors.Is(err, mergepatch.ErrBadPatchFormatForRetainKeys), errors.Is(err, mergepatch.ErrBadPatchFormatForSetElementOrderList),
-		errors.Is(err, mergepatch.ErrUnsupportedStrategicMergePatchFormat):
-		return nil, apierrors.NewBadRequest(err.Error())
-	case err != nil:
-		return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
-	}
-	return json.Marshal(&unstructured.Unstructured{Object: merged})
-}
-
-// errNotScalar says of which patches strategicpatch panics.
-var errNotScalar = fmt.Errorf("%w: $retainKeys, merge keys, and elements that $setElementOrder sorts or $deleteFromPrimitiveList deletes must be strings, numbers or booleans", mergepatch.ErrUnsupportedStrategicMergePatchFormat)
-
-// mergeMapPatch is strategicpatch's merge with an error in place of a panic. strategicpatch
-// hashes and compares elements of lists without a look at what they are, and panics at
-// objects, lists and null. Whether it comes to that depends on the patch, the object and the
-// tags of its type together, so that a check beforehand would have to merge as well.
-func mergeMapPatch(object, patch map[string]any, of runtime.Object) (merged map[string]any, err error) {
-	defer func() {
-		if recover() != nil {
-			merged, err = nil, errNotScalar
-		}
-	}()
-	return strategicpatch.StrategicMergeMapPatch(object, patch, of)
 }
 
 // apply is a server-side apply.

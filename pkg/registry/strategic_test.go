@@ -121,3 +121,37 @@ func TestStrategicDirectivesAreTheClients(t *testing.T) {
 		}
 	}
 }
+
+// The library takes the square of the time for a list that it merges. One that it only
+// replaces may be as long as it likes.
+func TestStrategicPatchOfLongLists(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	list := func(n int, format string) string {
+		elements := make([]string, n)
+		for i := range elements {
+			elements[i] = fmt.Sprintf(format, i)
+		}
+		return "[" + strings.Join(elements, ",") + "]"
+	}
+	patch := func(name string, patchType types.PatchType, patch string) error {
+		_, _, err := s.patch(t, ns, name, patchType, patch, patchOptions())
+		return err
+	}
+	s.create(t, ns, newEndpoints("e"))
+	for _, body := range []string{
+		`{"metadata":{"finalizers":` + list(1001, `"x/%d"`) + `}}`,
+		`{"metadata":{"$setElementOrder/finalizers":` + list(1001, `"x/%d"`) + `}}`,
+		`{"$retainKeys":` + list(1001, `"k%d"`) + `}`,
+	} {
+		checkStatus(t, patch("e", types.StrategicMergePatchType, body), 413, "at most 1000 elements, here is one of 1001")
+	}
+	if err := patch("e", types.StrategicMergePatchType, `{"metadata":{"finalizers":`+list(1000, `"x/%d"`)+`},"subsets":[{"addresses":`+list(2000, `{"ip":"10.0.0.1","hostname":"h%d"}`)+`}]}`); err != nil {
+		t.Error(err)
+	}
+	if err := patch("e", types.MergePatchType, `{"metadata":{"finalizers":`+list(1001, `"x/%d"`)+`}}`); err != nil {
+		t.Error(err)
+	}
+	checkStatus(t, patch("e", types.StrategicMergePatchType, `{"metadata":{"finalizers":["x/new"]}}`), 413, "here is one of 1001")
+}
