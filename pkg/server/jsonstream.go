@@ -168,19 +168,25 @@ func (j *jsonStream) writePiece(p []byte) {
 		j.held = true
 	}
 	if j.takeTurn() {
-		defer func() { <-turns }()
+		late := time.AfterFunc(turnPatience, func() { <-turns })
+		defer func() {
+			if late.Stop() {
+				<-turns
+			} else {
+				j.hurried = true
+			}
+		}()
 	}
 	_, j.err = j.rec.Write(p)
 }
 
 // turns are held by those who write a piece of a large answer. Many of them at the same time
-// would leave no core to anything else, and would not be done any earlier. A client that
-// does not read keeps its turn until it is given up.
+// would leave no core to anything else, and would not be done any earlier. Who waits for a
+// client that does not read gives up the turn after turnPatience, and takes no more.
 var turns = make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2))
 
 // takeTurn waits for a turn, if it writes a large answer, and returns whether there is
-// one to give back. Who has waited in vain, because of clients that do not read, asks no
-// more.
+// one to give back. Who has waited in vain asks no more.
 func (j *jsonStream) takeTurn() bool {
 	if !j.held || j.rec.watch || j.hurried {
 		return false
