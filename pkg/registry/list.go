@@ -140,6 +140,13 @@ type pager struct {
 // read collects from a snapshot, from the key from on. What follows the page is only
 // counted where the count is told.
 func (p *pager) read(snapshot cache.Snapshot[*object], from string) {
+	if p.selection.all() {
+		count := snapshot.Count(p.selection.scope, from)
+		if p.limit > 0 {
+			count = int(min(int64(count), p.limit))
+		}
+		p.objects = make([]*object, 0, count)
+	}
 	snapshot.Ascend(p.selection.scope, from, func(entry *cacheEntry) bool { return p.add(entry.Value) })
 	if p.last != "" && p.selection.all() {
 		p.remaining = int64(snapshot.Count(p.selection.scope, p.last+"\x00"))

@@ -30,7 +30,12 @@ type object struct {
 	broken         error  // why the stored value cannot be served; nil: it can
 
 	derived atomic.Pointer[derived] // nil until it is first asked for
+	run     atomic.Pointer[run]     // begins with the object; nil until it is first asked for
+	id      uint64                  // no other object has it
 }
+
+// lastID is the id that was given last.
+var lastID atomic.Uint64
 
 // derived is what was once made of an object's JSON.
 type derived struct {
@@ -48,7 +53,7 @@ var (
 // newObject makes what is served of a stored key. A value that nobody can read does not
 // keep the others from being served: it is an object that fails when it is asked for.
 func newObject(r *Resource, kv *storage.KeyValue) *object {
-	o := &object{resource: r, key: kv.Key, revision: kv.ModRevision, createRevision: kv.CreateRevision}
+	o := &object{resource: r, key: kv.Key, revision: kv.ModRevision, createRevision: kv.CreateRevision, id: lastID.Add(1)}
 	if o.json, o.broken = r.finish(kv.Value, kv.ModRevision); o.broken != nil {
 		o.broken = fmt.Errorf("%s: %w", kv.Key, o.broken)
 	}

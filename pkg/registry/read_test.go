@@ -132,12 +132,16 @@ func TestFinishedFormsEqualEncodedOnes(t *testing.T) {
 type (
 	finishedList interface {
 		FinishedItems() ([]byte, iter.Seq[runtime.Object])
+		DerivedItems(derive func([]byte) []byte) iter.Seq2[[]byte, error]
 	}
 	finishedObject interface {
 		Finished() (head, rest []byte, err error)
 		Derived(derive func([]byte) []byte) []byte
 	}
 )
+
+// derive is what the tests make of finished parts.
+func derive(part []byte) []byte { return append([]byte("of "), part...) }
 
 // assembled is a list as the server puts it together.
 func assembled(t testing.TB, list finishedList) string {
@@ -149,8 +153,7 @@ func assembled(t testing.TB, list finishedList) string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		derived := item.(finishedObject).Derived(func(rest []byte) []byte { return append([]byte("of "), rest...) })
-		if string(derived) != "of "+string(rest) {
+		if derived := item.(finishedObject).Derived(derive); string(derived) != "of "+string(rest) {
 			t.Errorf("derived %s of %s", derived, rest)
 		}
 		parts = append(parts, "{"+string(rest))

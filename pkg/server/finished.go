@@ -21,6 +21,10 @@ type finished interface {
 type finishedList interface {
 	// FinishedItems returns the list as plain JSON up to its first item, and the items.
 	FinishedItems() (head []byte, items iter.Seq[runtime.Object])
+	// DerivedItems returns what derive makes of the items, of several at a time: of the first
+	// one's second part of Finished, a comma, the next one whole, and so on. It is made once
+	// for all lists in which the same objects follow each other; derive is always the same.
+	DerivedItems(derive func(items []byte) []byte) iter.Seq2[[]byte, error]
 }
 
 // renderFinished writes what is kept as plain JSON where the client wants just that. Else
@@ -63,14 +67,16 @@ func writeList(rec *record, code int, list finishedList) error {
 	defer j.release()
 	j.raw(head)
 	separator := []byte("{")
-	for item := range items {
-		obj := item.(finished)
-		_, rest, err := obj.Finished()
+	for part, err := range parts(list, items, j.gzip) {
 		if err != nil {
 			return err
 		}
 		j.raw(separator)
-		j.finished(obj, rest)
+		if j.gzip {
+			j.block(part)
+		} else {
+			j.add(part)
+		}
 		if j.err != nil {
 			break
 		}
@@ -78,6 +84,21 @@ func writeList(rec *record, code int, list finishedList) error {
 	}
 	j.raw([]byte("]}\n"))
 	return j.end()
+}
+
+// parts are the items without the brace that each begins with: compressed and several at a
+// time, or one after the other.
+func parts(list finishedList, items iter.Seq[runtime.Object], gzip bool) iter.Seq2[[]byte, error] {
+	if gzip {
+		return list.DerivedItems(newBlock)
+	}
+	return func(yield func([]byte, error) bool) {
+		for item := range items {
+			if _, rest, err := item.(finished).Finished(); !yield(rest, err) {
+				return
+			}
+		}
+	}
 }
 
 // isLarge looks at no more items than it needs to. Those that cannot be served count

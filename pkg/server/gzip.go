@@ -39,7 +39,13 @@ const (
 	thoroughFrom = 16 << 10
 )
 
-// deflaters are pools of *flate.Writer: a fast and a thorough one.
+// deflater compresses one block after the other.
+type deflater struct {
+	writer *flate.Writer
+	out    bytes.Buffer
+}
+
+// deflaters are pools of *deflater: of fast and of thorough ones.
 var deflaters = [2]sync.Pool{{New: newDeflater(1)}, {New: newDeflater(6)}}
 
 func newDeflater(level int) func() any {
@@ -48,7 +54,7 @@ func newDeflater(level int) func() any {
 		if err != nil {
 			panic(err) // the levels exist
 		}
-		return w
+		return &deflater{writer: w}
 	}
 }
 
@@ -58,16 +64,14 @@ func newBlock(p []byte) []byte {
 	if len(p) >= thoroughFrom {
 		pool = &deflaters[1]
 	}
-	w := pool.Get().(*flate.Writer)
-	defer pool.Put(w)
-	var buf bytes.Buffer
-	buf.Grow(blockHead + len(p)/4)
-	buf.Write(make([]byte, blockHead))
-	w.Reset(&buf)
-	_, _ = w.Write(p) // a buffer takes everything
-	_ = w.Flush()
-	w.Reset(nil)
-	b := bytes.Clone(buf.Bytes())
+	d := pool.Get().(*deflater)
+	defer pool.Put(d)
+	d.out.Reset()
+	d.out.Write(make([]byte, blockHead))
+	d.writer.Reset(&d.out)
+	_, _ = d.writer.Write(p) // a buffer takes everything
+	_ = d.writer.Flush()
+	b := bytes.Clone(d.out.Bytes())
 	binary.LittleEndian.PutUint32(b, crc32.ChecksumIEEE(p))
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(p)))
 	binary.LittleEndian.PutUint32(b[8:], powerOfX(8*uint64(len(p))))

@@ -1,0 +1,153 @@
+package registry_test
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// inRuns is a list put together of what is derived of its items, and how many parts were
+// made for it and how many there are.
+func inRuns(t testing.TB, list finishedList) (text string, made, parts int) {
+	t.Helper()
+	head, _ := list.FinishedItems()
+	var items []string
+	for part, err := range list.DerivedItems(func(part []byte) []byte { made++; return derive(part) }) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		item, ok := strings.CutPrefix(string(part), "of ")
+		if !ok {
+			t.Fatalf("%.20s was not derived", part)
+		}
+		items = append(items, "{"+item)
+	}
+	return string(head) + strings.Join(items, ",") + "]}\n", made, len(items)
+}
+
+// finishedList is a list that must succeed, as the server gets it.
+func (s *stores) finishedList(t testing.TB, namespace string, opts *metav1.ListOptions) finishedList {
+	t.Helper()
+	list, err := s.endpoints.List(t.Context(), namespace, opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list.(finishedList)
+}
+
+// What is derived of several objects at a time is the list, and a change makes but little of
+// it anew.
+func TestRuns(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	var wait sync.WaitGroup
+	for i := range 1200 {
+		wait.Go(func() {
+			obj := newEndpoints(fmt.Sprintf("e%04d", i))
+			if i%400 == 7 { // too large for company
+				obj.Subsets[0].Addresses = make([]corev1.EndpointAddress, 2000)
+				for j := range obj.Subsets[0].Addresses {
+					obj.Subsets[0].Addresses[j] = corev1.EndpointAddress{IP: fmt.Sprintf("10.0.%d.%d", j/250, j%250+1), Hostname: "some-host"}
+				}
+			}
+			if _, _, err := s.endpoints.Create(t.Context(), ns, obj, createOptions()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	check := func(what string, opts *metav1.ListOptions, most func(parts int) int) {
+		t.Helper()
+		list := s.finishedList(t, ns, opts)
+		got, made, parts := inRuns(t, list)
+		if want := assembled(t, list); got != want {
+			t.Errorf("%s: got %d bytes, want %d", what, len(got), len(want))
+		}
+		if made > most(parts) {
+			t.Errorf("%s: %d of %d parts were made", what, made, parts)
+		}
+	}
+	all := &metav1.ListOptions{}
+	// An insertion moves the borders behind it, but hardly ever all the way.
+	some := func(parts int) int { return parts / 2 }
+	exactly := func(n int) func(int) int { return func(int) int { return n } }
+	check("first", all, func(parts int) int { return min(parts, 200) })
+	check("again", all, exactly(0))
+	change := func(name string) {
+		t.Helper()
+		if _, _, err := s.patch(t, ns, name, types.MergePatchType, `{"metadata":{"labels":{"a":"b"}}}`, patchOptions()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change("e0600")
+	check("after a change", all, exactly(1))
+	s.create(t, ns, newEndpoints("a"))
+	check("after one more at the beginning", all, some)
+	if _, err := s.endpoints.Delete(t.Context(), ns, "e0001", &metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	check("after one less", all, some)
+	check("page", &metav1.ListOptions{Limit: 333}, exactly(1))
+	check("selected", &metav1.ListOptions{LabelSelector: "a=b"}, exactly(1))
+	check("all again", all, some)
+}
+
+// Lists at the same time, of states that differ, get each their own.
+func TestRunsOfManyLists(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	for i := range 40 {
+		s.create(t, ns, newEndpoints(fmt.Sprintf("e%d", i)))
+	}
+	var wait sync.WaitGroup
+	for i := range 6 {
+		wait.Go(func() {
+			for n := range 40 {
+				if i == 0 {
+					if _, _, err := s.patch(t, ns, fmt.Sprintf("e%d", n), types.MergePatchType, `{"metadata":{"labels":{"a":"b"}}}`, patchOptions()); err != nil {
+						t.Error(err)
+					}
+					continue
+				}
+				list := s.finishedList(t, ns, &metav1.ListOptions{ResourceVersion: "0", Limit: int64(i % 3 * 17)})
+				if got, _, _ := inRuns(t, list); got != assembled(t, list) {
+					t.Error("the list in runs is another one")
+				}
+			}
+		})
+	}
+	wait.Wait()
+}
+
+// A list ends with an error where an object cannot be served.
+func TestRunsOfABrokenObject(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	for _, name := range []string{"a", "b", "d"} {
+		s.create(t, ns, newEndpoints(name))
+	}
+	if _, err := shared.store.Put(t.Context(), s.endpoints.Key(ns, "c"), []byte("{"), storage.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	var items []string
+	var failure error
+	for part, err := range s.finishedList(t, ns, &metav1.ListOptions{}).DerivedItems(derive) {
+		items, failure = append(items, string(part)), err
+	}
+	if failure == nil || !strings.Contains(failure.Error(), ns+"/c") || items[len(items)-1] != "" {
+		t.Errorf("got %v after %q, want the error of c", failure, items)
+	}
+	if text := strings.Join(items, ""); !strings.Contains(text, `"b"`) || strings.Contains(text, `"d"`) {
+		t.Errorf("got %q, want what is before the error", text)
+	}
+}
