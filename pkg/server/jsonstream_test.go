@@ -22,7 +22,7 @@ func (s *stalled) Write(p []byte) (int, error) {
 // Clients that do not read do not keep others from their turn.
 func TestTurnIsGivenUp(t *testing.T) {
 	client := &stalled{httptest.NewRecorder(), make(chan struct{}), make(chan struct{})}
-	j := newJSONStream(newRecord(client, httptest.NewRequest(http.MethodGet, "/", nil)), http.StatusOK, false)
+	j := newJSONStream(newRecord(client, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)), http.StatusOK, false)
 	for len(turns) < cap(turns)-1 {
 		turns <- struct{}{}
 		defer func() { <-turns }()
