@@ -53,8 +53,11 @@ func (o Ownership) Update(live, next runtime.Object, manager string) runtime.Obj
 	return o.update(live, next, manager)
 }
 
-// PackAbove is packAbove.
-const PackAbove = packAbove
+// PackAbove is packAbove, PackTightAbove is packTightAbove.
+const (
+	PackAbove      = packAbove
+	PackTightAbove = packTightAbove
+)
 
 // Pack is pack, Unpack is unpack.
 var (

@@ -29,6 +29,30 @@ func manyAddresses(name string, n int) *corev1.Endpoints {
 	return e
 }
 
+// FuzzUnpack: no value that somebody put into etcd does more harm than not to be read.
+func FuzzUnpack(f *testing.F) {
+	for _, size := range []int{0, 100, registry.PackAbove + 1, registry.PackTightAbove + 1} {
+		packed, err := registry.Pack(bytes.Repeat([]byte(`{"a":1}`), size/7))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(packed)
+	}
+	f.Fuzz(func(t *testing.T, stored []byte) {
+		value, err := registry.Unpack(stored)
+		if err != nil {
+			return
+		}
+		packed, err := registry.Pack(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := registry.Unpack(packed); err != nil || !bytes.Equal(again, value) {
+			t.Errorf("%d bytes: got %d back, %v", len(value), len(again), err)
+		}
+	})
+}
+
 // TestLargeObjects holds an object of 20,000 addresses, whose JSON is twice of what etcd
 // takes by default, to all that small ones can do.
 func TestLargeObjects(t *testing.T) {
@@ -64,7 +88,10 @@ func TestLargeObjects(t *testing.T) {
 // TestPack holds the way into etcd and back to the identity, around the size from which on
 // a value is compressed.
 func TestPack(t *testing.T) {
-	for _, size := range []int{0, 1, registry.PackAbove, registry.PackAbove + 1, 4 * registry.PackAbove} {
+	for _, size := range []int{
+		0, 1, registry.PackAbove, registry.PackAbove + 1, registry.PackAbove + 128,
+		registry.PackTightAbove, registry.PackTightAbove + 1, 4 * registry.PackTightAbove,
+	} {
 		value := bytes.Repeat([]byte("{}"), size/2+1)[:size]
 		packed, err := registry.Pack(value)
 		if err != nil {
@@ -78,7 +105,13 @@ func TestPack(t *testing.T) {
 			t.Errorf("%d bytes: got %d back, %v", size, len(unpacked), err)
 		}
 	}
-	if _, err := registry.Unpack([]byte("\x28\xb5\x2f\xfd and nothing that follows from it")); err == nil {
-		t.Error("a damaged value was read")
+	for _, damaged := range []string{
+		"\x28\xb5\x2f\xfd and nothing that follows from it",
+		"\xff\xff and nothing that follows from it",
+		"\xff", "\xff\xff\xff\xff\x0f\x00", "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01",
+	} {
+		if _, err := registry.Unpack([]byte(damaged)); err == nil {
+			t.Errorf("a damaged value was read: %q", damaged)
+		}
 	}
 }

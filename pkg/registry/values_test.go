@@ -32,6 +32,7 @@ var values = []struct {
 	{"endpoints-name-only.json", endpoints.Resource(), nameOnlyEndpoints(), true},
 	{"namespace.json", namespaces.Resource(), fullNamespace(), true},
 	{"endpoints.json.zst", endpoints.Resource(), fullEndpoints(), false},
+	{"endpoints.json.s2", endpoints.Resource(), fullEndpoints(), false},
 	{"endpoints-foreign.json", endpoints.Resource(), fullEndpoints(), false},
 	{"endpoints-foreign-labels-first.json", endpoints.Resource(), labelsFirstEndpoints(), false},
 	{"endpoints-foreign-versioned.json", endpoints.Resource(), nameOnlyEndpoints(), false},
