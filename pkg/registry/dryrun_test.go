@@ -25,7 +25,7 @@ func storeRevision(t *testing.T) int64 {
 
 // A dry run meets whatever the real request would, and writes nothing.
 func TestDryRun(t *testing.T) {
-	const limit = 32 << 10
+	const limit = 16 << 10
 	small, err := etcd.New(shared.db.Client(), etcd.Config{MaxValueBytes: limit})
 	if err != nil {
 		t.Fatal(err)
