@@ -15,15 +15,20 @@ const (
 	// gcBusy is the rate of allocation, in bytes a second, from which on a server is busy
 	// if it lasts for gcLasting collections. One that is not has no need of the memory.
 	gcBusy, gcLasting = 40 << 20, 8
-	// idleGCPercent is Go's default, and minGCPercent what a busy server with much in memory
-	// gets along with.
-	idleGCPercent, minGCPercent = 100, 60
+	// gcStays is which part of what is allocated may stay, as objects and watches do: where
+	// it is more, less garbage gathers than it seems, and the memory is needed.
+	gcStays = 8
+	// idleGCPercent is half of Go's default: most of the memory lasts, objects and watches,
+	// and what a server that is not busy allocates is soon collected. minGCPercent is what a
+	// busy one with much in memory gets along with.
+	idleGCPercent, minGCPercent = 50, 60
 )
 
 // gcTuner sets the garbage collector's percentage after each collection.
 type gcTuner struct {
 	last      time.Time
 	allocated uint64 // bytes, until then
+	live      uint64 // bytes, then
 	busy      int    // how many collections in a row came under a high rate
 	percent   int
 }
@@ -32,6 +37,7 @@ type gcTuner struct {
 // by GOGC.
 func tuneGC() {
 	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(idleGCPercent)
 		(&gcTuner{last: time.Now(), percent: idleGCPercent}).arm()
 	}
 }
@@ -59,8 +65,9 @@ func (t *gcTuner) collected(now time.Time) {
 // bytes. It moves in steps, since each change stops the server for a moment.
 func (t *gcTuner) next(now time.Time, live, allocated uint64) {
 	rate := float64(allocated-t.allocated) / max(now.Sub(t.last).Seconds(), 1e-3)
-	t.last, t.allocated = now, allocated
-	if t.busy++; rate < gcBusy {
+	grows := live > t.live+(allocated-t.allocated)/gcStays
+	t.last, t.allocated, t.live = now, allocated, live
+	if t.busy++; rate < gcBusy || grows {
 		t.busy = 0
 	}
 	t.percent = idleGCPercent

@@ -17,16 +17,25 @@ func TestGCPercent(t *testing.T) {
 		}
 	}
 	const mb = 1 << 20
+	step(10*mb, 10*mb, 100*time.Millisecond, idleGCPercent)
 	for range gcLasting - 1 {
-		step(10*mb, 10*mb, 100*time.Millisecond, 100) // busy, but not for long
+		step(10*mb, 10*mb, 100*time.Millisecond, idleGCPercent) // busy, but not for long
 	}
 	step(10*mb, 10*mb, 100*time.Millisecond, 320)
 	step(10*mb, 32*mb, 320*time.Millisecond, 320) // as busy, collected less often
 	step(9*mb, 32*mb, 320*time.Millisecond, 340)
-	step(100*mb, 32*mb, 320*time.Millisecond, 60)
+	step(13*mb, 32*mb, 320*time.Millisecond, 240) // an eighth stays
 	step(0, 32*mb, 0, 3200)
-	step(10*mb, 10*mb, time.Second, 100)
-	step(10*mb, 10*mb, 100*time.Millisecond, 100)
+	step(0, 10*mb, time.Second, idleGCPercent)
+	step(0, 10*mb, 100*time.Millisecond, idleGCPercent)
+	step(100*mb, 100*mb, time.Second, idleGCPercent)
+	for range gcLasting - 1 {
+		step(100*mb, 10*mb, 100*time.Millisecond, idleGCPercent)
+	}
+	step(100*mb, 10*mb, 100*time.Millisecond, minGCPercent)
+	for live := uint64(102 * mb); live < 130*mb; live += 2 * mb { // a fifth stays, as of watches that begin
+		step(live, 10*mb, 100*time.Millisecond, idleGCPercent)
+	}
 }
 
 func TestTheTunerFollowsTheCollector(t *testing.T) {
