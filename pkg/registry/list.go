@@ -78,7 +78,7 @@ func (s *Store) listContinued(ctx context.Context, selection *selection, opts *m
 		if err != nil {
 			return nil, apiError(err)
 		}
-		page := pager{selection: selection, limit: opts.Limit}
+		page := pager{selection: selection, limit: opts.Limit, continued: true}
 		page.read(snapshot, token.key)
 		return s.page(&page, snapshot.Revision), nil
 	}
@@ -94,7 +94,7 @@ const storedPage = 500
 
 // listStored lists the state of an exact revision, which only the store knows.
 func (s *Store) listStored(ctx context.Context, selection *selection, opts *metav1.ListOptions, revision int64, from string) (*objectList, error) {
-	page := pager{selection: selection, limit: opts.Limit}
+	page := pager{selection: selection, limit: opts.Limit, continued: from != ""}
 	read := storage.ListOptions{Revision: revision, From: from}
 	if opts.Limit > 0 {
 		read.Limit = max(opts.Limit+1, storedPage)
@@ -132,6 +132,7 @@ func (s *Store) listStored(ctx context.Context, selection *selection, opts *meta
 type pager struct {
 	selection *selection
 	limit     int64 // 0 or less: none
+	continued bool  // whether it is not the first page
 	objects   []*object
 	last      string // the key of the last object on the page, set where more follow
 	remaining int64  // how many keys follow, selected or not
@@ -169,9 +170,10 @@ func (p *pager) add(o *object) bool {
 
 // page makes the answer of what a pager collected.
 func (s *Store) page(p *pager, revision int64) *objectList {
-	list := &objectList{resource: s.Resource, objects: p.objects, meta: metav1.ListMeta{
-		SelfLink: s.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(revision),
-	}}
+	list := &objectList{
+		resource: s.Resource, objects: p.objects, selected: !p.selection.all(), continued: p.continued,
+		meta: metav1.ListMeta{SelfLink: s.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(revision)},
+	}
 	if p.last != "" {
 		list.meta.Continue = encodeContinue(p.last[len(p.selection.prefix):]+"\x00", revision)
 		if p.selection.all() {

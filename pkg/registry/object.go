@@ -31,7 +31,8 @@ type object struct {
 
 	derived atomic.Pointer[derived] // nil until it is first asked for
 	run     atomic.Pointer[run]     // begins with the object; nil until it is first asked for
-	id      uint64                  // no other object has it
+	id      uint64                  // no other object has it; 0: it stands in no list
+	border  bool                    // whether it always begins a run
 }
 
 // lastID is the id that was given last.
@@ -53,7 +54,7 @@ var (
 // newObject makes what is served of a stored key. A value that nobody can read does not
 // keep the others from being served: it is an object that fails when it is asked for.
 func newObject(r *Resource, kv *storage.KeyValue) *object {
-	o := &object{resource: r, key: kv.Key, revision: kv.ModRevision, createRevision: kv.CreateRevision, id: lastID.Add(1)}
+	o := &object{resource: r, key: kv.Key, revision: kv.ModRevision, createRevision: kv.CreateRevision, id: lastID.Add(1), border: isBorder(kv.Key)}
 	if o.json, o.broken = r.finish(kv.Value, kv.ModRevision); o.broken != nil {
 		o.broken = fmt.Errorf("%s: %w", kv.Key, o.broken)
 	}
@@ -164,9 +165,11 @@ func (o *object) DeepCopyObject() runtime.Object { return o.GetObject() }
 
 // objectList is a list of finished objects, put together only while it is written.
 type objectList struct {
-	resource *Resource
-	meta     metav1.ListMeta
-	objects  []*object
+	resource  *Resource
+	meta      metav1.ListMeta
+	objects   []*object
+	selected  bool // whether others may lie between them
+	continued bool // whether others may precede them
 }
 
 // FinishedItems returns the list as plain JSON up to its first item, and the items, each of

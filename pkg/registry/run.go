@@ -18,28 +18,36 @@ const (
 	// runBytes bounds a run of more than one object. A change of an object makes its run
 	// anew when it is next asked for; longer runs compress hardly better.
 	runBytes = 64 << 10
-	// runObjects is how many objects lie, on average, between two that begin a run wherever
-	// the one before ends. So what comes or goes leaves all later runs as they are.
-	runObjects = 64
+	// borderEvery is how many objects lie, on average, between two that begin a run wherever
+	// the one before ends. So what comes, goes or grows leaves all later runs as they are.
+	borderEvery = 64
 )
 
-var runSeed = maphash.MakeSeed()
+var borderSeed = maphash.MakeSeed()
 
-// DerivedItems returns what derive makes of the items, of several at a time: of the first
-// one's second part of Finished, a comma, the next one whole, and so on. It is made once for
-// all lists in which the same objects follow each other; derive is always the same. The
-// sequence ends with the first error, that of an object that cannot be served.
+// isBorder says whether the object under the key always begins a run.
+func isBorder(key string) bool { return maphash.String(borderSeed, key)%borderEvery == 0 }
+
+// DerivedItems returns what derive makes of the items, of one or of several at a time: of the
+// first one's second part of Finished, a comma, the next one whole, and so on. It is made
+// once for all lists in which the same objects follow each other. derive is always the same,
+// and keeps nothing of what it gets. The sequence ends with the first error, that of an
+// object that cannot be served.
 func (l *objectList) DerivedItems(derive func(items []byte) []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
+		// Runs that begin anywhere, or with gaps, would be as many as there are lists.
+		inRuns := !l.selected && !l.continued
 		for objects := l.objects; len(objects) > 0; {
-			first := objects[0]
+			first, n := objects[0], 1
 			if first.broken != nil {
 				yield(nil, first.broken)
 				return
 			}
-			n := runLength(objects)
-			data := first.deriveRun(objects[:n], derive)
-			if !yield(data, nil) {
+			inRuns = inRuns || first.border && !l.selected
+			if inRuns {
+				n = runLength(objects)
+			}
+			if !yield(first.deriveRun(objects[:n], derive), nil) {
 				return
 			}
 			objects = objects[n:]
@@ -47,25 +55,20 @@ func (l *objectList) DerivedItems(derive func(items []byte) []byte) iter.Seq2[[]
 	}
 }
 
-// runLength is how many of the objects the next run has: as many as the one that is there
-// already, if it still holds.
+// runLength is how many of the objects the first one's run has.
 func runLength(objects []*object) int {
-	if r := objects[0].run.Load(); r != nil && r.leads(objects) {
-		return len(r.ids)
-	}
 	size := len(objects[0].json)
 	for i, o := range objects[1:] {
-		size += len(o.json)
-		if size > runBytes || o.broken != nil || maphash.String(runSeed, o.key)%runObjects == 0 {
+		if size += len(o.json); size > runBytes || o.border || o.broken != nil {
 			return i + 1
 		}
 	}
 	return len(objects)
 }
 
-// leads reports whether the objects begin with those of the run.
-func (r *run) leads(objects []*object) bool {
-	if len(r.ids) > len(objects) {
+// is reports whether the run is that of the objects.
+func (r *run) is(objects []*object) bool {
+	if len(r.ids) != len(objects) {
 		return false
 	}
 	for i, id := range r.ids {
@@ -82,9 +85,14 @@ func (o *object) deriveRun(objects []*object, derive func([]byte) []byte) []byte
 		return o.Derived(derive)
 	}
 	r := o.run.Load()
-	for r == nil || len(r.ids) != len(objects) || !r.leads(objects) {
-		o.run.CompareAndSwap(r, newRun(objects)) // or another list was faster
-		r = o.run.Load()
+	if r == nil || !r.is(objects) {
+		made := newRun(objects)
+		if !o.run.CompareAndSwap(r, made) { // another list was faster
+			r = o.run.Load()
+		}
+		if r == nil || !r.is(objects) {
+			r = made
+		}
 	}
 	r.once.Do(func() { r.data = deriveJoined(objects, derive) })
 	return r.data

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/storage"
@@ -88,7 +89,7 @@ func TestRuns(t *testing.T) {
 		}
 	}
 	change("e0600")
-	check("after a change", all, exactly(1))
+	check("after a change", all, some)
 	s.create(t, ns, newEndpoints("a"))
 	check("after one more at the beginning", all, some)
 	if _, err := s.endpoints.Delete(t.Context(), ns, "e0001", &metav1.DeleteOptions{}); err != nil {
@@ -97,7 +98,25 @@ func TestRuns(t *testing.T) {
 	check("after one less", all, some)
 	check("page", &metav1.ListOptions{Limit: 333}, exactly(1))
 	check("selected", &metav1.ListOptions{LabelSelector: "a=b"}, exactly(1))
-	check("all again", all, some)
+	check("selected again", &metav1.ListOptions{LabelSelector: "a=b"}, exactly(0))
+	check("all again", all, exactly(1))
+	next := typed[*corev1.EndpointsList](t, s.finishedList(t, ns, &metav1.ListOptions{Limit: 333}).(runtime.Object)).Continue
+	check("next page", &metav1.ListOptions{Limit: 333, Continue: next}, func(parts int) int { return parts })
+}
+
+// A list that ends where another goes on leaves no short runs behind.
+func TestRunsStayLong(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	for i := range 200 {
+		s.create(t, ns, newEndpoints(fmt.Sprintf("e%03d", i)))
+		inRuns(t, s.finishedList(t, ns, &metav1.ListOptions{}))
+	}
+	_, _, parts := inRuns(t, s.finishedList(t, ns, &metav1.ListOptions{}))
+	if parts > 60 {
+		t.Errorf("%d parts of 200 objects", parts)
+	}
 }
 
 // Lists at the same time, of states that differ, get each their own.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -32,7 +33,7 @@ func (p *patcher) strategicPatch() (document, error) {
 		if err := kjson.UnmarshalCaseSensitivePreserveInts(before, &object); err != nil {
 			return nil, err
 		}
-		if n := max(p.longestList(object), p.longestList(decoded)); n > maxMergedElements {
+		if n := p.longestMerged(object, decoded); n > maxMergedElements {
 			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the lists that a strategic merge patch may merge have at most %d elements, here is one of %d", maxMergedElements, n))
 		}
 		return p.mergeStrategic(object, decoded)
@@ -40,14 +41,33 @@ func (p *patcher) strategicPatch() (document, error) {
 	return document{apply: apply, faults: faults, metadataOnly: onlyMetadata(decoded)}, nil
 }
 
-// longestList is the length of the longest list in what may be merged: not in the fields that
-// are always replaced.
-func (p *patcher) longestList(object map[string]any) int {
+// longestMerged is the length of the longest list in what the patch may merge, and of the
+// object in what it names. The fields that are always replaced do not count.
+func (p *patcher) longestMerged(object, patch map[string]any) int {
 	longest := 0
-	for key, value := range object {
-		if !slices.ContainsFunc(p.store.Atomic, func(f AtomicField) bool { return f.Name == key }) {
-			longest = max(longest, longestIn(value))
+	for key, value := range patch {
+		if slices.ContainsFunc(p.store.Atomic, func(f AtomicField) bool { return f.Name == key }) {
+			continue
 		}
+		longest = max(longest, longestIn(value), longestNamed(object, key, value))
+	}
+	return longest
+}
+
+// longestNamed is the length of the longest list of the object in what a key of the patch
+// names with its value; directives such as $setElementOrder name a list behind a slash.
+func longestNamed(object map[string]any, key string, value any) int {
+	if strings.HasPrefix(key, "$") {
+		_, key, _ = strings.Cut(key, "/")
+	}
+	patch, merges := value.(map[string]any)
+	inObject, nested := object[key].(map[string]any)
+	if !merges || !nested {
+		return longestIn(object[key])
+	}
+	longest := 0
+	for key, value := range patch {
+		longest = max(longest, longestNamed(inObject, key, value))
 	}
 	return longest
 }

@@ -153,5 +153,16 @@ func TestStrategicPatchOfLongLists(t *testing.T) {
 	if err := patch("e", types.MergePatchType, `{"metadata":{"finalizers":`+list(1001, `"x/%d"`)+`}}`); err != nil {
 		t.Error(err)
 	}
-	checkStatus(t, patch("e", types.StrategicMergePatchType, `{"metadata":{"finalizers":["x/new"]}}`), 413, "here is one of 1001")
+	for _, body := range []string{
+		`{"metadata":{"finalizers":["x/new"]}}`,
+		`{"metadata":{"$deleteFromPrimitiveList/finalizers":["x/1"]}}`,
+	} {
+		checkStatus(t, patch("e", types.StrategicMergePatchType, body), 413, "here is one of 1001")
+	}
+	// What is not named is not merged.
+	for _, body := range []string{`{"metadata":{"labels":{"a":null}}}`, `{"metadata":{"labels":{"$patch":"replace","a":"b"}}}`} {
+		if err := patch("e", types.StrategicMergePatchType, body); err != nil {
+			t.Errorf("%s: %v", body, err)
+		}
+	}
 }

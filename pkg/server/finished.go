@@ -21,9 +21,10 @@ type finished interface {
 type finishedList interface {
 	// FinishedItems returns the list as plain JSON up to its first item, and the items.
 	FinishedItems() (head []byte, items iter.Seq[runtime.Object])
-	// DerivedItems returns what derive makes of the items, of several at a time: of the first
-	// one's second part of Finished, a comma, the next one whole, and so on. It is made once
-	// for all lists in which the same objects follow each other; derive is always the same.
+	// DerivedItems returns what derive makes of the items, of one or of several at a time: of
+	// the first one's second part of Finished, a comma, the next one whole, and so on. It is
+	// made once for all lists in which the same objects follow each other. derive is always
+	// the same, and keeps nothing of what it gets.
 	DerivedItems(derive func(items []byte) []byte) iter.Seq2[[]byte, error]
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"net/url"
 	"strconv"
+	"strings"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -53,6 +54,8 @@ func (f *fields) outcome() error {
 	switch {
 	case f.http == "" && !f.ends:
 		return status.Error(codes.Internal, "the response begins without an HTTP status")
+	case strings.HasPrefix(f.http, "1") && !f.ends:
+		return nil // the response is still to come
 	case f.http != "" && f.http != "200":
 		return status.Errorf(codes.Unavailable, "the server answered with HTTP status %s", f.http)
 	}

@@ -16,18 +16,11 @@ var (
 	errHeaders = errors.New("the server sends headers without end")
 )
 
-// read takes in frames until the connection fails.
+// read takes in frames until the connection fails. It does not outlast a frame that is wrong
+// for its stream alone: the decoder would miss its headers, and read later ones as others.
 func (t *transport) read() error {
 	for {
 		f, err := t.reader.ReadFrame()
-		if wrong, ok := errors.AsType[http2.StreamError](err); ok {
-			t.mu.Lock()
-			if s := t.streams[wrong.StreamID]; s != nil {
-				t.reset(s, wrong.Code, status.Error(codes.Internal, wrong.Error()))
-			}
-			t.mu.Unlock()
-			continue
-		}
 		if err != nil {
 			return err
 		}

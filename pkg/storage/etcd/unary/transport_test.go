@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -121,6 +122,19 @@ func TestAnswers(t *testing.T) {
 			answer: func(p *peer, id uint32) { p.headers(id, false, "content-type", contentType) },
 			want:   status.Error(codes.Internal, "the response begins without an HTTP status"),
 			reset:  true,
+		},
+		"after a hint": {
+			answer: func(p *peer, id uint32) {
+				p.headers(id, false, ":status", "103")
+				p.headers(id, true, ":status", "200", "grpc-status", "14", "grpc-message", "etcdserver: leader changed")
+			},
+			want: rpctypes.ErrGRPCLeaderChanged,
+		},
+		"headers with too much padding": {
+			answer: func(p *peer, id uint32) {
+				p.must(p.WriteRawFrame(http2.FrameHeaders, http2.FlagHeadersPadded|http2.FlagHeadersEndHeaders, id, []byte{9, 0x88}))
+			},
+			want: status.Error(codes.Unavailable, fmt.Sprintf("the connection to etcd broke: %v", http2.StreamError{StreamID: 1, Code: http2.ErrCodeProtocol})),
 		},
 		"headers in pieces": {
 			answer: func(p *peer, id uint32) {
