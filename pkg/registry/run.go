@@ -87,12 +87,8 @@ func (o *object) deriveRun(objects []*object, derive func([]byte) []byte) []byte
 	r := o.run.Load()
 	if r == nil || !r.is(objects) {
 		made := newRun(objects)
-		if !o.run.CompareAndSwap(r, made) { // another list was faster
-			r = o.run.Load()
-		}
-		if r == nil || !r.is(objects) {
-			r = made
-		}
+		o.run.CompareAndSwap(r, made) // if another list was faster, its run stays
+		r = made
 	}
 	r.once.Do(func() { r.data = deriveJoined(objects, derive) })
 	return r.data
