@@ -17,7 +17,7 @@ const (
 	gcBusy, gcLasting = 40 << 20, 8
 	// gcStays is which part of what is allocated may stay, as objects and watches do: where
 	// it is more, less garbage gathers than it seems, and the memory is needed.
-	gcStays = 8
+	gcStays = 4
 	// idleGCPercent is half of Go's default: most of the memory lasts, objects and watches,
 	// and what a server that is not busy allocates is soon collected. minGCPercent is what a
 	// busy one with much in memory gets along with.

@@ -33,7 +33,7 @@ func TestGCPercent(t *testing.T) {
 		step(100*mb, 10*mb, 100*time.Millisecond, idleGCPercent)
 	}
 	step(100*mb, 10*mb, 100*time.Millisecond, minGCPercent)
-	for live := uint64(102 * mb); live < 130*mb; live += 2 * mb { // a fifth stays, as of watches that begin
+	for live := uint64(104 * mb); live < 150*mb; live += 4 * mb { // two fifths stay
 		step(live, 10*mb, 100*time.Millisecond, idleGCPercent)
 	}
 }
