@@ -63,14 +63,14 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 
 // of returns the metrics of an operation on the resource that the key names.
 func (m *metrics) of(operation, key string) *requestMetrics {
-	l := labels{operation, resourceOf(key)}
+	resource := resourceOf(key)
 	m.mu.RLock()
-	r := m.known[l]
+	r := m.known[labels{operation, resource}]
 	m.mu.RUnlock()
 	if r != nil {
 		return r
 	}
-	l.resource = strings.Clone(l.resource) // not the whole key
+	l := labels{operation, strings.Clone(resource)} // not the whole key
 	r = &requestMetrics{
 		labels: l, metrics: m,
 		duration: m.duration.WithLabelValues(l.operation, l.resource),

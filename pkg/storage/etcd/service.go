@@ -72,7 +72,7 @@ func (s service) commit(ctx context.Context, t *txn) (storage.WriteResponse, err
 // failed: another one may know, and clientv3 asks on and on while ctx lasts.
 func (s service) read(ctx context.Context, request *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
 	if s.conn != nil && request.RangeEnd == nil {
-		message, err := proto.MarshalOptions{}.MarshalAppend(unary.NewRequest(proto.Size(request)), request)
+		message, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(unary.NewRequest(proto.Size(request)), request)
 		if err != nil {
 			return nil, err
 		}
