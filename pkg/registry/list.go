@@ -141,17 +141,17 @@ type pager struct {
 // read collects from a snapshot, from the key from on. What follows the page is only
 // counted where the count is told.
 func (p *pager) read(snapshot cache.Snapshot[*object], from string) {
+	count := int64(0)
 	if p.selection.all() {
-		count := snapshot.Count(p.selection.scope, from)
+		count = int64(snapshot.Count(p.selection.scope, from))
+		size := count
 		if p.limit > 0 {
-			count = int(min(int64(count), p.limit))
+			size = min(size, p.limit)
 		}
-		p.objects = make([]*object, 0, count)
+		p.objects = make([]*object, 0, size)
 	}
 	snapshot.Ascend(p.selection.scope, from, func(entry *cacheEntry) bool { return p.add(entry.Value) })
-	if p.last != "" && p.selection.all() {
-		p.remaining = int64(snapshot.Count(p.selection.scope, p.last+"\x00"))
-	}
+	p.remaining = max(0, count-int64(len(p.objects)))
 }
 
 // add takes the object up if it is selected; false: the page is full, and the object
