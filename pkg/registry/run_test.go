@@ -124,15 +124,13 @@ func TestRunsOfManyLists(t *testing.T) {
 	t.Parallel()
 	s := newStores(t, shared.store)
 	ns := s.newNamespace(t)
-	for i := range 40 {
-		s.create(t, ns, newEndpoints(fmt.Sprintf("e%d", i)))
-	}
+	names := s.createNumbered(t, ns, 40)
 	var wait sync.WaitGroup
 	for i := range 6 {
 		wait.Go(func() {
-			for n := range 40 {
+			for _, name := range names {
 				if i == 0 {
-					if _, _, err := s.patch(t, ns, fmt.Sprintf("e%d", n), types.MergePatchType, `{"metadata":{"labels":{"a":"b"}}}`, patchOptions()); err != nil {
+					if _, _, err := s.patch(t, ns, name, types.MergePatchType, `{"metadata":{"labels":{"a":"b"}}}`, patchOptions()); err != nil {
 						t.Error(err)
 					}
 					continue
