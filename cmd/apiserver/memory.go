@@ -15,8 +15,8 @@ const (
 	// gcBusy is the rate of allocation, in bytes a second, from which on a server is busy
 	// if it lasts for gcLasting collections. One that is not has no need of the memory.
 	gcBusy, gcLasting = 40 << 20, 8
-	// gcStays is which part of what is allocated may stay, as objects and watches do: where
-	// it is more, less garbage gathers than it seems, and the memory is needed.
+	// gcStays: up to one byte in so many that are allocated may stay, as objects and watches
+	// do. Where more stay, less garbage gathers than it seems, and the memory is needed.
 	gcStays = 4
 	// idleGCPercent is half of Go's default: most of the memory lasts, objects and watches,
 	// and what a server that is not busy allocates is soon collected. minGCPercent is what a
