@@ -17,7 +17,7 @@ const (
 	gcBusy, gcLasting = 40 << 20, 8
 	// gcStays: up to one byte in so many that are allocated may stay, as objects and watches
 	// do. Where more stay, less garbage gathers than it seems, and the memory is needed.
-	gcStays = 4
+	gcStays = 6
 	// idleGCPercent is half of Go's default: most of the memory lasts, objects and watches,
 	// and what a server that is not busy allocates is soon collected. minGCPercent is what a
 	// busy one with much in memory gets along with.
@@ -28,7 +28,7 @@ const (
 type gcTuner struct {
 	last      time.Time
 	allocated uint64 // bytes, until then
-	live      uint64 // bytes, then
+	live      uint64 // bytes, then, stacks included
 	busy      int    // how many collections in a row came under a high rate
 	percent   int
 }
@@ -53,10 +53,11 @@ func (t *gcTuner) arm() {
 }
 
 func (t *gcTuner) collected(now time.Time) {
-	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
+	samples := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/stacks:bytes"}, {Name: "/gc/heap/allocs:bytes"}}
 	metrics.Read(samples)
 	before := t.percent
-	if t.next(now, samples[0].Value.Uint64(), samples[1].Value.Uint64()); t.percent != before {
+	live := samples[0].Value.Uint64() + samples[1].Value.Uint64()
+	if t.next(now, live, samples[2].Value.Uint64()); t.percent != before {
 		debug.SetGCPercent(t.percent)
 	}
 }
