@@ -139,8 +139,8 @@ func (f *frontend) start(s *http.Server, serve func() error) {
 // stop accepts nothing more, has endStreams end what would never end by itself, waits
 // until what is under way is answered and closes the connections. When ctx ends first it
 // closes them at once and returns ctx's error.
-func (f *frontend) stop(ctx context.Context, endStreams func()) error {
-	errs := make([]error, len(f.servers))
+func (f *frontend) stop(ctx context.Context, endStreams func(context.Context) error) error {
+	errs := make([]error, len(f.servers)+1)
 	var stopping sync.WaitGroup
 	for i, s := range f.servers {
 		stopping.Go(func() {
@@ -149,7 +149,7 @@ func (f *frontend) stop(ctx context.Context, endStreams func()) error {
 			}
 		})
 	}
-	endStreams()
+	errs[len(f.servers)] = endStreams(ctx)
 	stopping.Wait()
 	f.serving.Wait()
 	return errors.Join(errs...)

@@ -19,7 +19,7 @@ const (
 	// pieceSize is about how much of an answer is written at once.
 	pieceSize = 64 << 10
 	// smallPiece is the size of the buffer that an answer begins with.
-	smallPiece = 4 << 10
+	smallPiece = 8 << 10
 	// largePart is from where on a part is not copied to the others, but written by itself.
 	largePart = 16 << 10
 	// turnPatience is how long a piece of a large answer waits for its turn.
@@ -38,6 +38,7 @@ type jsonStream struct {
 	length      int // of the answer; 0: not known
 	gzip        bool
 
+	line      []byte  // memory for the beginning of an event
 	buf       []byte  // nil while there is nothing to write
 	small     *[]byte // buf's, where it is of smallPieces; else it is of pieces
 	held      bool    // whether net/http or the connection may hold something back
@@ -113,10 +114,20 @@ func (j *jsonStream) add(p []byte) {
 		j.buf = append(j.buf, p...)
 		return
 	}
+	j.hold(len(p)) // what precedes it goes with it
 	j.write(j.buf)
 	j.buf = j.buf[:0]
 	j.write(p)
 	j.yield()
+}
+
+// hold has the connection gather what is written from now on, if n more bytes are worth it.
+// A detached connection writes small pieces at once, as they are.
+func (j *jsonStream) hold(n int) {
+	if n > burstThreshold && !(j.rec.detached && n <= smallPiece) {
+		j.burst.hold()
+		j.held = true
+	}
 }
 
 // makeRoom sees to it that n more bytes fit into buf: it begins with a small buffer, goes on
@@ -163,10 +174,7 @@ func (j *jsonStream) write(p []byte) {
 
 func (j *jsonStream) writePiece(p []byte) {
 	j.begin()
-	if len(p) > burstThreshold {
-		j.burst.hold()
-		j.held = true
-	}
+	j.hold(len(p))
 	if j.takeTurn() {
 		late := time.AfterFunc(turnPatience, func() { <-turns })
 		defer func() {

@@ -15,11 +15,11 @@ import (
 	"github.com/berth-project/berth/pkg/ratelimit"
 )
 
-// finish ends every request: a panic becomes a 500 and a log line with its stack, and
-// the request is logged and counted.
-func (s *Server) finish(rec *record) {
-	cause := recover()
-	aborted := cause == http.ErrAbortHandler //nolint:errorlint // a panic's value, compared as net/http does
+// finish ends every request: a panic, of which cause is the value, becomes a 500 and a log
+// line with its stack, and the request is logged and counted. aborted: the answer is not
+// whole.
+func (s *Server) finish(rec *record, cause any) (aborted bool) {
+	aborted = cause == http.ErrAbortHandler //nolint:errorlint // a panic's value, compared as net/http does
 	if cause != nil && !aborted {
 		s.cfg.Logger.Error().Str("auditID", rec.auditID).Interface("panic", fmt.Sprint(cause)).
 			Bytes("stack", debug.Stack()).Msg("a handler panicked")
@@ -28,14 +28,12 @@ func (s *Server) finish(rec *record) {
 			s.renderError(rec, rec.req, errors.New("a handler panicked"))
 		}
 	}
-	if aborted {
-		defer panic(http.ErrAbortHandler)
-	}
 	if rec.code == 0 {
 		rec.code = http.StatusOK
 	}
 	s.log(rec)
 	s.metrics.observe(rec)
+	return aborted
 }
 
 // log writes the one line of a request. Neither tokens nor bodies are in it.

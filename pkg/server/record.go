@@ -41,6 +41,8 @@ type record struct {
 	dryRun   bool
 	apply    bool // a patch that is a server-side apply
 
+	detached bool // whether the answer goes on after the handler has returned
+
 	code  int // 0 until the header is written
 	bytes int64
 	cause error // what the client was not told

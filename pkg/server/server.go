@@ -6,6 +6,7 @@ package server
 import (
 	"context"
 	"errors"
+	"net"
 	"net/http"
 	"strings"
 	"time"
@@ -60,8 +61,9 @@ type Server struct {
 	api      *mux.Router // everything else
 	groups   []string    // the prefixes below which unknown paths are answered by a Status
 
-	streams    context.Context // ends all watches
-	endStreams context.CancelFunc
+	streams     context.Context // ends all watches
+	endStreams  context.CancelFunc
+	detachments detachments
 }
 
 // New returns a server, or an error that names what is missing from cfg.
@@ -84,6 +86,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	streams, endStreams := context.WithCancel(context.Background())
 	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: newCodecs(cfg.Scheme), metrics: metrics}
+	s.detachments.conns = map[net.Conn]struct{}{}
 	s.inFlight.readOnly.limit = int64(cfg.MaxRequestsInFlight)
 	s.inFlight.mutating.limit = int64(cfg.MaxMutatingRequestsInFlight)
 	if err := metrics.watchInFlight(&s.inFlight); err != nil {
@@ -94,13 +97,25 @@ func New(cfg Config) (*Server, error) {
 }
 
 // EndStreams ends all watches, as their time-out would, and those to come: whoever shuts
-// the server down calls it first, since watches do not end by themselves.
-func (s *Server) EndStreams() { s.endStreams() }
+// the server down calls it, since watches do not end by themselves, and http.Server knows
+// nothing of those of HTTP/1.1. It waits for these; when ctx ends first it closes their
+// connections and returns ctx's error.
+func (s *Server) EndStreams(ctx context.Context) error {
+	s.endStreams()
+	return s.detachments.end(ctx)
+}
 
 // ServeHTTP answers one request, whatever happens on the way.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	rec := newRecord(w, req)
-	defer s.finish(rec)
+	defer func() {
+		if rec.detached {
+			return
+		}
+		if aborted := s.finish(rec, recover()); aborted {
+			panic(http.ErrAbortHandler)
+		}
+	}()
 	header := w.Header()
 	header.Set("Audit-Id", rec.auditID)
 	header.Set("Cache-Control", "no-cache, private")

@@ -45,29 +45,35 @@ func (s *Server) watch(c *call) (result, error) {
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
 		life = time.Duration(*opts.TimeoutSeconds) * time.Second
 	}
-	ctx, cancel := context.WithTimeout(c.req.Context(), life)
-	defer cancel()
-	defer context.AfterFunc(s.streams, cancel)()
+	ctx, cancel := context.WithTimeout(s.streams, life)
+	defer context.AfterFunc(c.req.Context(), cancel)() // which ends with the handler
 	if c.name != "" {
 		opts.FieldSelector = "metadata.name=" + c.name
 	}
 	events, err := c.resource.Watch(ctx, c.namespace, opts)
 	if err != nil {
+		cancel()
 		return result{}, err
 	}
-	s.stream(c, format, events)
+	rec, j := c.rec, newJSONStream(c.rec, http.StatusOK, c.rec.acceptsGzip())
+	rec.watch, j.contentType = true, format.contentType
+	answer := func() {
+		defer cancel()
+		s.stream(rec, j, format, events)
+	}
+	if !s.detach(rec, cancel, answer) {
+		answer()
+	}
 	return result{}, errAnswered
 }
 
 // stream writes the events as they come, and flushes when there are no more for now.
-func (s *Server) stream(c *call, format *watchFormat, events iter.Seq2[[]watch.Event, error]) {
-	j := newJSONStream(c.rec, http.StatusOK, c.rec.acceptsGzip())
+func (s *Server) stream(rec *record, j *jsonStream, format *watchFormat, events iter.Seq2[[]watch.Event, error]) {
 	defer j.release()
-	c.rec.watch, j.contentType = true, format.contentType
 	_ = j.flush() // the events must be read even if the client has gone: that ends them
 	for batch, err := range events {
 		if err != nil {
-			status := s.statusOf(c.rec, err)
+			status := s.statusOf(rec, err)
 			batch = []watch.Event{{Type: watch.Error, Object: status}}
 		}
 		var failed error
@@ -77,10 +83,10 @@ func (s *Server) stream(c *call, format *watchFormat, events iter.Seq2[[]watch.E
 			}
 		}
 		if failed != nil && j.err == nil { // no fault of the client's or of the connection
-			_ = format.write(j, watch.Event{Type: watch.Error, Object: s.statusOf(c.rec, failed)})
+			_ = format.write(j, watch.Event{Type: watch.Error, Object: s.statusOf(rec, failed)})
 			break
 		}
-		s.metrics.watched(c.rec, len(batch))
+		s.metrics.watched(rec, len(batch))
 		if err := j.flush(); err != nil {
 			return
 		}
@@ -165,7 +171,11 @@ func writeEvent(j *jsonStream, eventType watch.EventType, obj finished) error {
 	if err != nil {
 		return err
 	}
-	j.raw([]byte(`{"type":"` + string(eventType) + `","object":` + string(head)))
+	j.line = append(j.line[:0], `{"type":"`...)
+	j.line = append(j.line, eventType...)
+	j.line = append(j.line, `","object":`...)
+	j.line = append(j.line, head...)
+	j.raw(j.line)
 	j.finished(obj, rest)
 	j.raw([]byte("}\n"))
 	return j.err

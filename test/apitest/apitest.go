@@ -114,9 +114,9 @@ func Start(cfg Config) (_ *Server, err error) {
 	cleanup = append(cleanup, stop)
 	s.listen(handler, cfg.Logger)
 	cleanup = append(cleanup, func() error {
-		handler.EndStreams()
+		ended := endStreams(handler)
 		s.http.Close()
-		return nil
+		return ended
 	})
 	return s, nil
 }
@@ -184,11 +184,23 @@ func (s *Server) handler(ctx context.Context, cfg Config, dir string) (_ *server
 		defer close(done)
 		objects.Run(run)
 	}()
-	stop = func() error { handler.EndStreams(); cancel(); <-done; return nil }
+	stop = func() error {
+		ended := endStreams(handler)
+		cancel()
+		<-done
+		return ended
+	}
 	if err := objects.WaitReady(ctx); err != nil {
 		return nil, nil, errors.Join(err, stop())
 	}
 	return handler, stop, nil
+}
+
+// endStreams ends the watches of a handler, and waits for them.
+func endStreams(handler *server.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	return handler.EndStreams(ctx)
 }
 
 // Transport returns a client's transport of its own, of HTTP/2 or of HTTP/1.1. The caller

@@ -1,0 +1,163 @@
+package server
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"k8s.io/apimachinery/pkg/watch"
+)
+
+// sequence is a watch of the events that play yields, with the context that it gets.
+func sequence(play func(ctx context.Context, yield func([]watch.Event, error) bool)) *fakeResource {
+	return &fakeResource{watch: func(ctx context.Context) iter.Seq2[[]watch.Event, error] {
+		return func(yield func([]watch.Event, error) bool) { play(ctx, yield) }
+	}}
+}
+
+// dialWatch sends a watch over a connection of its own and returns it with the answer's
+// header read.
+func dialWatch(t *testing.T, web *httptest.Server, proto string) (net.Conn, *http.Response) {
+	t.Helper()
+	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", web.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	fmt.Fprintf(conn, "GET %s?watch=1 %s\r\nHost: test\r\nX-Auth-Token: %s\r\n\r\n", testPath, proto, testToken)
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	return conn, resp
+}
+
+// syncBuffer is a log that may be read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func TestDetachedWatch(t *testing.T) {
+	defer func(timeout time.Duration) { writeTimeout = timeout }(writeTimeout)
+	writeTimeout = 100 * time.Millisecond
+	large := strings.Repeat("x", 3*smallPiece)
+	log := &syncBuffer{}
+	cfg := testConfig(t, sequence(func(_ context.Context, yield func([]watch.Event, error) bool) {
+		yield([]watch.Event{named("a"), named(large), named("b")}, nil)
+		<-time.After(3 * writeTimeout) // the end must be told, however long nothing was
+	}))
+	cfg.Logger = zerolog.New(log)
+	s := newTestServer(t, cfg)
+	want := ""
+	for _, name := range []string{"a", large, "b"} {
+		want += `{"type":"ADDED","object":{"name":"` + name + `"}}` + "\n"
+	}
+	for proto, chunked := range map[string]bool{"HTTP/1.1": true, "HTTP/1.0": false} {
+		web := httptest.NewServer(s)
+		_, resp := dialWatch(t, web, proto)
+		got, err := io.ReadAll(resp.Body)
+		if err != nil || string(got) != want {
+			t.Errorf("%s: got %d bytes, %v, want %d: %.100s", proto, len(got), err, len(want), got)
+		}
+		if (resp.TransferEncoding != nil) != chunked || resp.Header.Get("Date") == "" || resp.Header.Get("Audit-Id") == "" {
+			t.Errorf("%s: answered with %v, %v", proto, resp.TransferEncoding, resp.Header)
+		}
+		web.Close()
+	}
+	if err := s.EndStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(log.String()) {
+		if !strings.Contains(line, fmt.Sprintf(`"verb":"watch","path":"%s","code":200,"bytes":%d`, testPath, len(want))) {
+			t.Errorf("logged %s", line)
+		}
+	}
+	if n := strings.Count(log.String(), "\n"); n != 2 {
+		t.Errorf("logged %d lines, want 2", n)
+	}
+}
+
+// A watch whose client has gone ends, though there is nothing to write.
+func TestDetachedWatchEndsWithItsClient(t *testing.T) {
+	ended := make(chan struct{})
+	web := httptest.NewServer(newTestServer(t, testConfig(t, sequence(func(ctx context.Context, _ func([]watch.Event, error) bool) {
+		<-ctx.Done()
+		close(ended)
+	}))))
+	defer web.Close()
+	conn, _ := dialWatch(t, web, "HTTP/1.1")
+	conn.Close()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the watch goes on")
+	}
+}
+
+// A panic cuts off the one answer, which its client notices, and nothing else.
+func TestDetachedWatchPanics(t *testing.T) {
+	log := &syncBuffer{}
+	cfg := testConfig(t, sequence(func(_ context.Context, yield func([]watch.Event, error) bool) {
+		yield([]watch.Event{named("a")}, nil)
+		panic("so that the log has it")
+	}))
+	cfg.Logger = zerolog.New(log)
+	s := newTestServer(t, cfg)
+	web := httptest.NewServer(s)
+	defer web.Close()
+	_, resp := dialWatch(t, web, "HTTP/1.1")
+	if got, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+		t.Errorf("got %q, %v, want an unexpected EOF", got, err)
+	}
+	if err := s.EndStreams(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "so that the log has it") {
+		t.Errorf("logged %s", log)
+	}
+}
+
+// A client that does not read does not keep the server from coming to an end.
+func TestEndStreams(t *testing.T) {
+	s := newTestServer(t, testConfig(t, sequence(func(_ context.Context, yield func([]watch.Event, error) bool) {
+		for yield([]watch.Event{named(strings.Repeat("x", 1<<20))}, nil) {
+		}
+	})))
+	web := httptest.NewServer(s)
+	defer web.Close()
+	dialWatch(t, web, "HTTP/1.1") // and reads nothing
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.EndStreams(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want that the client was cut off", err)
+	}
+	if err := s.EndStreams(t.Context()); err != nil { // nothing is left
+		t.Error(err)
+	}
+}
