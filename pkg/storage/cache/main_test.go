@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
@@ -83,35 +82,26 @@ func (f *fenced) History(ctx context.Context, prefix string, after, upTo int64) 
 		return nil, err
 	}
 	var events []storage.Event
-	for response := range f.client.Watch(ctx, prefix[:1], clientv3.WithPrefix(), clientv3.WithRev(after+1), clientv3.WithPrevKV()) {
-		if response.CompactRevision != 0 {
-			return nil, storage.ErrCompacted
+	for response := range f.Watch(ctx, prefix[:1], storage.WatchOptions{Revision: after}) {
+		if response.Err != nil {
+			return nil, response.Err
 		}
 		for _, event := range response.Events {
-			switch revision := event.Kv.ModRevision; {
+			switch revision := event.KV.ModRevision; {
 			case revision == fence.Header.GetRevision():
 				return events, nil
-			case revision > upTo || !strings.HasPrefix(string(event.Kv.Key), prefix):
-			case event.PrevKv == nil && !event.IsCreate():
-				return nil, storage.ErrCompacted
+			case revision > upTo || !strings.HasPrefix(event.KV.Key, prefix):
 			default:
-				events = append(events, storedEvent(event))
+				before, err := f.Get(ctx, event.KV.Key, storage.GetOptions{Revision: revision - 1})
+				if err != nil {
+					return nil, err
+				}
+				event.Prev = before.KV
+				events = append(events, event)
 			}
 		}
 	}
 	return nil, storage.ErrTimeout
-}
-
-func storedEvent(event *clientv3.Event) storage.Event {
-	change := storage.Event{KV: keyValue(event.Kv), Deleted: event.Type == clientv3.EventTypeDelete}
-	if event.PrevKv != nil {
-		change.Prev = keyValue(event.PrevKv)
-	}
-	return change
-}
-
-func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {
-	return &storage.KeyValue{Key: string(kv.Key), Value: kv.Value, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}
 }
 
 // newDatabase returns an etcd for a test that compacts it.

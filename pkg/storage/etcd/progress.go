@@ -2,22 +2,17 @@ package etcd
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"slices"
-	"strconv"
 	"sync"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"google.golang.org/grpc/metadata"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
 
 // progressRetry is how long History waits for a progress report before it asks again:
-// etcd leaves a request unanswered while one of the client's watches is behind.
+// etcd leaves a request unanswered while the watch is behind.
 const progressRetry = 20 * time.Millisecond
 
 // freshnessKey is read for the revision in the answer's header; it never exists.
@@ -32,62 +27,38 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 	return resp.Header.GetRevision(), nil
 }
 
-// streams are the watches that can be asked for their progress. Each has a stream of its
-// own: clientv3 hands a report to all watches of a stream, also to one that began only
-// after etcd made the report, whose events before it would then seem to have come.
+// streams are the watches that etcd has confirmed, each on a stream of its own: a request
+// for progress concerns all watches of a stream, and is left unanswered while one of them
+// is behind.
 type streams struct {
-	mu      sync.Mutex
-	entered uint64                       // how many there have been
-	begun   map[context.Context]struct{} // those that etcd knows of
+	mu  sync.Mutex
+	ask map[chan<- struct{}]struct{}
 }
 
-// streamKey is the metadata that tells streams apart: clientv3 keys them by it.
-const streamKey = "berth-watch"
-
-// enter returns the context of a watch on a stream of its own, which leave gives back.
-func (s *streams) enter(ctx context.Context) (_ context.Context, leave func()) {
+// enter says that a report that is asked for from now on is about the watch, too.
+func (s *streams) enter(ask chan<- struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.entered++
-	md := metadata.Join(leaderRequired, metadata.Pairs(streamKey, strconv.FormatUint(s.entered, 10)))
-	ctx = metadata.NewOutgoingContext(ctx, md)
-	return ctx, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.begun, ctx)
+	if s.ask == nil {
+		s.ask = map[chan<- struct{}]struct{}{}
 	}
+	s.ask[ask] = struct{}{}
 }
 
-// begin says that etcd knows of the watch: a report that is asked for from now on is about
-// it, too.
-func (s *streams) begin(ctx context.Context) {
+func (s *streams) leave(ask chan<- struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.begun == nil {
-		s.begun = map[context.Context]struct{}{}
-	}
-	s.begun[ctx] = struct{}{}
+	delete(s.ask, ask)
 }
 
-func (s *streams) all() []context.Context {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.begun))
-}
-
-// RequestProgress implements storage.Interface.
-func (s *Store) RequestProgress(ctx context.Context) error {
-	for _, stream := range s.streams.all() {
-		stream, cancel := context.WithTimeout(stream, s.timeout)
-		stop := context.AfterFunc(ctx, cancel)
-		err := s.client.RequestProgress(stream)
-		stop()
-		cancel()
-		if ctx.Err() != nil {
-			return fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
-		}
-		if err != nil && stream.Err() == nil { // a watch that has ended has nothing to report
-			return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+// RequestProgress implements storage.Interface. It waits for nothing.
+func (s *Store) RequestProgress(context.Context) error {
+	s.streams.mu.Lock()
+	defer s.streams.mu.Unlock()
+	for ask := range s.streams.ask {
+		select {
+		case ask <- struct{}{}:
+		default: // a request that is yet to be sent serves this one, too
 		}
 	}
 	return nil
@@ -124,7 +95,7 @@ func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) (
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
 		case <-retry.C:
-			if err := s.RequestProgress(ctx); err != nil && !errors.Is(err, storage.ErrUnavailable) {
+			if err := s.RequestProgress(ctx); err != nil {
 				return nil, err
 			}
 		case response, ok := <-watch:

@@ -53,6 +53,7 @@ type Config struct {
 type Store struct {
 	client  *clientv3.Client
 	service service
+	watches etcdserverpb.WatchClient
 	timeout time.Duration
 	max     int
 	metrics *metrics
@@ -84,7 +85,14 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("etcd: %w", err)
 	}
-	return &Store{client: client, service: newService(client, cfg.Unary), timeout: cfg.Timeout, max: cfg.MaxValueBytes, metrics: m}, nil
+	return &Store{
+		client:  client,
+		service: newService(client, cfg.Unary),
+		watches: newWatchService(client),
+		timeout: cfg.Timeout,
+		max:     cfg.MaxValueBytes,
+		metrics: m,
+	}, nil
 }
 
 // Get implements storage.Interface.

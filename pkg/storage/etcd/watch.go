@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
-	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -28,11 +29,11 @@ var errSlowReader = errors.New("the reader of the watch is too slow")
 // read, and may be taken up again from there. Values are shared with other watches of an
 // etcd in this process: they are not to be changed.
 func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
-	w := &watcher{last: opts.Revision, max: maxPendingBytes}
 	out := make(chan storage.WatchResponse, 1)
-	if opts.Revision == 0 {
-		// Were etcd asked to begin at “now”, its client would begin at another “now” after
-		// a connection that broke before the first event.
+	last := opts.Revision
+	if last == 0 {
+		// Were etcd asked to begin at “now”, a stream that broke before the first event
+		// would leave open when that was.
 		resp, err := s.read(ctx, "get", &etcdserverpb.RangeRequest{Key: []byte(prefix + "\x00"), CountOnly: true})
 		if err != nil {
 			if ctx.Err() == nil {
@@ -41,117 +42,128 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 			close(out)
 			return out
 		}
-		w.last = resp.Header.GetRevision()
-		w.push(storage.WatchResponse{Revision: w.last}, 0)
+		last = resp.Header.GetRevision()
+		out <- storage.WatchResponse{Revision: last}
 	}
-	go func() {
-		defer close(out)
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		ctx, leave := s.streams.enter(ctx)
-		defer leave()
-		w.created = func() { s.streams.begin(ctx) }
-		w.run(ctx, s.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithProgressNotify(), clientv3.WithCreatedNotify(), clientv3.WithRev(w.last+1)), out)
-	}()
+	w := &watcher{store: s, prefix: prefix, last: last, pause: resumePause}
+	w.reader = queue{out: out, done: ctx.Done(), max: maxPendingBytes}
+	go w.run(ctx)
 	return out
 }
 
-// watcher carries the responses of one watch from clientv3 to its reader. It always takes
-// what clientv3 has, which would hold it back without a bound.
+// watcher is one watch. Its fields belong to the goroutine of run.
 type watcher struct {
-	last    int64 // every event up to this revision has been taken in
-	created func()
-	pending []pendingResponse
-	bytes   int // of pending
-	max     int // of bytes
+	store  *Store
+	prefix string
+	last   int64         // every event up to this revision has been taken in
+	pause  time.Duration // before the next stream
+	reader queue
 }
 
-type pendingResponse struct {
-	storage.WatchResponse
-	bytes int
-}
-
-func (w *watcher) push(r storage.WatchResponse, bytes int) {
-	w.pending = append(w.pending, pendingResponse{r, bytes})
-	w.bytes += bytes
-}
-
-// run returns when ctx ends, or once the response that ends the watch has been read.
-func (w *watcher) run(ctx context.Context, in clientv3.WatchChan, out chan<- storage.WatchResponse) {
-	for {
-		var next storage.WatchResponse
-		var send chan<- storage.WatchResponse
-		if len(w.pending) > 0 {
-			next, send = w.pending[0].WatchResponse, out
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case send <- next:
-			if next.Err != nil {
-				return
-			}
-			w.bytes -= w.pending[0].bytes
-			w.pending[0] = pendingResponse{}
-			w.pending = w.pending[1:]
-		case resp, ok := <-in:
-			if ctx.Err() != nil {
-				return
-			}
-			if err := w.take(resp, ok); err != nil {
-				w.push(storage.WatchResponse{Revision: w.last, Err: err}, 0)
-				in = nil
-			}
-		}
+// run returns when ctx ends, or once the response that ends the watch can be read.
+func (w *watcher) run(ctx context.Context) {
+	defer close(w.reader.out)
+	err := w.follow(ctx)
+	w.reader.delivering.Wait()
+	if ctx.Err() != nil {
+		return
+	}
+	select {
+	case w.reader.out <- storage.WatchResponse{Revision: w.last, Err: err}:
+	case <-ctx.Done():
 	}
 }
 
-// take adds a response of clientv3 to the pending ones; an error ends the watch. etcd
-// sends all events of a revision in one response, unless it is asked for fragments.
-func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
-	if !ok {
-		return fmt.Errorf("%w: etcd's client closed the watch", storage.ErrUnavailable)
+// take takes in a response of etcd's after the one that confirmed the watch; an error ends
+// the watch. etcd sends all events of a revision in one response, unless it is asked for
+// fragments.
+func (w *watcher) take(resp *etcdserverpb.WatchResponse) error {
+	next, bytes := storage.WatchResponse{}, 0
+	if len(resp.Events) == 0 {
+		next.Revision = resp.Header.GetRevision() // a report of progress
+	} else {
+		next.Events = make([]storage.Event, 0, len(resp.Events))
 	}
-	if err := resp.Err(); err != nil {
-		if errors.Is(err, rpctypes.ErrCompacted) {
-			return fmt.Errorf("%w: %w", storage.ErrCompacted, err)
-		}
-		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
-	}
-	if resp.Created {
-		w.created()
-		return nil
-	}
-	if resp.IsProgressNotify() {
-		if rev := resp.Header.GetRevision(); rev > w.last {
-			w.last = rev
-			w.push(storage.WatchResponse{Revision: rev}, 0)
-		}
-		return nil
-	}
-	events, bytes := make([]storage.Event, 0, len(resp.Events)), 0
 	for _, e := range resp.Events {
 		if e.Kv.ModRevision <= w.last {
-			continue // each event once, whatever a reconnection repeats
+			continue // each event once, whatever a stream that resumes repeats
 		}
-		events = append(events, newEvent(e))
+		next.Events, next.Revision = append(next.Events, newEvent(e)), e.Kv.ModRevision
 		bytes += eventBytes + len(e.Kv.Key) + len(e.Kv.Value)
 	}
-	if len(events) == 0 {
+	if next.Revision <= w.last {
 		return nil
 	}
-	if len(w.pending) > 0 && w.bytes+bytes > w.max {
+	if !w.reader.push(next, bytes) {
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, errSlowReader)
 	}
-	w.last = events[len(events)-1].KV.ModRevision
-	w.push(storage.WatchResponse{Events: events, Revision: w.last}, bytes)
+	w.last = next.Revision
 	return nil
 }
 
-func newEvent(e *clientv3.Event) storage.Event {
-	ev := storage.Event{KV: keyValue(e.Kv), Deleted: e.Type == clientv3.EventTypeDelete}
+func newEvent(e *mvccpb.Event) storage.Event {
+	ev := storage.Event{KV: keyValue(e.Kv), Deleted: e.Type == mvccpb.Event_DELETE}
 	if ev.Deleted {
 		ev.KV.Value = nil
 	}
 	return ev
+}
+
+// queue carries responses to a reader without ever waiting for it. What a reader that is
+// busy has not taken becomes one response.
+type queue struct {
+	out        chan storage.WatchResponse
+	done       <-chan struct{} // closed when nobody reads any more
+	max        int             // of bytes
+	delivering sync.WaitGroup
+
+	mu    sync.Mutex
+	busy  bool                  // deliver is running: everything goes through held
+	held  storage.WatchResponse // Revision 0: nothing
+	bytes int                   // of held, and of what deliver offers
+}
+
+// push hands on a response whose events take so many bytes; false: too much is held.
+func (q *queue) push(r storage.WatchResponse, bytes int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if !q.busy {
+		select {
+		case q.out <- r:
+			return true
+		default:
+		}
+		q.busy = true
+		q.delivering.Go(q.deliver)
+	}
+	if q.bytes > 0 && q.bytes+bytes > q.max {
+		return false
+	}
+	q.held.Events = append(q.held.Events, r.Events...)
+	q.held.Revision = r.Revision
+	q.bytes += bytes
+	return true
+}
+
+// deliver waits for the reader until nothing is held any more.
+func (q *queue) deliver() {
+	for next, bytes := q.next(0); next.Revision > 0; next, bytes = q.next(bytes) {
+		select {
+		case q.out <- next:
+		case <-q.done:
+			return
+		}
+	}
+}
+
+// next returns all that is held and how many bytes it takes. delivered is what the response
+// before it took, which the reader now has.
+func (q *queue) next(delivered int) (storage.WatchResponse, int) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.bytes -= delivered
+	r := q.held
+	q.held = storage.WatchResponse{}
+	q.busy = r.Revision > 0
+	return r, q.bytes
 }

@@ -4,16 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
 	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/pkg/storage/embedded"
 )
 
 // receive is the next response of a watch.
@@ -204,17 +205,31 @@ func TestWatchLeavesNoGoroutine(t *testing.T) {
 }
 
 func TestWatchClientClosed(t *testing.T) {
+	ignore := goleak.IgnoreCurrent()
 	client, err := newRemoteClient(clients["gRPC"].Endpoints()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
+	expectClosed(t, client, client.Close)
+	inProcess, err := embedded.Start(t.Context(), embedded.Config{DataDir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expectClosed(t, inProcess.Client(), inProcess.Close)
+	goleak.VerifyNone(t, ignore)
+}
+
+func expectClosed(t *testing.T, client *clientv3.Client, closeClient func() error) {
+	t.Helper()
 	s, err := New(client, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	ch := s.Watch(t.Context(), "/registry/closed/", storage.WatchOptions{})
 	receive(t, ch)
-	client.Close()
+	if err := closeClient(); err != nil && !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
 	if r := receive(t, ch); !errors.Is(r.Err, storage.ErrUnavailable) {
 		t.Errorf("got %+v, want ErrUnavailable", r)
 	}
@@ -223,23 +238,76 @@ func TestWatchClientClosed(t *testing.T) {
 	}
 }
 
+// Many watches that overlap come and go; none gets stuck, and none sees another's.
+func TestManyWatchesComeAndGo(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		var wg sync.WaitGroup
+		for g := range 32 {
+			wg.Go(func() {
+				for i := range 10 {
+					if err := watchOne(ctx, s, prefix, fmt.Sprintf("%s%d/%d", prefix, g, i)); err != nil {
+						t.Errorf("%d, %d: %v", g, i, err)
+						return
+					}
+				}
+			})
+		}
+		wg.Wait()
+	})
+}
+
+// watchOne opens several watches, writes key, and waits for it on one of them.
+func watchOne(ctx context.Context, s *Store, prefix, key string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for range 3 {
+		s.Watch(ctx, prefix, storage.WatchOptions{Revision: 1})
+	}
+	watch := s.Watch(ctx, key, storage.WatchOptions{})
+	if _, err := s.Put(ctx, key, nil, storage.PutOptions{}); err != nil {
+		return err
+	}
+	if err := s.RequestProgress(ctx); err != nil {
+		return err
+	}
+	for r := range watch {
+		for _, event := range r.Events {
+			if event.KV.Key != key {
+				return fmt.Errorf("got the event of %s", event.KV.Key)
+			}
+			return nil
+		}
+		if r.Err != nil {
+			return r.Err
+		}
+	}
+	return ctx.Err()
+}
+
 // A reader that does not read is cut off at the bound, and what was held for it is whole.
 func TestWatchSlowReader(t *testing.T) {
 	const charge = eventBytes + 1 + 100
-	w := &watcher{last: 10, max: 3*charge - 1}
-	in, out := make(chan clientv3.WatchResponse), make(chan storage.WatchResponse)
-	go func() {
-		defer close(out)
-		w.run(t.Context(), in, out)
-	}()
-	for rev := int64(11); rev <= 13; rev++ { // the third is taken and is too much
-		kv := &mvccpb.KeyValue{Key: []byte("k"), Value: make([]byte, 100), CreateRevision: rev, ModRevision: rev}
-		in <- clientv3.WatchResponse{Header: &etcdserverpb.ResponseHeader{}, Events: []*clientv3.Event{{Kv: kv}}}
-	}
-	for rev := int64(11); rev <= 12; rev++ {
-		if r := receive(t, out); r.Err != nil || len(r.Events) != 1 || r.Revision != rev {
-			t.Errorf("got %+v, want the event of revision %d", r, rev)
+	ended := make(chan struct{})
+	s := scripted(t, func(stream etcdserverpb.Watch_WatchServer) error {
+		defer close(ended)
+		responses := []*etcdserverpb.WatchResponse{{Created: true}, eventsAt(11), eventsAt(12), eventsAt(13)}
+		for _, r := range responses { // the last is taken and is too much
+			if err := stream.Send(r); err != nil {
+				return err
+			}
 		}
+		<-stream.Context().Done()
+		return nil
+	})
+	out := make(chan storage.WatchResponse)
+	w := &watcher{store: s, prefix: "/a/", last: 10}
+	w.reader = queue{out: out, done: t.Context().Done(), max: 3*charge - 1}
+	go w.run(t.Context())
+	<-ended
+	if got := events(t, out, 2); got[1].KV.ModRevision != 12 {
+		t.Errorf("got %+v, want the events of revisions 11 and 12", got)
 	}
 	if r := receive(t, out); !errors.Is(r.Err, storage.ErrUnavailable) || !errors.Is(r.Err, errSlowReader) || r.Revision != 12 {
 		t.Errorf("got %+v, want ErrUnavailable at revision 12", r)

@@ -1,0 +1,274 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// proxy is a network between a client and an etcd that can be cut.
+type proxy struct {
+	target string
+	net.Listener
+	gate sync.RWMutex // locked: connections are taken and lead nowhere
+
+	mu    sync.Mutex
+	conns map[net.Conn]struct{}
+	wg    sync.WaitGroup
+}
+
+// newProxy returns a Store behind a proxy to the etcd behind a network.
+func newProxy(t *testing.T) (*Store, *proxy) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &proxy{target: clients["gRPC"].Endpoints()[0], Listener: l, conns: map[net.Conn]struct{}{}}
+	p.wg.Go(func() { p.serve(t.Context()) })
+	t.Cleanup(func() {
+		l.Close()
+		p.cut()
+		p.wg.Wait()
+	})
+	client, err := newRemoteClient(l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	s, err := New(client, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, p
+}
+
+func (p *proxy) serve(ctx context.Context) {
+	for {
+		conn, err := p.Accept()
+		if err != nil {
+			return
+		}
+		p.wg.Go(func() {
+			defer conn.Close()
+			p.gate.RLock()
+			etcd, err := (&net.Dialer{}).DialContext(ctx, "tcp", p.target)
+			p.gate.RUnlock()
+			if err != nil {
+				return
+			}
+			defer etcd.Close()
+			p.mu.Lock()
+			p.conns[conn] = struct{}{}
+			p.mu.Unlock()
+			p.wg.Go(func() {
+				_, _ = io.Copy(etcd, conn) // whose end is the connection's
+				etcd.Close()
+			})
+			_, _ = io.Copy(conn, etcd)
+		})
+	}
+}
+
+// cut breaks all connections.
+func (p *proxy) cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for conn := range p.conns {
+		conn.Close()
+		delete(p.conns, conn)
+	}
+}
+
+// A watch outlives its connections, and misses nothing that happens while there is none.
+func TestWatchOutlivesConnections(t *testing.T) {
+	s, p := newProxy(t)
+	direct, err := New(clients["gRPC"], Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefix := fmt.Sprintf("/registry/test%d/", prefixes.Add(1))
+	rev := create(t, direct, prefix+"a", "")
+	ch := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: rev})
+	for range 5 {
+		var want []int64
+		for i := range 20 {
+			rev = put(t, direct, prefix+"a", "", rev)
+			want = append(want, rev)
+			switch i {
+			case 5:
+				p.cut()
+			case 10:
+				p.gate.Lock()
+				p.cut()
+			}
+		}
+		p.gate.Unlock()
+		var got []int64
+		for _, e := range events(t, ch, len(want)) {
+			got = append(got, e.KV.ModRevision)
+		}
+		if d := cmp.Diff(want, got); d != "" {
+			t.Fatalf("(-want +got)\n%s", d)
+		}
+	}
+}
+
+func TestWatchResumesBehindACompaction(t *testing.T) {
+	s, p := newProxy(t)
+	direct, err := New(clients["gRPC"], Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefix := fmt.Sprintf("/registry/test%d/", prefixes.Add(1))
+	first := create(t, direct, prefix+"a", "")
+	ch := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: first})
+	second := put(t, direct, prefix+"a", "", first)
+	events(t, ch, 1)
+	p.gate.Lock()
+	p.cut()
+	third := put(t, direct, prefix+"a", "", put(t, direct, prefix+"a", "", second))
+	if _, err := direct.client.Compact(t.Context(), third); err != nil {
+		t.Fatal(err)
+	}
+	p.gate.Unlock()
+	if r := receive(t, ch); !errors.Is(r.Err, storage.ErrCompacted) || r.Revision != second {
+		t.Errorf("got %+v, want ErrCompacted at revision %d", r, second)
+	}
+	if r, ok := <-ch; ok {
+		t.Errorf("after the error came %+v", r)
+	}
+}
+
+// script is a watch service that does what etcd does on bad days only.
+type script struct {
+	etcdserverpb.UnimplementedWatchServer
+	serve func(stream etcdserverpb.Watch_WatchServer) error
+}
+
+func (s script) Watch(stream etcdserverpb.Watch_WatchServer) error { return s.serve(stream) }
+
+// scripted returns a Store whose watches are served by serve.
+func scripted(t *testing.T, serve func(stream etcdserverpb.Watch_WatchServer) error) *Store {
+	t.Helper()
+	s, err := New(clients["in process"], Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.watches = adapter.WatchServerToWatchClient(script{serve: serve})
+	return s
+}
+
+// eventsAt is a response with one event of each revision.
+func eventsAt(revisions ...int64) *etcdserverpb.WatchResponse {
+	r := &etcdserverpb.WatchResponse{}
+	for _, rev := range revisions {
+		kv := &mvccpb.KeyValue{Key: []byte("k"), Value: make([]byte, 100), CreateRevision: rev, ModRevision: rev}
+		r.Events = append(r.Events, &mvccpb.Event{Kv: kv})
+	}
+	return r
+}
+
+// progressAt is a report that was asked for.
+func progressAt(revision int64) *etcdserverpb.WatchResponse {
+	return &etcdserverpb.WatchResponse{WatchId: -1, Header: &etcdserverpb.ResponseHeader{Revision: revision}}
+}
+
+// However a stream ends: the next one begins where it was, and what it repeats is left out.
+// Reports from before etcd confirms the watch are not about it.
+func TestWatchResumes(t *testing.T) {
+	ends := []error{
+		status.Error(codes.Unavailable, "error reading from server: EOF"),
+		rpctypes.ErrGRPCNoLeader,
+		status.Error(codes.Internal, "stream terminated by RST_STREAM"),
+		rpctypes.ErrGRPCWatchCanceled,
+		nil,
+		rpctypes.ErrGRPCPermissionDenied,
+	}
+	var begun []int64
+	s := scripted(t, func(stream etcdserverpb.Watch_WatchServer) error {
+		request, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		start := request.GetCreateRequest().GetStartRevision()
+		begun = append(begun, start)
+		created := &etcdserverpb.WatchResponse{Created: true}
+		for _, r := range []*etcdserverpb.WatchResponse{progressAt(1000), created, eventsAt(start-1, start), progressAt(start + 1)} {
+			if err := stream.Send(r); err != nil {
+				return err
+			}
+		}
+		return ends[len(begun)-1]
+	})
+	ch := s.Watch(t.Context(), "/a/", storage.WatchOptions{Revision: 10})
+	var got, wantBegun, want []int64
+	r := receive(t, ch)
+	for ; r.Err == nil; r = receive(t, ch) {
+		for _, e := range r.Events {
+			got = append(got, e.KV.ModRevision)
+		}
+	}
+	for i := range ends {
+		wantBegun = append(wantBegun, 11+2*int64(i))
+		want = append(want, 11+2*int64(i))
+	}
+	if d := cmp.Diff(want, got); d != "" {
+		t.Errorf("events (-want +got)\n%s", d)
+	}
+	if d := cmp.Diff(wantBegun, begun); d != "" {
+		t.Errorf("streams (-want +got)\n%s", d)
+	}
+	if last := want[len(want)-1] + 1; !errors.Is(r.Err, storage.ErrUnavailable) || !errors.Is(r.Err, rpctypes.ErrPermissionDenied) || r.Revision != last {
+		t.Errorf("got %+v, want ErrUnavailable at revision %d", r, last)
+	}
+}
+
+// A request for progress does not wait for a member that reads nothing, and the watch ends
+// nevertheless.
+func TestRequestProgressWaitsForNothing(t *testing.T) {
+	confirmed := make(chan struct{})
+	s := scripted(t, func(stream etcdserverpb.Watch_WatchServer) error {
+		if _, err := stream.Recv(); err != nil {
+			return err
+		}
+		if err := stream.Send(&etcdserverpb.WatchResponse{Created: true}); err != nil {
+			return err
+		}
+		if err := stream.Send(progressAt(20)); err != nil {
+			return err
+		}
+		close(confirmed)
+		<-stream.Context().Done()
+		return nil
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	ch := s.Watch(ctx, "/a/", storage.WatchOptions{Revision: 10})
+	receive(t, ch)
+	<-confirmed
+	for range 10 {
+		if err := s.RequestProgress(ctx); err != nil || ctx.Err() != nil {
+			t.Fatalf("%v, %v", err, ctx.Err())
+		}
+	}
+	cancel()
+	if r, ok := <-ch; ok {
+		t.Errorf("after the end of the context came %+v", r)
+	}
+}
