@@ -137,13 +137,7 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	// As long as a watch is to begin behind the newest revision, etcd reports no progress to
-	// it or to any other on its stream: begin one earlier, and leave that out.
-	opts := storage.WatchOptions{Revision: max(revision-1, emptyRevision)}
-	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, opts) {
-		for len(response.Events) > 0 && response.Events[0].KV.ModRevision <= revision {
-			response.Events = response.Events[1:]
-		}
+	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision}) {
 		c.apply(response)
 		if errors.Is(response.Err, storage.ErrCompacted) {
 			// What happened meanwhile is lost: begin anew, and so must all who watch.
