@@ -55,7 +55,7 @@ func TestErrors(t *testing.T) {
 		{broken, storage.ErrUnavailable, storage.ErrUnknownOutcome},
 		{errors.New("anything else"), storage.ErrUnavailable, storage.ErrUnknownOutcome},
 	} {
-		if got := readError(t.Context(), tc.err); !errors.Is(got, tc.read) {
+		if got := readError(t.Context(), time.Now().Add(time.Minute), tc.err); !errors.Is(got, tc.read) {
 			t.Errorf("read: %v became %v, want %v", tc.err, got, tc.read)
 		}
 		if got := writeError(0, tc.err); !errors.Is(got, tc.write) {
@@ -68,7 +68,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("write: %v became %v, want a TooLargeError", err, writeError(7, err))
 		}
 	}
-	if readError(t.Context(), nil) != nil || writeError(0, nil) != nil {
+	if readError(t.Context(), time.Now(), nil) != nil || writeError(0, nil) != nil {
 		t.Error("success became an error")
 	}
 }

@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -45,10 +46,10 @@ func (l led) Range(ctx context.Context, request *etcdserverpb.RangeRequest, opts
 	return l.KVClient.Range(metadata.NewOutgoingContext(ctx, leaderRequired), request, opts...)
 }
 
-// commit makes a transaction.
-func (s service) commit(ctx context.Context, t *txn) (storage.WriteResponse, error) {
+// commit makes a transaction, until the deadline.
+func (s service) commit(ctx context.Context, deadline time.Time, t *txn) (storage.WriteResponse, error) {
 	if s.conn != nil {
-		message, err := s.conn.Invoke(ctx, etcdserverpb.KV_Txn_FullMethodName, t.message())
+		message, err := s.conn.Invoke(ctx, deadline, etcdserverpb.KV_Txn_FullMethodName, t.message())
 		if err == nil {
 			if revision, ok := committed(message); ok {
 				return storage.WriteResponse{Succeeded: true, Revision: revision}, nil
@@ -61,6 +62,8 @@ func (s service) commit(ctx context.Context, t *txn) (storage.WriteResponse, err
 			return storage.WriteResponse{}, err
 		}
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	response, err := s.Txn(ctx, t.request(), callOptions...)
 	if err != nil {
 		return storage.WriteResponse{}, err
@@ -68,15 +71,15 @@ func (s service) commit(ctx context.Context, t *txn) (storage.WriteResponse, err
 	return responseOf(response), nil
 }
 
-// read reads one key or several. It asks clientv3 also where a member or its connection
-// failed: another one may know, and clientv3 asks on and on while ctx lasts.
-func (s service) read(ctx context.Context, request *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
+// read reads one key or several, until the deadline. It asks clientv3 also where a member or
+// its connection failed: another one may know, and clientv3 asks on and on.
+func (s service) read(ctx context.Context, deadline time.Time, request *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
 	if s.conn != nil && request.RangeEnd == nil {
 		message, err := proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(unary.NewRequest(proto.Size(request)), request)
 		if err != nil {
 			return nil, err
 		}
-		message, err = s.conn.Invoke(ctx, etcdserverpb.KV_Range_FullMethodName, message)
+		message, err = s.conn.Invoke(ctx, deadline, etcdserverpb.KV_Range_FullMethodName, message)
 		if err == nil {
 			response := new(etcdserverpb.RangeResponse)
 			return response, decode(message, response)
@@ -85,6 +88,8 @@ func (s service) read(ctx context.Context, request *etcdserverpb.RangeRequest) (
 			return nil, err
 		}
 	}
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
 	return s.Range(ctx, request, callOptions...)
 }
 

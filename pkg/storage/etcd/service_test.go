@@ -29,7 +29,7 @@ func newUnary(address string) (*unary.Conn, error) {
 	defer cancel()
 	for {
 		// A method that no server has, so that none counts it.
-		_, err := conn.Invoke(ctx, "/etcdserverpb.KV/None", unary.NewRequest(0))
+		_, err := conn.Invoke(ctx, time.Now().Add(time.Minute), "/etcdserverpb.KV/None", unary.NewRequest(0))
 		if status.Code(err) == codes.Unimplemented {
 			return conn, nil
 		}

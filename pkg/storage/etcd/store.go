@@ -132,14 +132,13 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 }
 
 func (s *Store) read(ctx context.Context, operation string, request *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
-	m := s.metrics.of(operation, string(request.Key))
-	defer m.observe(time.Now())
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	resp, err := s.service.read(ctx, request)
+	m, start := s.metrics.of(operation, string(request.Key)), time.Now()
+	defer m.observe(start)
+	deadline := start.Add(s.timeout)
+	resp, err := s.service.read(ctx, deadline, request)
 	if err != nil {
 		m.failed()
-		return nil, readError(ctx, err)
+		return nil, readError(ctx, deadline, err)
 	}
 	return resp, nil
 }
@@ -172,15 +171,13 @@ func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptio
 // write commits a transaction. size is that of the value, for the error of a store that
 // refuses it.
 func (s *Store) write(ctx context.Context, operation string, size int, t *txn) (storage.WriteResponse, error) {
-	m := s.metrics.of(operation, t.key)
-	defer m.observe(time.Now())
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
+	m, start := s.metrics.of(operation, t.key), time.Now()
+	defer m.observe(start)
 	if err := ctx.Err(); err != nil {
 		m.failed()
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
-	response, err := s.service.commit(ctx, t)
+	response, err := s.service.commit(ctx, start.Add(s.timeout), t)
 	if err != nil {
 		m.failed()
 		return storage.WriteResponse{}, writeError(size, err)

@@ -89,15 +89,16 @@ func (c *Conn) Close() {
 
 // Invoke calls a method, such as /etcdserverpb.KV/Txn, and returns the message of the
 // response. request is what NewRequest returned with the message behind it, and Invoke's from
-// now on. It returns at the latest when ctx ends. Of its errors,
+// now on. It returns at the latest when ctx ends or the deadline has passed, which costs less
+// than one of ctx. Of its errors,
 //
 //   - ErrNotSent, wrapped: there is no connection, flow control has no room for the request
-//     now, the server refused the stream, or ctx ended before the request was written;
+//     now, the server refused the stream, or the time was up before the request was written;
 //   - what the server answers is a status as grpc-go gives it;
 //   - all others are statuses, too, and leave open whether the server acts on the call:
-//     Unavailable where the connection broke, DeadlineExceeded or Canceled where ctx ended,
-//     Internal and ResourceExhausted for an answer that cannot be read.
-func (c *Conn) Invoke(ctx context.Context, method string, request []byte) (response []byte, err error) {
+//     Unavailable where the connection broke, DeadlineExceeded or Canceled where the time was
+//     up, Internal and ResourceExhausted for an answer that cannot be read.
+func (c *Conn) Invoke(ctx context.Context, deadline time.Time, method string, request []byte) (response []byte, err error) {
 	t := c.current.Load()
 	if t == nil {
 		return nil, errNoConnection
@@ -110,17 +111,26 @@ func (c *Conn) Invoke(ctx context.Context, method string, request []byte) (respo
 	if err != nil {
 		return nil, err
 	}
+	late := timers.Get().(*time.Timer)
+	late.Reset(time.Until(deadline))
 	select {
 	case <-s.done:
 	case <-ctx.Done():
 		t.abandon(s, ctx.Err())
 		<-s.done
+	case <-late.C:
+		t.abandon(s, context.DeadlineExceeded)
+		<-s.done
 	}
+	late.Stop() // from here on nothing comes from it before it is reset
+	timers.Put(late)
 	if s.err != nil {
 		return nil, s.err
 	}
 	return messageOf(s.response)
 }
+
+var timers = sync.Pool{New: func() any { return time.NewTimer(0) }}
 
 // run keeps a connection to one of the endpoints until Close.
 func (c *Conn) run() {

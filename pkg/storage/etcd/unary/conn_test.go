@@ -147,6 +147,22 @@ func TestContextEnds(t *testing.T) {
 	}
 }
 
+func TestDeadline(t *testing.T) {
+	c, p, _ := pair(t)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.Invoke(t.Context(), time.Now().Add(50*time.Millisecond), method, NewRequest(0))
+		done <- err
+	}()
+	id, _, _ := p.request()
+	if err := <-done; errors.Is(err, ErrNotSent) || status.Code(err) != codes.DeadlineExceeded {
+		t.Errorf("got %v, want DeadlineExceeded", err)
+	}
+	if reset := frame[*http2.RSTStreamFrame](p); reset.StreamID != id {
+		t.Errorf("stream %d was reset, want %d", reset.StreamID, id)
+	}
+}
+
 // A call that ends without one frame from the server for long has the connection replaced.
 func TestSilence(t *testing.T) {
 	c, p, s := pair(t)
@@ -213,7 +229,7 @@ func TestClose(t *testing.T) {
 	if got := ends(t, done); status.Code(got.err) != codes.Unavailable || errors.Is(got.err, ErrNotSent) {
 		t.Errorf("under way: got %v, want Unavailable", got)
 	}
-	if _, err := c.Invoke(t.Context(), method, NewRequest(0)); !errors.Is(err, ErrNotSent) {
+	if _, err := c.Invoke(t.Context(), time.Now().Add(time.Minute), method, NewRequest(0)); !errors.Is(err, ErrNotSent) {
 		t.Errorf("afterwards: got %v, want ErrNotSent", err)
 	}
 	c.Close()

@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -21,7 +22,24 @@ var errTooLarge = status.Error(codes.ResourceExhausted, "the response is larger 
 
 // NewRequest returns the beginning of a request, to which its message is to be appended, with
 // room for a message of the size in bytes.
-func NewRequest(size int) []byte { return make([]byte, prefixBytes, prefixBytes+size) }
+func NewRequest(size int) []byte {
+	if prefixBytes+size <= smallRequest {
+		return requests.Get().(*[smallRequest]byte)[:prefixBytes]
+	}
+	return make([]byte, prefixBytes, prefixBytes+size)
+}
+
+// smallRequest is the capacity of requests that are used again: nearly all have room in it.
+const smallRequest = 2 << 10
+
+var requests = sync.Pool{New: func() any { return new([smallRequest]byte) }}
+
+// recycle takes back a request that nobody uses any more.
+func recycle(request []byte) {
+	if cap(request) == smallRequest {
+		requests.Put((*[smallRequest]byte)(request[:smallRequest]))
+	}
+}
 
 // isTooLarge reports whether a response, as far as it has come, announces too much or has
 // more than it announced.

@@ -245,7 +245,7 @@ func invoke(ctx context.Context, c *Conn, request proto.Message) (*etcdserverpb.
 	if err != nil {
 		return nil, err
 	}
-	if message, err = c.Invoke(ctx, method, message); err != nil {
+	if message, err = c.Invoke(ctx, time.Now().Add(time.Minute), method, message); err != nil {
 		return nil, err
 	}
 	response := new(etcdserverpb.TxnResponse)

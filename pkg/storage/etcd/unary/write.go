@@ -50,6 +50,7 @@ func (t *transport) take(spare []byte) []byte {
 		t.nextID += 2
 		t.streams[s.id] = s
 		t.request(s)
+		recycle(s.message)
 		s.message = nil
 		n++
 	}
