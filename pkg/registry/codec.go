@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -56,6 +57,17 @@ func (r *Resource) finish(stored []byte, revision int64) ([]byte, error) {
 	out = append(out, value[:at]...)
 	out = appendVersion(out, revision)
 	return append(out, value[at:]...), nil
+}
+
+// finishOwn is finish for a value that is not compressed and that nobody uses any more: it
+// changes the value where there is room for that.
+func (r *Resource) finishOwn(value []byte, revision int64) ([]byte, error) {
+	at := versionOffset(value, r.typeHead()+metaKey)
+	if at < 0 {
+		return r.finishForeign(value, revision)
+	}
+	var version [len(versionKey) + len("9223372036854775807") + len(`"`)]byte
+	return slices.Insert(value, at, appendVersion(version[:0], revision)...), nil
 }
 
 // versionOffset returns where in a canonical value the resourceVersion belongs, or -1 if

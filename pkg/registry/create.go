@@ -208,7 +208,7 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 		case response.Succeeded && dryRun:
 			return &object{resource: s.Resource, key: key, json: value}, nil
 		case response.Succeeded:
-			created := newObject(s.Resource, &storage.KeyValue{Key: key, Value: value, CreateRevision: response.Revision, ModRevision: response.Revision})
+			created := writtenObject(s.Resource, &storage.KeyValue{Key: key, Value: value, CreateRevision: response.Revision, ModRevision: response.Revision})
 			return created, created.broken
 		case response.Current != nil:
 			return nil, s.alreadyExists(name, response.Current)

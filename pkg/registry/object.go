@@ -54,9 +54,24 @@ var (
 // newObject makes what is served of a stored key. A value that nobody can read does not
 // keep the others from being served: it is an object that fails when it is asked for.
 func newObject(r *Resource, kv *storage.KeyValue) *object {
-	o := &object{resource: r, key: kv.Key, revision: kv.ModRevision, createRevision: kv.CreateRevision, id: lastID.Add(1), border: isBorder(kv.Key)}
-	if o.json, o.broken = r.finish(kv.Value, kv.ModRevision); o.broken != nil {
-		o.broken = fmt.Errorf("%s: %w", kv.Key, o.broken)
+	data, err := r.finish(kv.Value, kv.ModRevision)
+	return finishedObject(r, kv, data, err)
+}
+
+// writtenObject is newObject for what has just been written. It takes over the value, which
+// is not compressed.
+func writtenObject(r *Resource, kv *storage.KeyValue) *object {
+	data, err := r.finishOwn(kv.Value, kv.ModRevision)
+	return finishedObject(r, kv, data, err)
+}
+
+func finishedObject(r *Resource, kv *storage.KeyValue, data []byte, err error) *object {
+	o := &object{
+		resource: r, key: kv.Key, json: data, revision: kv.ModRevision, createRevision: kv.CreateRevision,
+		id: lastID.Add(1), border: isBorder(kv.Key),
+	}
+	if err != nil {
+		o.broken = fmt.Errorf("%s: %w", kv.Key, err)
 	}
 	return o
 }

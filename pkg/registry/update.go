@@ -248,7 +248,7 @@ func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object
 	case dryRun:
 		response.Revision = stored.revision
 	}
-	return newObject(s.Resource, &storage.KeyValue{
+	return writtenObject(s.Resource, &storage.KeyValue{
 		Key: stored.key, Value: value, CreateRevision: stored.createRevision, ModRevision: response.Revision,
 	}), decided, nil
 }

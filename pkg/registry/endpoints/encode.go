@@ -9,13 +9,18 @@ import (
 	"github.com/berth-project/berth/pkg/registry/objectjson"
 )
 
-// typicalSize is room for Endpoints of a few addresses, in bytes of JSON.
-const typicalSize = 1 << 10
+// typicalSize is room for Endpoints without addresses, typicalAddressSize for each of these,
+// in bytes of JSON.
+const typicalSize, typicalAddressSize = 640, 192
 
 // encodeJSON is the registry.Resource's EncodeJSON of Endpoints.
 func encodeJSON(obj runtime.Object) ([]byte, error) {
 	e := obj.(*corev1.Endpoints)
-	dst := append(make([]byte, 0, typicalSize), '{')
+	size := typicalSize
+	for i := range e.Subsets {
+		size += typicalAddressSize * (len(e.Subsets[i].Addresses) + len(e.Subsets[i].NotReadyAddresses))
+	}
+	dst := append(make([]byte, 0, size), '{')
 	dst = objectjson.AppendField(dst, "kind", e.Kind)
 	dst = objectjson.AppendField(dst, "apiVersion", e.APIVersion)
 	dst, err := objectjson.AppendObjectMeta(objectjson.AppendName(dst, "metadata"), &e.ObjectMeta)
