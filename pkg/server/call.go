@@ -44,7 +44,10 @@ func (s *Server) serve(rec *record, resource Resource, run handler) {
 	}
 	c := &call{
 		rec: rec, req: req, resource: resource,
-		namespace: rec.attrs.Namespace, name: rec.attrs.Name, query: req.URL.Query(),
+		namespace: rec.attrs.Namespace, name: rec.attrs.Name,
+	}
+	if req.URL.RawQuery != "" {
+		c.query = req.URL.Query()
 	}
 	timeout, err := s.timeout(c)
 	if err != nil {

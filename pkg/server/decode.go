@@ -4,12 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -45,13 +46,15 @@ func readBody(c *call) (body, error) {
 	if c.req.ContentLength > maxBodyBytes {
 		return body{}, errBodyTooLarge
 	}
-	defer endReading(c)()
+	endReading(c)
 	b := body{bodies.Get().(*bytes.Buffer)}
 	// One reader more than the limit tells a body at the limit from one beyond it.
 	n, err := b.buffer.ReadFrom(io.LimitReader(c.req.Body, maxBodyBytes+1))
 	switch {
 	case c.ctx.Err() != nil:
 		err = c.ctx.Err()
+	case errors.Is(err, os.ErrDeadlineExceeded): // which the context is about to find
+		err = context.DeadlineExceeded
 	case err != nil:
 		err = apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
 	case n > maxBodyBytes:
@@ -65,17 +68,10 @@ func readBody(c *call) (body, error) {
 }
 
 // endReading has reads of the body fail once the call's time is up, so that a client which
-// stops sending holds nothing for longer. The call that it returns undoes that.
-func endReading(c *call) (undo func()) {
-	done := make(chan struct{})
-	stop := context.AfterFunc(c.ctx, func() {
-		defer close(done)
-		_ = http.NewResponseController(c.rec).SetReadDeadline(time.Now()) // every connection of net/http has one
-	})
-	return func() {
-		if !stop() {
-			<-done
-		}
+// stops sending holds nothing for longer. net/http undoes it at the body's end.
+func endReading(c *call) {
+	if deadline, ok := c.ctx.Deadline(); ok && c.req.ContentLength != 0 {
+		_ = http.NewResponseController(c.rec).SetReadDeadline(deadline) // every connection of net/http has one
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,11 +19,28 @@ type metrics struct {
 	latency  *prometheus.HistogramVec
 	rejected *prometheus.CounterVec
 	events   *prometheus.CounterVec
+
+	mu    sync.RWMutex
+	known map[requestLabels]requestMetrics // holds what the vectors hold, and is found faster
+}
+
+// requestLabels are the labels of a request that differ. They are few: clients cannot add
+// values of their own.
+type requestLabels struct {
+	verb, dryRun, group, version, resource, scope string
+	code                                          int
+}
+
+// requestMetrics are those of requests that have the same labels.
+type requestMetrics struct {
+	requests prometheus.Counter
+	latency  prometheus.Observer
 }
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := &metrics{
 		registry: registry,
+		known:    map[requestLabels]requestMetrics{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_request_total",
 			Help: "Requests by verb, dry run value, group, version, resource, subresource, scope, component and HTTP status code.",
@@ -70,15 +88,33 @@ func (m *metrics) handler() http.Handler {
 
 // observe counts a request that has ended.
 func (m *metrics) observe(rec *record) {
-	labels := [...]string{metricVerb(rec), "", "", "", "", "", rec.scope(), "apiserver", strconv.Itoa(rec.code)}
+	labels := requestLabels{verb: metricVerb(rec), scope: rec.scope(), code: rec.code}
 	if rec.dryRun {
-		labels[1] = "All"
+		labels.dryRun = "All"
 	}
 	if rec.resource != nil {
-		labels[2], labels[3], labels[4] = rec.resource.Group, rec.resource.Version, rec.resource.Name
+		labels.group, labels.version, labels.resource = rec.resource.Group, rec.resource.Version, rec.resource.Name
 	}
-	m.requests.WithLabelValues(labels[:]...).Inc()
-	m.latency.WithLabelValues(labels[:len(labels)-1]...).Observe(time.Since(rec.start).Seconds())
+	of := m.of(labels)
+	of.requests.Inc()
+	of.latency.Observe(time.Since(rec.start).Seconds())
+}
+
+func (m *metrics) of(labels requestLabels) requestMetrics {
+	m.mu.RLock()
+	found, ok := m.known[labels]
+	m.mu.RUnlock()
+	if ok {
+		return found
+	}
+	values := []string{
+		labels.verb, labels.dryRun, labels.group, labels.version, labels.resource, "", labels.scope, "apiserver", strconv.Itoa(labels.code),
+	}
+	found = requestMetrics{m.requests.WithLabelValues(values...), m.latency.WithLabelValues(values[:len(values)-1]...)}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[labels] = found
+	return found
 }
 
 // watched counts events that were sent.
