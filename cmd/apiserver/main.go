@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+
+	"github.com/google/uuid"
 )
 
 func main() {
@@ -19,6 +21,7 @@ func main() {
 // execute runs the command line args and returns the exit status: 0 after a stop that
 // was asked for, 1 after any failure, which it has then reported in one line on stderr.
 func execute(args []string, stdout, stderr io.Writer) int {
+	uuid.EnableRandPool() // a system call for each request, otherwise
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	cmd := newCommand(stdout, stderr)
