@@ -206,7 +206,7 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 		case err != nil:
 			return nil, apiError(err)
 		case response.Succeeded && dryRun:
-			return &object{resource: s.Resource, key: key, json: value}, nil
+			return &object{resource: s.Resource, key: key, json: value, head: s.typeHeadLen()}, nil
 		case response.Succeeded:
 			created := writtenObject(s.Resource, &storage.KeyValue{Key: key, Value: value, CreateRevision: response.Revision, ModRevision: response.Revision})
 			return created, created.broken

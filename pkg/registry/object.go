@@ -33,6 +33,7 @@ type object struct {
 	run     atomic.Pointer[run]     // begins with the object; nil until it is first asked for
 	id      uint64                  // no other object has it; 0: it stands in no list
 	border  bool                    // whether it always begins a run
+	head    uint16                  // length of the first part of Finished
 }
 
 // lastID is the id that was given last.
@@ -68,7 +69,7 @@ func writtenObject(r *Resource, kv *storage.KeyValue) *object {
 func finishedObject(r *Resource, kv *storage.KeyValue, data []byte, err error) *object {
 	o := &object{
 		resource: r, key: kv.Key, json: data, revision: kv.ModRevision, createRevision: kv.CreateRevision,
-		id: lastID.Add(1), border: isBorder(kv.Key),
+		id: lastID.Add(1), border: isBorder(kv.Key), head: r.typeHeadLen(),
 	}
 	if err != nil {
 		o.broken = fmt.Errorf("%s: %w", kv.Key, err)
@@ -82,7 +83,7 @@ func (o *object) at(revision int64) *object {
 		return o
 	}
 	return &object{
-		resource: o.resource, key: o.key, revision: revision, createRevision: o.createRevision,
+		resource: o.resource, key: o.key, revision: revision, createRevision: o.createRevision, head: o.head,
 		json: replaceRevision(o.json, o.revision, revision),
 	}
 }
@@ -127,14 +128,13 @@ func (o *object) Finished() (head, rest []byte, err error) {
 	if o.broken != nil {
 		return nil, nil, o.broken
 	}
-	at := o.resource.typeHeadLen()
-	return o.json[:at], o.json[at:], nil
+	return o.json[:o.head], o.json[o.head:], nil
 }
 
 // typeHeadLen is the length of typeHead.
-func (r *Resource) typeHeadLen() int {
+func (r *Resource) typeHeadLen() uint16 {
 	gvk := r.GroupVersionKind()
-	return len(`{"kind":"","apiVersion":"",`) + len(gvk.Kind) + len(gvk.GroupVersion().String())
+	return uint16(len(`{"kind":"","apiVersion":"",`) + len(gvk.Kind) + len(gvk.GroupVersion().String()))
 }
 
 // Derived returns what derive makes of the second part of Finished. It is made once and kept
@@ -146,7 +146,7 @@ func (o *object) Derived(derive func(rest []byte) []byte) []byte {
 		o.derived.CompareAndSwap(nil, &derived{})
 		d = o.derived.Load()
 	}
-	d.once.Do(func() { d.data = derive(o.json[o.resource.typeHeadLen():]) })
+	d.once.Do(func() { d.data = derive(o.json[o.head:]) })
 	return d.data
 }
 

@@ -113,7 +113,7 @@ var joinBuffers = sync.Pool{New: func() any {
 func deriveJoined(objects []*object, derive func([]byte) []byte) []byte {
 	buf := joinBuffers.Get().(*[]byte)
 	defer joinBuffers.Put(buf)
-	items, head := (*buf)[:0], objects[0].resource.typeHeadLen()
+	items, head := (*buf)[:0], objects[0].head
 	for i, o := range objects {
 		if i > 0 {
 			items = append(items, ",{"...)
