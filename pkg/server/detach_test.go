@@ -27,9 +27,15 @@ func sequence(play func(ctx context.Context, yield func([]watch.Event, error) bo
 	}}
 }
 
-// dialWatch sends a watch over a connection of its own and returns it with the answer's
-// header read.
-func dialWatch(t *testing.T, web *httptest.Server, proto string) (net.Conn, *http.Response) {
+// watchAnswer is an answer whose header has been read.
+type watchAnswer struct {
+	chunked bool
+	header  http.Header
+	body    io.Reader
+}
+
+// dialWatch sends a watch over a connection of its own.
+func dialWatch(t *testing.T, web *httptest.Server, proto string) (net.Conn, watchAnswer) {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", web.Listener.Addr().String())
 	if err != nil {
@@ -42,7 +48,7 @@ func dialWatch(t *testing.T, web *httptest.Server, proto string) (net.Conn, *htt
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { resp.Body.Close() })
-	return conn, resp
+	return conn, watchAnswer{resp.TransferEncoding != nil, resp.Header, resp.Body}
 }
 
 // syncBuffer is a log that may be read while it is written.
@@ -80,13 +86,13 @@ func TestDetachedWatch(t *testing.T) {
 	}
 	for proto, chunked := range map[string]bool{"HTTP/1.1": true, "HTTP/1.0": false} {
 		web := httptest.NewServer(s)
-		_, resp := dialWatch(t, web, proto)
-		got, err := io.ReadAll(resp.Body)
+		_, answer := dialWatch(t, web, proto)
+		got, err := io.ReadAll(answer.body)
 		if err != nil || string(got) != want {
 			t.Errorf("%s: got %d bytes, %v, want %d: %.100s", proto, len(got), err, len(want), got)
 		}
-		if (resp.TransferEncoding != nil) != chunked || resp.Header.Get("Date") == "" || resp.Header.Get("Audit-Id") == "" {
-			t.Errorf("%s: answered with %v, %v", proto, resp.TransferEncoding, resp.Header)
+		if answer.chunked != chunked || answer.header.Get("Date") == "" || answer.header.Get("Audit-Id") == "" {
+			t.Errorf("%s: answered with %+v", proto, answer)
 		}
 		web.Close()
 	}
@@ -131,8 +137,8 @@ func TestDetachedWatchPanics(t *testing.T) {
 	s := newTestServer(t, cfg)
 	web := httptest.NewServer(s)
 	defer web.Close()
-	_, resp := dialWatch(t, web, "HTTP/1.1")
-	if got, err := io.ReadAll(resp.Body); !errors.Is(err, io.ErrUnexpectedEOF) {
+	_, answer := dialWatch(t, web, "HTTP/1.1")
+	if got, err := io.ReadAll(answer.body); !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %q, %v, want an unexpected EOF", got, err)
 	}
 	if err := s.EndStreams(t.Context()); err != nil {
