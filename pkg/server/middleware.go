@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -142,7 +143,7 @@ func (s *Server) limit(rec *record, req *http.Request) error {
 	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
 	if wait := s.cfg.Limiter.Allow(rec.start, subject, class); wait > 0 {
 		s.metrics.reject(class.String())
-		return tooManyRequests(fmt.Sprintf("the limit for %s requests is reached", class), wait)
+		return tooManyRequests("the limit for "+class.String()+" requests is reached", wait)
 	}
 	return nil
 }
@@ -150,7 +151,7 @@ func (s *Server) limit(rec *record, req *http.Request) error {
 // tooManyRequests is a 429 that says exactly how long to wait.
 func tooManyRequests(why string, wait time.Duration) error {
 	seconds := ratelimit.RetryAfterSeconds(wait)
-	return apierrors.NewTooManyRequests(fmt.Sprintf("Too many requests: %s; try again in %d s", why, seconds), seconds)
+	return apierrors.NewTooManyRequests("Too many requests: "+why+"; try again in "+strconv.Itoa(seconds)+" s", seconds)
 }
 
 func isReadOnly(req *http.Request) bool {
