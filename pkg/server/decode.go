@@ -68,7 +68,8 @@ func readBody(c *call) (body, error) {
 }
 
 // endReading has reads of the body fail once the call's time is up, so that a client which
-// stops sending holds nothing for longer. net/http undoes it at the body's end.
+// stops sending holds nothing for longer. For a connection of HTTP/1 net/http undoes it at
+// the body's end; a stream of HTTP/2 has nothing else to read.
 func endReading(c *call) {
 	if deadline, ok := c.ctx.Deadline(); ok && c.req.ContentLength != 0 {
 		_ = http.NewResponseController(c.rec).SetReadDeadline(deadline) // every connection of net/http has one

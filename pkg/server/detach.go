@@ -3,12 +3,12 @@ package server
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -42,6 +42,7 @@ func (d *detached) WriteHeader(code int) {
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "HTTP/1.1 %d %s\r\n", code, http.StatusText(code))
 	d.header.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	d.header.Del("Content-Length")
 	d.header.Set("Transfer-Encoding", "chunked")
 	d.header.Set("Connection", "close")
 	_ = d.header.Write(&b) // a buffer takes it all
@@ -78,11 +79,8 @@ func (d *detached) write(p []byte) {
 	}
 }
 
-// end writes the chunk that ends the answer. The time to write the others may be over.
-func (d *detached) end() {
-	_ = d.conn.SetWriteDeadline(time.Now().Add(writeTimeout))
-	d.write([]byte("0\r\n\r\n"))
-}
+// end writes the chunk that ends the answer.
+func (d *detached) end() { d.write([]byte("0\r\n\r\n")) }
 
 // FlushError has nothing to do: nothing is held back.
 func (d *detached) FlushError() error { return d.err }
@@ -96,44 +94,45 @@ func (d *detached) SetWriteDeadline(deadline time.Time) error {
 type detachments struct {
 	running sync.WaitGroup
 
-	mu    sync.Mutex
-	conns map[net.Conn]struct{}
-	ended bool // no more may come
+	mu     sync.Mutex
+	conns  map[net.Conn]struct{}
+	ended  bool // no more may come
+	closed bool // those that are there are cut off
 }
 
-// detach takes the connection of a request, which is over HTTP/1.1, and has answer write the
-// answer after the handler has returned. gone is called when the client has gone. false:
-// the connection stays net/http's, and answer is not called.
+// detach takes the connection of a request, which is over HTTP/1.1 and without a body, and
+// has answer write the answer after the handler has returned. gone is called when the client
+// has gone. false: the connection stays net/http's, and answer is not called.
 func (s *Server) detach(rec *record, gone func(), answer func()) bool {
-	if rec.req.ProtoMajor != 1 || rec.req.ProtoMinor < 1 {
-		return false
-	}
 	ds := &s.detachments
-	ds.mu.Lock()
-	defer ds.mu.Unlock()
-	if ds.ended {
+	if rec.req.ProtoMajor != 1 || rec.req.ProtoMinor < 1 || rec.req.ContentLength != 0 || !ds.enter() {
 		return false
 	}
 	conn, _, err := http.NewResponseController(rec).Hijack()
 	if err != nil {
+		ds.running.Done()
 		return false // as over a connection that is no network's
 	}
+	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of the header
 	d := &detached{conn: conn, header: maps.Clone(rec.Header())}
 	rec.ResponseWriter, rec.detached = d, true
 	// What is logged of the request is all that is kept of it.
 	rec.req = &http.Request{Method: rec.req.Method, URL: &url.URL{Path: rec.req.URL.Path}, ProtoMajor: 1, ProtoMinor: 1}
 	rec.vars = nil
-	ds.conns[conn] = struct{}{}
-	ds.running.Go(func() {
-		defer ds.remove(conn)
-		s.answerDetached(rec, d, answer)
-	})
+	ds.add(conn)
 	ds.running.Go(func() {
 		// The client has nothing more to say on this connection: if it does, nobody listens.
-		if _, err := conn.Read(make([]byte, 1)); err != nil {
-			gone()
+		var err error
+		for unheard := make([]byte, 64); err == nil; {
+			_, err = conn.Read(unheard)
 		}
+		gone()
 	})
+	go func() {
+		defer ds.running.Done()
+		defer ds.remove(conn)
+		s.answerDetached(rec, d, answer)
+	}()
 	return true
 }
 
@@ -147,6 +146,35 @@ func (s *Server) answerDetached(rec *record, d *detached, answer func()) {
 		}
 	}()
 	answer()
+}
+
+// enter makes room for one more in running; false: no more may come.
+func (ds *detachments) enter() bool {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	if ds.ended {
+		return false
+	}
+	ds.running.Add(1)
+	return true
+}
+
+func (ds *detachments) add(conn net.Conn) {
+	ds.mu.Lock()
+	defer ds.mu.Unlock()
+	ds.conns[conn] = struct{}{}
+	if ds.closed {
+		cutOff(conn)
+	}
+}
+
+// cutOff closes a connection at once. TLS would first send its farewell, for which it may
+// wait.
+func cutOff(conn net.Conn) {
+	if secured, ok := conn.(*tls.Conn); ok {
+		conn = secured.NetConn()
+	}
+	conn.Close()
 }
 
 func (ds *detachments) remove(conn net.Conn) {
@@ -172,10 +200,10 @@ func (ds *detachments) end(ctx context.Context) error {
 	case <-ctx.Done():
 	}
 	ds.mu.Lock()
-	conns := slices.Collect(maps.Keys(ds.conns))
-	ds.mu.Unlock()
-	for _, conn := range conns {
-		conn.Close()
+	defer ds.mu.Unlock()
+	ds.closed = true
+	for conn := range ds.conns {
+		cutOff(conn)
 	}
 	return ctx.Err()
 }

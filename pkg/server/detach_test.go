@@ -29,26 +29,26 @@ func sequence(play func(ctx context.Context, yield func([]watch.Event, error) bo
 
 // watchAnswer is an answer whose header has been read.
 type watchAnswer struct {
-	chunked bool
-	header  http.Header
-	body    io.Reader
+	closes bool // its connection, as it says
+	header http.Header
+	body   io.Reader
 }
 
 // dialWatch sends a watch over a connection of its own.
-func dialWatch(t *testing.T, web *httptest.Server, proto string) (net.Conn, watchAnswer) {
+func dialWatch(t *testing.T, web *httptest.Server, proto, body string) (net.Conn, watchAnswer) {
 	t.Helper()
 	conn, err := new(net.Dialer).DialContext(t.Context(), "tcp", web.Listener.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	fmt.Fprintf(conn, "GET %s?watch=1 %s\r\nHost: test\r\nX-Auth-Token: %s\r\n\r\n", testPath, proto, testToken)
+	fmt.Fprintf(conn, "GET %s?watch=1 %s\r\nHost: test\r\nX-Auth-Token: %s\r\nContent-Length: %d\r\n\r\n%s", testPath, proto, testToken, len(body), body)
 	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { resp.Body.Close() })
-	return conn, watchAnswer{resp.TransferEncoding != nil, resp.Header, resp.Body}
+	return conn, watchAnswer{resp.Close, resp.Header, resp.Body}
 }
 
 // syncBuffer is a log that may be read while it is written.
@@ -84,17 +84,20 @@ func TestDetachedWatch(t *testing.T) {
 	for _, name := range []string{"a", large, "b"} {
 		want += `{"type":"ADDED","object":{"name":"` + name + `"}}` + "\n"
 	}
-	for proto, chunked := range map[string]bool{"HTTP/1.1": true, "HTTP/1.0": false} {
-		web := httptest.NewServer(s)
-		_, answer := dialWatch(t, web, proto)
+	web := httptest.NewServer(s)
+	defer web.Close()
+	for _, tc := range []struct {
+		proto, body string
+		closes      bool
+	}{{"HTTP/1.1", "", true}, {"HTTP/1.1", large, false}, {"HTTP/1.0", "", true}} {
+		_, answer := dialWatch(t, web, tc.proto, tc.body)
 		got, err := io.ReadAll(answer.body)
 		if err != nil || string(got) != want {
-			t.Errorf("%s: got %d bytes, %v, want %d: %.100s", proto, len(got), err, len(want), got)
+			t.Errorf("%s: got %d bytes, %v, want %d: %.100s", tc.proto, len(got), err, len(want), got)
 		}
-		if answer.chunked != chunked || answer.header.Get("Date") == "" || answer.header.Get("Audit-Id") == "" {
-			t.Errorf("%s: answered with %+v", proto, answer)
+		if answer.closes != tc.closes || answer.header.Get("Date") == "" || answer.header.Get("Audit-Id") == "" {
+			t.Errorf("%s: answered with %+v", tc.proto, answer)
 		}
-		web.Close()
 	}
 	if err := s.EndStreams(t.Context()); err != nil {
 		t.Fatal(err)
@@ -104,8 +107,8 @@ func TestDetachedWatch(t *testing.T) {
 			t.Errorf("logged %s", line)
 		}
 	}
-	if n := strings.Count(log.String(), "\n"); n != 2 {
-		t.Errorf("logged %d lines, want 2", n)
+	if n := strings.Count(log.String(), "\n"); n != 3 {
+		t.Errorf("logged %d lines, want 3", n)
 	}
 }
 
@@ -117,7 +120,11 @@ func TestDetachedWatchEndsWithItsClient(t *testing.T) {
 		close(ended)
 	}))))
 	defer web.Close()
-	conn, _ := dialWatch(t, web, "HTTP/1.1")
+	conn, answer := dialWatch(t, web, "HTTP/1.1", "")
+	if !answer.closes {
+		t.Error("the connection was left to net/http")
+	}
+	fmt.Fprint(conn, "this is not heard")
 	conn.Close()
 	select {
 	case <-ended:
@@ -137,8 +144,8 @@ func TestDetachedWatchPanics(t *testing.T) {
 	s := newTestServer(t, cfg)
 	web := httptest.NewServer(s)
 	defer web.Close()
-	_, answer := dialWatch(t, web, "HTTP/1.1")
-	if got, err := io.ReadAll(answer.body); !errors.Is(err, io.ErrUnexpectedEOF) {
+	_, answer := dialWatch(t, web, "HTTP/1.1", "")
+	if got, err := io.ReadAll(answer.body); !answer.closes || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Errorf("got %q, %v, want an unexpected EOF", got, err)
 	}
 	if err := s.EndStreams(t.Context()); err != nil {
@@ -149,21 +156,40 @@ func TestDetachedWatchPanics(t *testing.T) {
 	}
 }
 
-// A client that does not read does not keep the server from coming to an end.
+// Clients that do not read do not keep the server from coming to an end, wherever their
+// connections are stuck: in TLS, or in a burst below it.
 func TestEndStreams(t *testing.T) {
-	s := newTestServer(t, testConfig(t, sequence(func(_ context.Context, yield func([]watch.Event, error) bool) {
-		for yield([]watch.Event{named(strings.Repeat("x", 1<<20))}, nil) {
-		}
-	})))
-	web := httptest.NewServer(s)
-	defer web.Close()
-	dialWatch(t, web, "HTTP/1.1") // and reads nothing
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := s.EndStreams(ctx); !errors.Is(err, context.DeadlineExceeded) {
-		t.Errorf("got %v, want that the client was cut off", err)
-	}
-	if err := s.EndStreams(t.Context()); err != nil { // nothing is left
-		t.Error(err)
+	for name, size := range map[string]int{"burst": 50 << 10, "TLS": 1 << 20} {
+		t.Run(name, func(t *testing.T) {
+			s := newTestServer(t, testConfig(t, sequence(func(_ context.Context, yield func([]watch.Event, error) bool) {
+				for yield([]watch.Event{named(strings.Repeat("x", size))}, nil) {
+				}
+			})))
+			web := httptest.NewUnstartedServer(s)
+			web.Listener, web.Config.ConnContext = NewListener(web.Listener), ConnContext
+			web.StartTLS()
+			defer web.Close()
+			for range 2 {
+				req := clientRequest(t, web.URL+testPath+"?watch=1")
+				req.Header.Set("Accept-Encoding", "identity")
+				resp, err := web.Client().Do(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer resp.Body.Close() // unread
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+			defer cancel()
+			start := time.Now()
+			if err := s.EndStreams(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v, want that clients were cut off", err)
+			}
+			if took := time.Since(start); took > 4*time.Second { // TLS waits for 5
+				t.Errorf("it took %v", took)
+			}
+			if err := s.EndStreams(t.Context()); err != nil { // nothing is left
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -50,9 +50,14 @@ func (s *Server) watch(c *call) (result, error) {
 	if c.name != "" {
 		opts.FieldSelector = "metadata.name=" + c.name
 	}
+	detached := false
+	defer func() {
+		if !detached {
+			cancel()
+		}
+	}()
 	events, err := c.resource.Watch(ctx, c.namespace, opts)
 	if err != nil {
-		cancel()
 		return result{}, err
 	}
 	rec, j := c.rec, newJSONStream(c.rec, http.StatusOK, c.rec.acceptsGzip())
@@ -61,7 +66,7 @@ func (s *Server) watch(c *call) (result, error) {
 		defer cancel()
 		s.stream(rec, j, format, events)
 	}
-	if !s.detach(rec, cancel, answer) {
+	if detached = s.detach(rec, cancel, answer); !detached {
 		answer()
 	}
 	return result{}, errAnswered
@@ -91,7 +96,9 @@ func (s *Server) stream(rec *record, j *jsonStream, format *watchFormat, events 
 			return
 		}
 	}
-	_ = j.end() // whoever is not there any more misses nothing
+	rec.timeoutSet = time.Time{}
+	rec.startTimeout(time.Now()) // which may be over since the last event
+	_ = j.end()                  // whoever is not there any more misses nothing
 }
 
 // watchFormat is how one watch writes its events.
