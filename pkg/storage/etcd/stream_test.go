@@ -32,14 +32,15 @@ type proxy struct {
 	wg    sync.WaitGroup
 }
 
-// newProxy returns a Store behind a proxy to the etcd behind a network.
-func newProxy(t *testing.T) (*Store, *proxy) {
+// newProxy returns a Store behind a proxy to the etcd behind a network, and one that goes
+// past it.
+func newProxy(t *testing.T) (s, direct *Store, p *proxy) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{target: clients["gRPC"].Endpoints()[0], Listener: l, conns: map[net.Conn]struct{}{}}
+	p = &proxy{target: clients["gRPC"].Endpoints()[0], Listener: l, conns: map[net.Conn]struct{}{}}
 	p.wg.Go(func() { p.serve(t.Context()) })
 	t.Cleanup(func() {
 		l.Close()
@@ -51,11 +52,13 @@ func newProxy(t *testing.T) (*Store, *proxy) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	s, err := New(client, Config{})
-	if err != nil {
+	if s, err = New(client, Config{}); err != nil {
 		t.Fatal(err)
 	}
-	return s, p
+	if direct, err = New(clients["gRPC"], Config{}); err != nil {
+		t.Fatal(err)
+	}
+	return s, direct, p
 }
 
 func (p *proxy) serve(ctx context.Context) {
@@ -97,11 +100,7 @@ func (p *proxy) cut() {
 
 // A watch outlives its connections, and misses nothing that happens while there is none.
 func TestWatchOutlivesConnections(t *testing.T) {
-	s, p := newProxy(t)
-	direct, err := New(clients["gRPC"], Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, direct, p := newProxy(t)
 	prefix := fmt.Sprintf("/registry/test%d/", prefixes.Add(1))
 	rev := create(t, direct, prefix+"a", "")
 	ch := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: rev})
@@ -130,11 +129,7 @@ func TestWatchOutlivesConnections(t *testing.T) {
 }
 
 func TestWatchResumesBehindACompaction(t *testing.T) {
-	s, p := newProxy(t)
-	direct, err := New(clients["gRPC"], Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	s, direct, p := newProxy(t)
 	prefix := fmt.Sprintf("/registry/test%d/", prefixes.Add(1))
 	first := create(t, direct, prefix+"a", "")
 	ch := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: first})
