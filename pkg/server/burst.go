@@ -64,13 +64,18 @@ func NewListener(l net.Listener) net.Listener { return burstListener{l} }
 // ConnContext is for http.Server: it lets the handlers of an HTTP/1.1 connection that came
 // through NewListener's listener send large answers in few system calls.
 func ConnContext(ctx context.Context, conn net.Conn) context.Context {
-	if secured, ok := conn.(*tls.Conn); ok {
-		conn = secured.NetConn()
-	}
-	if burst, ok := conn.(*burstConn); ok {
+	if burst, ok := belowTLS(conn).(*burstConn); ok {
 		return context.WithValue(ctx, burstKey{}, burst)
 	}
 	return ctx
+}
+
+// belowTLS is the connection that TLS is spoken over, or conn itself where it is not.
+func belowTLS(conn net.Conn) net.Conn {
+	if secured, ok := conn.(*tls.Conn); ok {
+		return secured.NetConn()
+	}
+	return conn
 }
 
 type burstKey struct{}

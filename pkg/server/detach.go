@@ -3,7 +3,6 @@ package server
 import (
 	"bytes"
 	"context"
-	"crypto/tls"
 	"fmt"
 	"maps"
 	"net"
@@ -101,8 +100,8 @@ type detachments struct {
 }
 
 // detach takes the connection of a request, which is over HTTP/1.1 and without a body, and
-// has answer write the answer after the handler has returned. gone is called when the client
-// has gone. false: the connection stays net/http's, and answer is not called.
+// has answer write the answer after the handler has returned. gone is called when the
+// connection has ended, by whomever. false: it stays net/http's, and neither is called.
 func (s *Server) detach(rec *record, gone func(), answer func()) bool {
 	ds := &s.detachments
 	if rec.req.ProtoMajor != 1 || rec.req.ProtoMinor < 1 || rec.req.ContentLength != 0 || !ds.enter() {
@@ -113,9 +112,9 @@ func (s *Server) detach(rec *record, gone func(), answer func()) bool {
 		ds.running.Done()
 		return false // as over a connection that is no network's
 	}
-	_ = conn.SetWriteDeadline(time.Now().Add(writeTimeout)) // of the header
 	d := &detached{conn: conn, header: maps.Clone(rec.Header())}
 	rec.ResponseWriter, rec.detached = d, true
+	rec.startTimeout(time.Now()) // of the header
 	// What is logged of the request is all that is kept of it.
 	rec.req = &http.Request{Method: rec.req.Method, URL: &url.URL{Path: rec.req.URL.Path}, ProtoMajor: 1, ProtoMinor: 1}
 	rec.vars = nil
@@ -170,12 +169,7 @@ func (ds *detachments) add(conn net.Conn) {
 
 // cutOff closes a connection at once. TLS would first send its farewell, for which it may
 // wait.
-func cutOff(conn net.Conn) {
-	if secured, ok := conn.(*tls.Conn); ok {
-		conn = secured.NetConn()
-	}
-	conn.Close()
-}
+func cutOff(conn net.Conn) { belowTLS(conn).Close() }
 
 func (ds *detachments) remove(conn net.Conn) {
 	ds.mu.Lock()

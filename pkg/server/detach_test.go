@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -51,29 +50,11 @@ func dialWatch(t *testing.T, web *httptest.Server, proto, body string) (net.Conn
 	return conn, watchAnswer{resp.Close, resp.Header, resp.Body}
 }
 
-// syncBuffer is a log that may be read while it is written.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
-}
-
 func TestDetachedWatch(t *testing.T) {
 	defer func(timeout time.Duration) { writeTimeout = timeout }(writeTimeout)
 	writeTimeout = 100 * time.Millisecond
 	large := strings.Repeat("x", 3*smallPiece)
-	log := &syncBuffer{}
+	log := &bytes.Buffer{}
 	cfg := testConfig(t, sequence(func(_ context.Context, yield func([]watch.Event, error) bool) {
 		yield([]watch.Event{named("a"), named(large), named("b")}, nil)
 		<-time.After(3 * writeTimeout) // the end must be told, however long nothing was
@@ -99,6 +80,7 @@ func TestDetachedWatch(t *testing.T) {
 			t.Errorf("%s: answered with %+v", tc.proto, answer)
 		}
 	}
+	web.Close() // waits for the answers of net/http, as EndStreams for the others
 	if err := s.EndStreams(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +117,7 @@ func TestDetachedWatchEndsWithItsClient(t *testing.T) {
 
 // A panic cuts off the one answer, which its client notices, and nothing else.
 func TestDetachedWatchPanics(t *testing.T) {
-	log := &syncBuffer{}
+	log := &bytes.Buffer{}
 	cfg := testConfig(t, sequence(func(_ context.Context, yield func([]watch.Event, error) bool) {
 		yield([]watch.Event{named("a")}, nil)
 		panic("so that the log has it")

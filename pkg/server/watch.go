@@ -62,10 +62,7 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	rec, j := c.rec, newJSONStream(c.rec, http.StatusOK, c.rec.acceptsGzip())
 	rec.watch, j.contentType = true, format.contentType
-	answer := func() {
-		defer cancel()
-		s.stream(rec, j, format, events)
-	}
+	answer := func() { s.stream(rec, j, format, events) }
 	if detached = s.detach(rec, cancel, answer); !detached {
 		answer()
 	}
