@@ -110,8 +110,8 @@ type WatchResponse struct {
 	Events []Event
 	// Revision: every event up to and including it has been delivered.
 	Revision int64
-	// Err ends the watch: ErrCompacted, ErrUnavailable or a wrapped cause. The channel is
-	// closed after it.
+	// Err ends the watch: ErrCompacted, ErrMissedEvents, ErrUnavailable or a wrapped cause.
+	// The channel is closed after it.
 	Err error
 }
 
@@ -157,6 +157,10 @@ var (
 	ErrCompacted = errors.New("the requested revision has been compacted")
 	// ErrFutureRevision: the revision asked for is newer than the store's.
 	ErrFutureRevision = errors.New("the requested revision is not there yet")
+	// ErrMissedEvents: the store delivered an event after it had reported that all events up
+	// to a later revision were delivered. There may be more of them, so the watch must not go
+	// on from its last revision: read the state again.
+	ErrMissedEvents = errors.New("the watch has missed events")
 	// ErrUnavailable: the store did not answer, and nothing was written.
 	ErrUnavailable = errors.New("the store is unavailable")
 	// ErrTimeout: the deadline passed before a read was answered.

@@ -139,8 +139,8 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 	defer cancel()
 	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision}) {
 		c.apply(response)
-		if errors.Is(response.Err, storage.ErrCompacted) {
-			// What happened meanwhile is lost: begin anew, and so must all who watch.
+		if errors.Is(response.Err, storage.ErrCompacted) || errors.Is(response.Err, storage.ErrMissedEvents) {
+			// Changes are missing here: begin anew, and so must all who watch.
 			c.clear()
 		}
 		if response.Err != nil {

@@ -335,3 +335,25 @@ func TestCompactionWhileTheWatchIsBroken(t *testing.T) {
 		t.Errorf("got %v, %v, want %v", lines(events), err, want)
 	}
 }
+
+// A store that reports a revision before its events costs all watchers their place, and the
+// cache does not go on from that revision: it is filled again, and is right.
+func TestMissedEvents(t *testing.T) {
+	prefix := newPrefix()
+	begin := shared.put(t, prefix+"a", "1")
+	store := newFlaky(shared.store)
+	store.overtake = make(chan int64)
+	c := newCache(t, store, prefix)
+	c.waitFor(t, begin)
+	w := c.watch(t, prefix, begin)
+	revision := shared.put(t, prefix+"b", "2")
+	store.overtake <- revision
+	if _, err := next(t, w, revision+1); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("a watcher got %v, want ErrCompacted", err)
+	}
+	c.waitFor(t, shared.put(t, prefix+"c", "3"))
+	s := snapshot(t, c.Cache)
+	if diff := cmp.Diff(storedContents(t, shared.store, prefix, s.Revision), contents(s)); diff != "" {
+		t.Errorf("(-stored +cached):\n%s", diff)
+	}
+}

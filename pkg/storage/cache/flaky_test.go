@@ -2,6 +2,7 @@ package cache
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"sync/atomic"
 
@@ -16,6 +17,7 @@ type flaky struct {
 	revision func(ctx context.Context) (int64, error)                                                 // nil: let through
 	history  func(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error)     // nil: let through
 	list     func(ctx context.Context, p string, o storage.ListOptions) (storage.ListResponse, error) // nil: let through
+	overtake chan int64                                                                               // nil, or the watch reports what comes on it instead of its events
 
 	mu   sync.Mutex
 	down error         // not nil: watches end with it, at once
@@ -87,7 +89,9 @@ func (f *flaky) List(ctx context.Context, prefix string, opts storage.ListOption
 }
 
 func (f *flaky) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
-	f.watches.Add(1)
+	if f.watches.Add(1) == 1 && f.overtake != nil {
+		return f.overtaken(ctx)
+	}
 	out := make(chan storage.WatchResponse)
 	ctx, cancel := context.WithCancel(ctx)
 	cut, _, down := f.state()
@@ -102,6 +106,21 @@ func (f *flaky) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 			case out <- storage.WatchResponse{Err: down}:
 			case <-ctx.Done():
 			}
+		}
+	}()
+	return out
+}
+
+// overtaken is a watch of a store that reports a revision before it sends the events.
+func (f *flaky) overtaken(ctx context.Context) <-chan storage.WatchResponse {
+	out := make(chan storage.WatchResponse)
+	go func() {
+		defer close(out)
+		select {
+		case revision := <-f.overtake:
+			out <- storage.WatchResponse{Revision: revision}
+			out <- storage.WatchResponse{Err: fmt.Errorf("%w: %w", storage.ErrUnavailable, storage.ErrMissedEvents)}
+		case <-ctx.Done():
 		}
 	}()
 	return out

@@ -204,7 +204,7 @@ func TestWatchResumes(t *testing.T) {
 		start := request.GetCreateRequest().GetStartRevision()
 		begun = append(begun, start)
 		created := &etcdserverpb.WatchResponse{Created: true}
-		for _, r := range []*etcdserverpb.WatchResponse{progressAt(1000), created, eventsAt(start-1, start), progressAt(start + 1)} {
+		for _, r := range []*etcdserverpb.WatchResponse{progressAt(1000), created, eventsAt(start-2, start), progressAt(start + 1)} {
 			if err := stream.Send(r); err != nil {
 				return err
 			}
@@ -231,6 +231,56 @@ func TestWatchResumes(t *testing.T) {
 	}
 	if last := want[len(want)-1] + 1; !errors.Is(r.Err, storage.ErrUnavailable) || !errors.Is(r.Err, rpctypes.ErrPermissionDenied) || r.Revision != last {
 		t.Errorf("got %+v, want ErrUnavailable at revision %d", r, last)
+	}
+}
+
+// An event at or below a revision that was reported ends the watch: others may be missing.
+// What was delivered as an event may come again.
+func TestWatchMissesNothingSilently(t *testing.T) {
+	created := &etcdserverpb.WatchResponse{Created: true}
+	for name, tc := range map[string]struct {
+		script []*etcdserverpb.WatchResponse
+		want   []int64 // revisions of events
+		at     int64   // of the error
+	}{
+		"an event before the report": {[]*etcdserverpb.WatchResponse{created, progressAt(20), eventsAt(15)}, nil, 10},
+		"the event of the report":    {[]*etcdserverpb.WatchResponse{created, eventsAt(12), progressAt(20), eventsAt(20)}, []int64{12}, 12},
+		"with later ones":            {[]*etcdserverpb.WatchResponse{created, progressAt(20), eventsAt(19, 21)}, nil, 10},
+		"after events came again":    {[]*etcdserverpb.WatchResponse{created, eventsAt(12), eventsAt(11, 12, 13), progressAt(14), eventsAt(13, 14)}, []int64{12, 13}, 13},
+		"after other events":         {[]*etcdserverpb.WatchResponse{created, progressAt(14), eventsAt(15), progressAt(20), eventsAt(15, 16)}, []int64{15}, 15},
+		"after a report came again":  {[]*etcdserverpb.WatchResponse{created, progressAt(20), progressAt(15), eventsAt(18)}, nil, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := scripted(t, func(stream etcdserverpb.Watch_WatchServer) error {
+				if _, err := stream.Recv(); err != nil {
+					return err
+				}
+				for _, r := range tc.script {
+					if err := stream.Send(r); err != nil {
+						return err
+					}
+				}
+				<-stream.Context().Done()
+				return nil
+			})
+			ch := s.Watch(t.Context(), "/a/", storage.WatchOptions{Revision: 10})
+			var got []int64
+			r := receive(t, ch)
+			for ; r.Err == nil; r = receive(t, ch) {
+				for _, e := range r.Events {
+					got = append(got, e.KV.ModRevision)
+				}
+			}
+			if d := cmp.Diff(tc.want, got); d != "" {
+				t.Errorf("events (-want +got)\n%s", d)
+			}
+			if !errors.Is(r.Err, storage.ErrMissedEvents) || !errors.Is(r.Err, storage.ErrUnavailable) || r.Revision != tc.at {
+				t.Errorf("got %+v, want ErrMissedEvents at revision %d", r, tc.at)
+			}
+			if r, ok := <-ch; ok {
+				t.Errorf("after the error came %+v", r)
+			}
+		})
 	}
 }
 

@@ -45,7 +45,7 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 		last = resp.Header.GetRevision()
 		out <- storage.WatchResponse{Revision: last}
 	}
-	w := &watcher{store: s, prefix: prefix, last: last, pause: resumePause}
+	w := &watcher{store: s, prefix: prefix, last: last, delivered: last, pause: resumePause}
 	w.reader = queue{out: out, done: ctx.Done(), max: maxPendingBytes}
 	go w.run(ctx)
 	return out
@@ -55,9 +55,12 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 type watcher struct {
 	store  *Store
 	prefix string
-	last   int64         // every event up to this revision has been taken in
+	last   int64         // every event up to this revision has been taken in, or so etcd reported
 	pause  time.Duration // before the next stream
 	reader queue
+
+	// delivered is the revision of the last event that was taken in, or that of the start.
+	delivered int64
 }
 
 // run returns when ctx ends, or once the response that ends the watch can be read.
@@ -85,8 +88,13 @@ func (w *watcher) take(resp *etcdserverpb.WatchResponse) error {
 		next.Events = make([]storage.Event, 0, len(resp.Events))
 	}
 	for _, e := range resp.Events {
-		if e.Kv.ModRevision <= w.last {
+		if e.Kv.ModRevision <= w.delivered {
 			continue // each event once, whatever a stream that resumes repeats
+		}
+		if e.Kv.ModRevision <= w.last {
+			err := fmt.Errorf("%w: %w: etcd sent the event of revision %d after it had reported revision %d", storage.ErrUnavailable, storage.ErrMissedEvents, e.Kv.ModRevision, w.last)
+			w.last = w.delivered
+			return err
 		}
 		next.Events, next.Revision = append(next.Events, newEvent(e)), e.Kv.ModRevision
 		bytes += eventBytes + len(e.Kv.Key) + len(e.Kv.Value)
@@ -98,6 +106,9 @@ func (w *watcher) take(resp *etcdserverpb.WatchResponse) error {
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, errSlowReader)
 	}
 	w.last = next.Revision
+	if len(next.Events) > 0 {
+		w.delivered = next.Revision
+	}
 	return nil
 }
 

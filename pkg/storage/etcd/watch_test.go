@@ -302,7 +302,7 @@ func TestWatchSlowReader(t *testing.T) {
 		return nil
 	})
 	out := make(chan storage.WatchResponse)
-	w := &watcher{store: s, prefix: "/a/", last: 10}
+	w := &watcher{store: s, prefix: "/a/", last: 10, delivered: 10}
 	w.reader = queue{out: out, done: t.Context().Done(), max: 3*charge - 1}
 	go w.run(t.Context())
 	<-ended
