@@ -59,6 +59,13 @@ func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend
 		err = fmt.Errorf("etcd at %s: %w", strings.Join(c.EtcdServers, ","), err)
 		return nil, errors.Join(&flagError{flag: "etcd-servers", err: err}, b.close())
 	}
+	silent, err := etcd.CheckVersions(ctx, b.client)
+	if err != nil {
+		return nil, errors.Join(&flagError{flag: "etcd-servers", err: err}, b.close())
+	}
+	if len(silent) > 0 {
+		logger.Warn().Strs("members", silent).Msg("etcd members did not answer, and are asked for their versions later")
+	}
 	return b, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
+	etcdversion "go.etcd.io/etcd/api/v3/version"
 	"go.etcd.io/etcd/server/v3/proxy/grpcproxy"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
@@ -25,6 +26,22 @@ import (
 // serveEtcd runs an etcd behind a port, as one that is not ours. With creds nil it speaks
 // without TLS.
 func serveEtcd(t *testing.T, creds credentials.TransportCredentials) (address string) {
+	t.Helper()
+	return serveEtcdVersion(t, creds, etcdversion.Version)
+}
+
+// maintenance is etcd's service that tells the version, any version.
+type maintenance struct {
+	etcdserverpb.UnimplementedMaintenanceServer
+	version string
+}
+
+func (m maintenance) Status(context.Context, *etcdserverpb.StatusRequest) (*etcdserverpb.StatusResponse, error) {
+	return &etcdserverpb.StatusResponse{Header: &etcdserverpb.ResponseHeader{}, Version: m.version}, nil
+}
+
+// serveEtcdVersion serves an etcd as serveEtcd does, which claims to be of the version.
+func serveEtcdVersion(t *testing.T, creds credentials.TransportCredentials, version string) (address string) {
 	t.Helper()
 	inside, err := embedded.Start(t.Context(), embedded.Config{DataDir: t.TempDir()})
 	if err != nil {
@@ -42,6 +59,7 @@ func serveEtcd(t *testing.T, creds credentials.TransportCredentials) (address st
 	server := grpc.NewServer(opts...)
 	kv, _ := grpcproxy.NewKvProxy(inside.Client())
 	etcdserverpb.RegisterKVServer(server, kv)
+	etcdserverpb.RegisterMaintenanceServer(server, maintenance{version: version})
 	ctx, cancel := context.WithCancel(context.Background())
 	watch, watchEnded := grpcproxy.NewWatchProxy(ctx, zap.NewNop(), inside.Client())
 	etcdserverpb.RegisterWatchServer(server, watch)
@@ -114,6 +132,11 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 	t.Run("no etcd", func(t *testing.T) {
 		t.Parallel()
 		expectNoEtcd(t, func(c *config) { c.EtcdServers = []string{"http://127.0.0.1:1"} }, "connection refused")
+	})
+	t.Run("too old", func(t *testing.T) {
+		t.Parallel()
+		old := "http://" + serveEtcdVersion(t, nil, "3.5.7")
+		expectNoEtcd(t, func(c *config) { c.EtcdServers = []string{old} }, "--etcd-servers: etcd at "+old+" has version 3.5.7, whose watches are not reliable (etcd-io/etcd#15220): it needs 3.5.13 or later")
 	})
 	t.Run("a file that is not there", func(t *testing.T) {
 		t.Parallel()

@@ -92,6 +92,9 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 		return err
 	}
 	c.background.run(func(ctx context.Context) { _ = compactor.Run(ctx) }) // nil by its promise
+	if len(cfg.EtcdServers) > 0 {
+		c.background.run(func(ctx context.Context) { etcd.WatchVersions(ctx, c.backend.client, logger) })
+	}
 	return nil
 }
 

@@ -90,15 +90,25 @@ func (b *brokenKV) Range(ctx context.Context, _ *etcdserverpb.RangeRequest) (*et
 	return nil, ctx.Err()
 }
 
-// serve runs a server with the KV service until the test ends.
-func serve(t *testing.T, kv etcdserverpb.KVServer) (server *grpc.Server, address string) {
+// serveKV runs a server with the KV service until the test ends.
+func serveKV(t *testing.T, kv etcdserverpb.KVServer) (server *grpc.Server, address string) {
+	t.Helper()
+	address = serve(t, func(s *grpc.Server) {
+		server = s
+		etcdserverpb.RegisterKVServer(s, kv)
+	})
+	return server, address
+}
+
+// serve runs a server until the test ends and returns its address.
+func serve(t *testing.T, register func(*grpc.Server)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	server = grpc.NewServer()
-	etcdserverpb.RegisterKVServer(server, kv)
+	server := grpc.NewServer()
+	register(server)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -108,7 +118,7 @@ func serve(t *testing.T, kv etcdserverpb.KVServer) (server *grpc.Server, address
 		server.Stop()
 		<-done
 	})
-	return server, l.Addr().String()
+	return l.Addr().String()
 }
 
 // forEachWay runs a test over clientv3's connections and over a unary one.
@@ -127,7 +137,7 @@ type startFunc func(t *testing.T, kv *brokenKV, cfg Config) (*Store, *grpc.Serve
 
 func startBroken(t *testing.T, kv *brokenKV, cfg Config, unary bool) (*Store, *grpc.Server) {
 	t.Helper()
-	server, address := serve(t, kv)
+	server, address := serveKV(t, kv)
 	client, err := newRemoteClient(address)
 	if err != nil {
 		t.Fatal(err)

@@ -128,7 +128,7 @@ func (unavailable) Txn(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb
 
 // A read that a member cannot answer is asked of another; a transaction is not sent again.
 func TestMemberUnavailable(t *testing.T) {
-	_, address := serve(t, unavailable{})
+	_, address := serveKV(t, unavailable{})
 	for _, tc := range []struct {
 		name string
 		do   func(s *Store) error

@@ -1,0 +1,169 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/util/version"
+)
+
+// memberTimeout bounds how long CheckVersions waits for each round of answers.
+const memberTimeout = 2 * time.Second
+
+// checkInterval is how often WatchVersions asks.
+const checkInterval = 30 * time.Second
+
+// firstReliable is the first version of each minor release on whose progress notifications
+// a reader can rely, by etcd's changelogs. The fix of etcd-io/etcd#15220 (3.4.25, 3.5.8)
+// stopped them from overtaking events, but a watch without events could then be left
+// without an answer for good (#17507), and a slow one lose events to a compaction (#17555),
+// until 3.4.31 and 3.5.13. kube-apiserver draws the same line. Later minor releases are
+// reliable from the first.
+var firstReliable = map[uint]*version.Version{
+	4: version.MustParseSemantic("3.4.31"),
+	5: version.MustParseSemantic("3.5.13"),
+	6: version.MustParseSemantic("3.6.0-rc.0"),
+}
+
+// oldestReliable is what a member of a minor release without any reliable version needs.
+var oldestReliable = firstReliable[4]
+
+// checkVersion returns an error that names the version needed if a member of version v
+// cannot be used, or if v is not a version.
+func checkVersion(v string) error {
+	parsed, err := version.ParseSemantic(v)
+	if err != nil {
+		return fmt.Errorf("has the unknown version %q", v)
+	}
+	first := firstReliable[parsed.Minor()]
+	if parsed.Major() != 3 || first == nil {
+		first = oldestReliable
+	}
+	if parsed.LessThan(first) {
+		return fmt.Errorf("has version %s, whose watches are not reliable (etcd-io/etcd#15220): it needs %s or later", v, first)
+	}
+	return nil
+}
+
+// member is what a member answered about itself.
+type member struct {
+	url         string
+	id, cluster uint64
+	version     string
+	err         error // nil: it answered
+}
+
+// CheckVersions asks every member of client's cluster for its version, at the client's
+// endpoints and, for members that are not among them, at the URLs by which the cluster
+// knows them. Its error names each member whose version cannot be used, or says that no
+// member answered. One that does not answer is no error while another does; silent names
+// it. CheckVersions returns within some seconds.
+func CheckVersions(ctx context.Context, client *clientv3.Client) (silent []string, err error) {
+	members, asked := ask(ctx, client, client.Endpoints()), map[uint64]bool{}
+	var cluster uint64
+	var unreachable error
+	for _, m := range members {
+		if m.err != nil {
+			silent, unreachable = append(silent, m.url), m.err
+			continue
+		}
+		asked[m.id], cluster = true, m.cluster
+	}
+	if len(asked) == 0 {
+		return silent, fmt.Errorf("no member tells its version: %w", unreachable)
+	}
+	others, urls := unasked(ctx, client, asked)
+	for _, m := range ask(ctx, client, urls) {
+		// What a member listens on may be another etcd's address here, such as localhost.
+		if m.err == nil && m.cluster == cluster && others[m.id] != "" {
+			delete(others, m.id)
+			members = append(members, m)
+		}
+	}
+	for _, name := range others {
+		silent = append(silent, name)
+	}
+	var faults []string
+	for _, m := range members {
+		if m.err != nil {
+			continue
+		}
+		if err := checkVersion(m.version); err != nil {
+			faults = append(faults, fmt.Sprintf("etcd at %s %v", m.url, err))
+		}
+	}
+	if len(faults) > 0 {
+		return silent, errors.New(strings.Join(faults, "; "))
+	}
+	return silent, nil
+}
+
+// WatchVersions checks the versions again and again until ctx ends, for members that did not
+// answer before, are new, or run another version by now. It logs an error as long as one of
+// them cannot be used: requests go on, and watches that miss events end.
+func WatchVersions(ctx context.Context, client *clientv3.Client, logger zerolog.Logger) {
+	ticks := time.NewTicker(checkInterval)
+	defer ticks.Stop()
+	watchVersions(ctx, client, logger, ticks.C)
+}
+
+func watchVersions(ctx context.Context, client *clientv3.Client, logger zerolog.Logger, ticks <-chan time.Time) {
+	for {
+		select {
+		case <-ticks:
+		case <-ctx.Done():
+			return
+		}
+		if _, err := CheckVersions(ctx, client); err != nil && ctx.Err() == nil {
+			logger.Error().Err(err).Msg("the version of an etcd member cannot be used or is not known")
+		}
+	}
+}
+
+// unasked returns the cluster's members other than those that were asked, each with a name
+// for messages, and the URLs to ask them at. A cluster that does not list its members has
+// none.
+func unasked(ctx context.Context, client *clientv3.Client, asked map[uint64]bool) (others map[uint64]string, urls []string) {
+	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	defer cancel()
+	others = map[uint64]string{}
+	list, err := client.MemberList(ctx, clientv3.WithSerializable())
+	if err != nil {
+		return others, nil
+	}
+	for _, m := range list.Members {
+		if !asked[m.ID] && len(m.ClientURLs) > 0 { // one that has not started yet has none
+			others[m.ID] = m.ClientURLs[0]
+			urls = append(urls, m.ClientURLs...)
+		}
+	}
+	return others, urls
+}
+
+// ask asks all URLs at the same time.
+func ask(ctx context.Context, client *clientv3.Client, urls []string) []member {
+	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
+	defer cancel()
+	members := make([]member, len(urls))
+	var asking sync.WaitGroup
+	for i, url := range urls {
+		asking.Go(func() {
+			members[i].url = url
+			status, err := client.Status(ctx, url)
+			if err != nil {
+				members[i].err = err
+				return
+			}
+			members[i].id, members[i].cluster = status.Header.GetMemberId(), status.Header.GetClusterId()
+			members[i].version = status.Version
+		})
+	}
+	asking.Wait()
+	return members
+}
