@@ -61,7 +61,7 @@ type Etcd struct {
 	failed fatalHook  // what etcd's logger called fatal
 	errc   chan error // what Err returns
 	cancel context.CancelFunc
-	wg     sync.WaitGroup // of maintain
+	wg     sync.WaitGroup // of maintain and the purger
 
 	compactRev int64 // maintain's: what it compacted a full database to, 0 before
 
@@ -112,11 +112,9 @@ func Start(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 	}
 	mctx, cancel := context.WithCancel(context.Background())
 	e.cancel = cancel
-	e.wg.Add(1)
-	go func() {
-		defer e.wg.Done()
-		e.maintain(mctx)
-	}()
+	e.wg.Go(func() { e.maintain(mctx) })
+	old := purger{walDir: server.Cfg.WALDir(), snapDir: server.Cfg.SnapDir(), log: cfg.Logger}
+	e.wg.Go(func() { old.run(mctx, purgeInterval) })
 	return e, nil
 }
 

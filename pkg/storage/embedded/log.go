@@ -11,9 +11,14 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// fatalHook takes the place of the process's end where etcd's logger would bring it about
-// (Fatal, Panic): it keeps the first reason, and ends only the goroutine that gave it. The
-// log or the apply loop being gone, nothing is acknowledged any more.
+// fatalHook replaces what etcd's logger does at Fatal and Panic: instead of ending the
+// process it keeps the first reason and ends the goroutine that logged it. It must not
+// return to the caller, which relies on that. Etcd.Err then tells the owner to stop.
+//
+// That is right for all of them, as of etcd 3.7: they come from the goroutines that write
+// the log, apply entries, commit to the database, compact it, or take snapshots between two
+// entries. Any of them ended halfway, with its locks held, and nothing can be acknowledged
+// any more. The one exception was the removal of old files, which purger does instead.
 type fatalHook chan error
 
 func (h fatalHook) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {

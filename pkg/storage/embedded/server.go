@@ -48,8 +48,9 @@ func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
 		// an fsync, and at 1,000 they cost a sixth of a small write's CPU.
 		SnapshotCount:          5000,
 		SnapshotCatchUpEntries: 1,
-		MaxSnapFiles:           2,
-		MaxWALFiles:            2,
+		// 0 switches off etcd's own removal of old files: see purger.
+		MaxSnapFiles: 0,
+		MaxWALFiles:  0,
 
 		QuotaBackendBytes:   cfg.QuotaBytes,
 		BackendFreelistType: bbolt.FreelistMapType,

@@ -1,0 +1,92 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+)
+
+const (
+	// purgeInterval is etcd's own.
+	purgeInterval = 30 * time.Second
+	// keptFiles is how many write-ahead logs and snapshots are kept, those in use included.
+	keptFiles = 2
+)
+
+// purger removes the write-ahead logs and snapshots that etcd no longer needs.
+//
+// etcd would do that itself, but its loop gives up at the first failure and calls that
+// fatal. A failed run is harmless, and the reason may be gone a moment later: too many open
+// files, for instance. So etcd's loop is switched off, and this one tries again.
+type purger struct {
+	walDir, snapDir string
+	log             zerolog.Logger
+}
+
+// run purges at once and then at every interval, until ctx ends.
+func (p purger) run(ctx context.Context, interval time.Duration) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		if err := p.purge(); err != nil {
+			p.log.Warn().Err(err).Msg("cannot remove old files of etcd; will try again")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+func (p purger) purge() error {
+	return errors.Join(
+		removeOldest(p.snapDir, ".snap.db", os.Remove),
+		removeOldest(p.snapDir, ".snap", os.Remove),
+		removeOldest(p.walDir, ".wal", removeUnlocked),
+	)
+}
+
+// removeOldest removes the files with a suffix in dir, except the newest keptFiles. Their
+// names sort by age. A file that is locked is in use, and so is every newer one.
+func removeOldest(dir, suffix string, remove func(path string) error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var names []string
+	for _, entry := range entries {
+		if strings.HasSuffix(entry.Name(), suffix) {
+			names = append(names, entry.Name())
+		}
+	}
+	for i := 0; i < len(names)-keptFiles; i++ {
+		err := remove(filepath.Join(dir, names[i]))
+		switch {
+		case errors.Is(err, fileutil.ErrLocked):
+			return nil
+		// etcd removes snapshots of its own accord, too.
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return nil
+}
+
+// removeUnlocked removes a write-ahead log unless etcd holds its lock, which it does for as
+// long as a start would need the file.
+func removeUnlocked(path string) error {
+	lock, err := fileutil.TryLockFile(path, os.O_WRONLY, fileutil.PrivateFileMode)
+	if err != nil {
+		return fmt.Errorf("locking %s: %w", path, err)
+	}
+	return errors.Join(os.Remove(path), lock.Close())
+}
