@@ -39,10 +39,12 @@ type importRule struct {
 
 var importRules = []importRule{
 	{folder: "cmd/apiserver", http: true, etcd: true, ours: []string{
-		"pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
+		"pkg/serving", "pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
 		"pkg/storage", "pkg/storage/etcd", "pkg/storage/etcd/unary", "pkg/storage/cache", "pkg/storage/embedded",
 	}},
 	{folder: "cmd/loadtest", http: true},
+	// Connections, whatever is served on them.
+	{folder: "pkg/serving", http: true},
 	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit"}},
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
@@ -82,6 +84,8 @@ func TestCheckImport(t *testing.T) {
 	tests := []struct{ from, to, want string }{
 		{"cmd/apiserver", module + "/pkg/storage/embedded", ""},
 		{"pkg/server", module + "/pkg/ratelimit", ""},
+		{"cmd/apiserver", module + "/pkg/serving", ""},
+		{"pkg/serving", module + "/pkg/server", "pkg/serving may not import pkg/server"},
 		{"pkg/server", module + "/pkg/registry", "pkg/server may not import pkg/registry"},
 		{"pkg/server", module + "/pkg/storage", "pkg/server may not import pkg/storage"},
 		{"pkg/server", "go.etcd.io/etcd/client/v3", "pkg/server may not know etcd"},

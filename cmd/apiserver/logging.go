@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"io"
-	"log"
 	"os"
 	"strings"
 	"sync"
@@ -104,17 +103,4 @@ func (l *logWriter) write() {
 		_, _ = l.w.Write(l.lines)
 		l.lines = l.lines[:0]
 	}
-}
-
-// httpErrorLog takes what net/http has to say, failed TLS handshakes for the most part:
-// a matter for whoever looks for it, since anybody can cause it at any rate.
-func httpErrorLog(logger zerolog.Logger) *log.Logger {
-	return log.New(lineWriter{logger}, "", 0)
-}
-
-type lineWriter struct{ logger zerolog.Logger }
-
-func (w lineWriter) Write(line []byte) (int, error) {
-	w.logger.Debug().Str("detail", strings.TrimSpace(string(line))).Msg("connection failed")
-	return len(line), nil
 }

@@ -32,8 +32,12 @@ func startProcess(t *testing.T, dir string, args ...string) *process {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{files: dataFiles{dir: dir}, stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
-	p.cmd = exec.Command(executable, append([]string{"--data-dir=" + dir, "--secure-port=0"}, args...)...)
+	return startCommand(t, dir, exec.Command(executable, append([]string{"--data-dir=" + dir, "--secure-port=0"}, args...)...))
+}
+
+func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{files: dataFiles{dir: dir}, stdout: newOutput(), stderr: newOutput(), cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), beTheServer+"=1")
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	if err := p.cmd.Start(); err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/serving"
 )
 
 const (
@@ -148,7 +149,14 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 		background.run(i.reloader().run)
 	}
 	tuneGC()
-	front := serve(i.ports, i.core.handler, i.certs, i.logger)
+	front, err := serving.New(serving.Config{Handler: i.core.handler, Logger: i.logger, Metrics: i.core.metrics})
+	if err != nil {
+		return err
+	}
+	front.ServeTLS(i.ports.secure, i.certs.getCertificate)
+	if i.ports.insecure != nil {
+		front.Serve(i.ports.insecure)
+	}
 	if err := i.announce(stdout); err != nil {
 		i.logger.Warn().Err(err).Msg("cannot print that the server is ready")
 	}
@@ -157,13 +165,13 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	select {
 	case <-ctx.Done():
 		i.logger.Info().Stringer("grace", shutdownGrace).Msg("stopping")
-	case failure = <-front.failed:
+	case failure = <-front.Failed():
 	case failure = <-i.core.failed:
 	}
 
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
-	if err := front.stop(grace, i.core.handler.EndStreams); err != nil {
+	if err := front.Stop(grace, i.core.handler.EndStreams); err != nil {
 		i.logger.Warn().Err(err).Msg("requests under way were cut off")
 	}
 	return failure

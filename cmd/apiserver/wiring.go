@@ -24,6 +24,8 @@ type core struct {
 	handler *server.Server
 	// failed delivers an error that the server cannot go on after; nil: it never does.
 	failed <-chan error
+	// metrics is what /metrics shows.
+	metrics *prometheus.Registry
 
 	background *tasks
 	backend    *backend
@@ -47,7 +49,7 @@ func startCore(ctx context.Context, c config, in *inputs, logger zerolog.Logger)
 	if err != nil {
 		return nil, err
 	}
-	core := &core{failed: backend.failed, background: newTasks(), backend: backend}
+	core := &core{failed: backend.failed, metrics: prometheus.NewRegistry(), background: newTasks(), backend: backend}
 	if err := core.assemble(ctx, c, in, logger, scheme); err != nil {
 		return nil, errors.Join(err, core.close())
 	}
@@ -57,7 +59,7 @@ func startCore(ctx context.Context, c config, in *inputs, logger zerolog.Logger)
 // assemble builds on an open backend what requests need, and starts the work in the
 // background.
 func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zerolog.Logger, scheme *runtime.Scheme) error {
-	metrics := prometheus.NewRegistry()
+	metrics := c.metrics
 	metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	store, err := etcd.New(c.backend.client, etcd.Config{
 		MaxValueBytes: c.backend.maxValueBytes,

@@ -1,0 +1,231 @@
+package serving
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// evictionSample is how many idle connections are looked at to find the one to close.
+	// They are random ones, so that an address with many is likely to be among them.
+	evictionSample = 64
+	// logPeriod is how often each kind of refusal is logged at most.
+	logPeriod = 10 * time.Second
+)
+
+// connections is the open connections of all listeners of a server. It bounds them all
+// together, and those from one address to half of that.
+//
+// When there is no room left for a connection, an idle one is closed for it, from the
+// address that has the most: whoever opens connections and leaves them idle, from however
+// many addresses, keeps nobody else out. An HTTP client opens a closed idle connection again
+// by itself.
+type connections struct {
+	limit, share int
+
+	addressLog, totalLog, evictionLog, acceptLog zerolog.Logger
+
+	refusedAddress, refusedTotal, evicted prometheus.Counter
+
+	mu        sync.Mutex
+	open      map[*conn]struct{}
+	byAddress map[netip.Prefix]int // how many of open
+}
+
+// conn is a connection that counts until it is closed.
+type conn struct {
+	net.Conn
+	owner   *connections
+	address netip.Prefix
+	// idleSince is when the last answer ended, in Unix nanoseconds, or when the connection was
+	// opened if there was none yet. It is 0 while a request is in progress.
+	idleSince atomic.Int64
+}
+
+// newConnections returns a set of at most limit connections. metrics may be nil.
+func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registerer) (*connections, error) {
+	sampled := func() zerolog.Logger { return logger.Sample(&zerolog.BurstSampler{Burst: 1, Period: logPeriod}) }
+	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apiserver_connections_refused_total",
+		Help: "Connections closed as soon as they were accepted, by the reason: too many from one address (address), or too many in all and none of them idle (total).",
+	}, []string{"reason"})
+	cs := &connections{
+		limit: limit, share: max(limit/2, 1),
+		addressLog: sampled(), totalLog: sampled(), evictionLog: sampled(), acceptLog: sampled(),
+		refusedAddress: refused.WithLabelValues("address"),
+		refusedTotal:   refused.WithLabelValues("total"),
+		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "apiserver_connections_evicted_total",
+			Help: "Idle connections closed to make room for new ones.",
+		}),
+		open:      map[*conn]struct{}{},
+		byAddress: map[netip.Prefix]int{},
+	}
+	gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "apiserver_connections",
+		Help: "Connections that are open now.",
+	}, func() float64 { return float64(cs.count()) })
+	if metrics == nil {
+		return cs, nil
+	}
+	for _, collector := range []prometheus.Collector{gauge, refused, cs.evicted} {
+		if err := metrics.Register(collector); err != nil {
+			return nil, err
+		}
+	}
+	return cs, nil
+}
+
+// admit takes in a connection that was accepted. It returns nil if there is no room for it,
+// and then has closed it.
+func (cs *connections) admit(accepted net.Conn) *conn {
+	c := &conn{Conn: accepted, owner: cs, address: addressOf(accepted.RemoteAddr())}
+	c.idleSince.Store(time.Now().UnixNano())
+	cs.mu.Lock()
+	count, full := cs.byAddress[c.address], len(cs.open) >= cs.limit
+	if count >= cs.share {
+		cs.mu.Unlock()
+		cs.refusedAddress.Inc()
+		accepted.Close()
+		cs.addressLog.Warn().Stringer("address", c.address).Int("limit", cs.share).
+			Msg("refused a connection: too many are open from its address")
+		return nil
+	}
+	var victim *conn
+	if full {
+		if victim = cs.findIdle(count); victim == nil {
+			cs.mu.Unlock()
+			cs.refusedTotal.Inc()
+			accepted.Close()
+			cs.totalLog.Warn().Stringer("address", c.address).Int("limit", cs.limit).
+				Msg("refused a connection: too many are open, and none can be closed for it")
+			return nil
+		}
+		cs.forget(victim)
+	}
+	cs.open[c] = struct{}{}
+	cs.byAddress[c.address]++
+	cs.mu.Unlock()
+	if victim != nil {
+		cs.evicted.Inc()
+		victim.Conn.Close()
+		cs.evictionLog.Warn().Stringer("address", victim.address).Int("limit", cs.limit).
+			Msg("closed an idle connection: too many are open, and a new one needs room")
+	}
+	return c
+}
+
+// findIdle returns the idle connection to close for a new one from an address that has count
+// of them: the one that has been idle for the longest, of the address that has the most. It
+// returns nil if no address with an idle connection has more than count. cs.mu is held.
+func (cs *connections) findIdle(count int) *conn {
+	var found *conn
+	most, oldest, seen := 0, int64(0), 0
+	for c := range cs.open { // in random order
+		since, n := c.idleSince.Load(), cs.byAddress[c.address]
+		if since == 0 || n <= count {
+			continue
+		}
+		if found == nil || n > most || (n == most && since < oldest) {
+			found, most, oldest = c, n, since
+		}
+		if seen++; seen == evictionSample {
+			break
+		}
+	}
+	return found
+}
+
+// forget no longer counts c. cs.mu is held.
+func (cs *connections) forget(c *conn) {
+	if _, counts := cs.open[c]; !counts {
+		return
+	}
+	delete(cs.open, c)
+	if cs.byAddress[c.address]--; cs.byAddress[c.address] == 0 {
+		delete(cs.byAddress, c.address)
+	}
+}
+
+func (cs *connections) count() int {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	return len(cs.open)
+}
+
+type connKey struct{}
+
+// connContext is for http.Server: it lets markBusy find the connection of a request.
+func connContext(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, belowTLS(nc))
+}
+
+// markBusy returns a handler that calls next. The connection of a request is busy from then
+// on: not while its header is coming in, which may never end.
+func markBusy(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		if c, ok := req.Context().Value(connKey{}).(*conn); ok {
+			c.idleSince.Store(0)
+		}
+		next.ServeHTTP(w, req)
+	})
+}
+
+// connState is for http.Server: a connection is idle again when the answers to all of its
+// requests are written. One that a handler has taken over stays busy.
+func connState(nc net.Conn, state http.ConnState) {
+	if c, ok := belowTLS(nc).(*conn); ok && state == http.StateIdle {
+		c.idleSince.Store(time.Now().UnixNano())
+	}
+}
+
+func belowTLS(nc net.Conn) net.Conn {
+	if secured, ok := nc.(*tls.Conn); ok {
+		return secured.NetConn()
+	}
+	return nc
+}
+
+// Close closes the connection, which then no longer counts.
+func (c *conn) Close() error {
+	err := c.Conn.Close()
+	c.owner.mu.Lock()
+	defer c.owner.mu.Unlock()
+	c.owner.forget(c)
+	return err
+}
+
+// CloseWrite tells the peer that nothing more will come, if the network can do that. net/http
+// does so before it closes a connection whose last answer the peer may still be reading.
+func (c *conn) CloseWrite() error {
+	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return half.CloseWrite()
+	}
+	return nil
+}
+
+// addressOf returns what counts as the address of a client: an IPv4 address, or an IPv6
+// network of 64 bits, all of which one client may have. It is the zero Prefix for an address
+// that is not of IP.
+func addressOf(remote net.Addr) netip.Prefix {
+	addrPort, err := netip.ParseAddrPort(remote.String())
+	if err != nil {
+		return netip.Prefix{}
+	}
+	addr := addrPort.Addr().Unmap().WithZone("")
+	bits := addr.BitLen()
+	if addr.Is6() {
+		bits = 64
+	}
+	prefix, _ := addr.Prefix(bits) // bits are in range
+	return prefix
+}

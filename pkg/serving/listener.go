@@ -1,0 +1,119 @@
+package serving
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"sync"
+	"time"
+)
+
+const (
+	// handshakeTimeout is how long a client may take for the TLS handshake.
+	handshakeTimeout = 10 * time.Second
+	// acceptRetry is how long to wait after a connection could not be accepted.
+	acceptRetry = 20 * time.Millisecond
+)
+
+// boundedListener accepts connections within the bounds of connections.
+type boundedListener struct {
+	net.Listener
+	conns  *connections
+	closed context.Context
+	close  context.CancelFunc
+}
+
+func newBoundedListener(l net.Listener, conns *connections) *boundedListener {
+	closed, cancel := context.WithCancel(context.Background())
+	return &boundedListener{Listener: l, conns: conns, closed: closed, close: cancel}
+}
+
+// Accept returns the next connection for which there is room. It fails only after Close:
+// every other failure, such as too many open files, passes, and must not end the server.
+func (l *boundedListener) Accept() (net.Conn, error) {
+	for {
+		accepted, err := l.Listener.Accept()
+		switch {
+		case err == nil:
+			if c := l.conns.admit(accepted); c != nil {
+				return c, nil
+			}
+		case errors.Is(err, net.ErrClosed), l.closed.Err() != nil:
+			return nil, net.ErrClosed
+		default:
+			l.conns.acceptLog.Warn().Err(err).Msg("cannot accept a connection; will try again")
+			select {
+			case <-l.closed.Done():
+			case <-time.After(acceptRetry):
+			}
+		}
+	}
+}
+
+// Close makes Accept fail.
+func (l *boundedListener) Close() error {
+	l.close()
+	return l.Listener.Close()
+}
+
+// tlsListener hands on connections when their TLS handshake has ended, well or not: net/http
+// gets the same result when it asks for the handshake, and logs a failure. Were it to do
+// the handshake itself, the time for it would be that for a request's header, and each
+// connection would keep the large stack that a handshake needs.
+type tlsListener struct {
+	net.Listener
+	config  *tls.Config
+	timeout time.Duration // of a handshake
+	ready   chan net.Conn
+	closed  context.Context
+	close   context.CancelFunc
+	running sync.WaitGroup
+}
+
+// newTLSListener starts to accept from l, whose Accept fails only when it is closed. Close
+// must be called.
+func newTLSListener(l net.Listener, config *tls.Config, timeout time.Duration) *tlsListener {
+	closed, cancel := context.WithCancel(context.Background())
+	t := &tlsListener{Listener: l, config: config, timeout: timeout, ready: make(chan net.Conn), closed: closed, close: cancel}
+	t.running.Go(func() {
+		for {
+			accepted, err := l.Accept()
+			if err != nil {
+				return
+			}
+			t.running.Go(func() { t.handshake(accepted) })
+		}
+	})
+	return t
+}
+
+func (t *tlsListener) handshake(accepted net.Conn) {
+	ctx, cancel := context.WithTimeout(t.closed, t.timeout)
+	defer cancel()
+	conn := tls.Server(accepted, t.config)
+	_ = conn.HandshakeContext(ctx) // conn keeps the error
+	select {
+	case t.ready <- conn:
+	case <-t.closed.Done():
+		accepted.Close()
+	}
+}
+
+// Accept returns the next connection whose handshake has ended.
+func (t *tlsListener) Accept() (net.Conn, error) {
+	select {
+	case conn := <-t.ready:
+		return conn, nil
+	case <-t.closed.Done():
+		return nil, net.ErrClosed
+	}
+}
+
+// Close makes Accept fail and closes the connections that it has not returned.
+func (t *tlsListener) Close() error {
+	t.close()
+	err := t.Listener.Close()
+	t.running.Wait()
+	return err
+}
