@@ -2,10 +2,9 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -19,9 +18,6 @@ import (
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
 )
-
-// maxPatchOperations bounds the operations of a JSON patch, as kube-apiserver does.
-const maxPatchOperations = 10_000
 
 // Patch changes an object by a patch of one of the four types of Kubernetes. An apply
 // patch also creates. opts.FieldManager must not be empty.
@@ -40,14 +36,9 @@ func (s *Store) Patch(ctx context.Context, namespace, name string, patchType typ
 // patch is the change that a patch of an object is.
 func (s *Store) patch(namespace, name string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (change, error) {
 	p := patcher{store: s, patch: patch, patchType: patchType, opts: opts}
-	var apply change
+	apply := p.typed
 	switch patchType {
-	case types.JSONPatchType:
-		apply = p.typed(p.jsonPatch)
-	case types.MergePatchType:
-		apply = p.typed(p.mergePatch)
-	case types.StrategicMergePatchType:
-		apply = p.typed(p.strategicPatch)
+	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
 	case types.ApplyYAMLPatchType:
 		apply = p.apply
 	default:
@@ -55,6 +46,9 @@ func (s *Store) patch(namespace, name string, patchType types.PatchType, patch [
 	}
 	return func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
 		if current == nil && patchType != types.ApplyYAMLPatchType {
+			if _, err := p.parse(); err != nil {
+				return nil, nil, err
+			}
 			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
 		}
 		next, warnings, err := apply(stored, current)
@@ -100,27 +94,40 @@ type document struct {
 	metadataOnly bool    // it neither reads nor changes anything but the metadata
 }
 
-// typed is a change by a patch of the object's JSON. Where the patch tells by itself what
-// the outcome is, no JSON is made of the object.
-func (p *patcher) typed(parse func() (document, error)) change {
-	return func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
-		var warnings []string
-		next, ok := p.mergePlain(stored, current)
-		if !ok {
-			var err error
-			if next, warnings, err = p.patchDocument(parse, stored, current); err != nil {
-				return nil, nil, err
-			}
-		}
-		if err := carryOver(next, current); err != nil {
-			return nil, nil, err
-		}
-		return p.store.owners.update(current, next, p.opts.FieldManager), warnings, nil
+// parse reads a patch of a JSON document.
+func (p *patcher) parse() (document, error) {
+	if err := checkNesting(p.patch); err != nil {
+		return document{}, err
+	}
+	switch p.patchType {
+	case types.JSONPatchType:
+		return p.jsonPatch()
+	case types.MergePatchType:
+		return p.mergePatch()
+	default:
+		return p.strategicPatch()
 	}
 }
 
-func (p *patcher) patchDocument(parse func() (document, error), stored *object, current runtime.Object) (runtime.Object, []string, error) {
-	doc, err := parse()
+// typed is a change by a patch of the object's JSON. Where the patch tells by itself what
+// the outcome is, no JSON is made of the object.
+func (p *patcher) typed(stored *object, current runtime.Object) (runtime.Object, []string, error) {
+	var warnings []string
+	next, ok := p.mergePlain(stored, current)
+	if !ok {
+		var err error
+		if next, warnings, err = p.patchDocument(stored, current); err != nil {
+			return nil, nil, err
+		}
+	}
+	if err := carryOver(next, current); err != nil {
+		return nil, nil, err
+	}
+	return p.store.owners.update(current, next, p.opts.FieldManager), warnings, nil
+}
+
+func (p *patcher) patchDocument(stored *object, current runtime.Object) (runtime.Object, []string, error) {
+	doc, err := p.parse()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -128,7 +135,7 @@ func (p *patcher) patchDocument(parse func() (document, error), stored *object, 
 		return next, nil, nil
 	}
 	if doc.metadataOnly { // applying a strategic patch may change it
-		if doc, err = parse(); err != nil {
+		if doc, err = p.parse(); err != nil {
 			return nil, nil, err
 		}
 	}
@@ -178,44 +185,6 @@ func shorten(data []byte) string {
 	}
 	return string(data[:most]) + " ..."
 }
-
-func (p *patcher) jsonPatch() (document, error) {
-	var operations []struct {
-		Op    string `json:"op"`
-		Path  string `json:"path"`
-		From  string `json:"from"`
-		Value any    `json:"value"`
-	}
-	faults, err := kjson.UnmarshalStrict(p.patch, &operations)
-	if err != nil {
-		return document{}, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
-	}
-	for i, fault := range faults {
-		faults[i] = fmt.Errorf("json patch %w", fault)
-	}
-	if len(operations) > maxPatchOperations {
-		return document{}, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("The allowed maximum operations in a JSON patch is %d, got %d", maxPatchOperations, len(operations)))
-	}
-	decoded, err := jsonpatch.DecodePatch(p.patch)
-	if err != nil {
-		return document{}, apierrors.NewBadRequest(err.Error())
-	}
-	doc := document{faults: faults, metadataOnly: true}
-	for _, operation := range operations {
-		doc.metadataOnly = doc.metadataOnly && inMetadata(operation.Path) && (operation.From == "" || inMetadata(operation.From))
-	}
-	doc.apply = func(before []byte) ([]byte, error) {
-		patched, err := decoded.Apply(before)
-		if err != nil {
-			return nil, apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", err.Error(), 0, false)
-		}
-		return patched, nil
-	}
-	return doc, nil
-}
-
-// inMetadata says whether a JSON pointer leads into the metadata.
-func inMetadata(pointer string) bool { return strings.HasPrefix(pointer, "/metadata/") }
 
 func (p *patcher) mergePatch() (document, error) {
 	var decoded map[string]any
@@ -292,12 +261,19 @@ func (p *patcher) applyByLibrary(live, current runtime.Object) (runtime.Object, 
 // longer.
 func (p *patcher) decodeApply() (patch *unstructured.Unstructured, fault, err error) {
 	patch = &unstructured.Unstructured{}
-	if strict, err := kjson.UnmarshalStrict(p.patch, &patch.Object); err == nil {
-		return patch, errors.Join(strict...), nil
+	data := p.patch
+	if !json.Valid(data) {
+		if data, err = yaml.YAMLToJSON(data); err != nil {
+			return nil, nil, fmt.Errorf("error converting YAML to JSON: %w", err)
+		}
+		fault = yaml.UnmarshalStrict(p.patch, &map[string]any{})
 	}
-	patch.Object = nil
-	if err := yaml.Unmarshal(p.patch, &patch.Object); err != nil {
+	if err := checkNesting(data); err != nil {
 		return nil, nil, err
 	}
-	return patch, yaml.UnmarshalStrict(p.patch, &map[string]any{}), nil
+	strict, err := kjson.UnmarshalStrict(data, &patch.Object)
+	if err != nil {
+		return nil, nil, fmt.Errorf("error unmarshaling JSON: %w", err)
+	}
+	return patch, errors.Join(append(strict, fault)...), nil
 }
