@@ -45,10 +45,10 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest", http: true},
 	// Connections, whatever is served on them.
 	{folder: "pkg/serving", http: true},
-	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit"}},
+	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit", "pkg/yamljson"}},
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
-	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache"}},
+	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache", "pkg/yamljson"}},
 	{folder: "pkg/storage", stdlibOnly: true},
 	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage", "pkg/storage/etcd/unary"}},
 	// A carrier of messages: whose they are, and what they mean, is not its business.
@@ -57,6 +57,7 @@ var importRules = []importRule{
 	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/auth"},
 	{folder: "pkg/ratelimit"},
+	{folder: "pkg/yamljson"},
 	// Helpers of tests, and generators by them, put the server together in their own ways.
 	{folder: "test", http: true, etcd: true, ours: []string{"pkg", "pkg/storage/etcd", "pkg/storage/embedded"}},
 	{folder: "tools", http: true, ours: []string{"pkg", "test"}},

@@ -94,6 +94,7 @@ func storageFlags(c *config) *pflag.FlagSet {
 	flags.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "File of the key of --etcd-certfile")
 	flags.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", c.EtcdCompactionInterval, "How often old versions are removed from etcd, and how long they are kept at least; 0 is never")
 	flags.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Bytes that the database of the etcd inside may grow to; 0 is 2 GiB")
+	flags.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Bytes that an object may have as JSON, before it is compressed for etcd, whose own limit of a request counts, too")
 	return flags
 }
 

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/berth-project/berth/pkg/registry"
 )
 
 // config is everything that the flags say. defaultConfig has the defaults; the zero
@@ -22,6 +24,7 @@ type config struct {
 	EtcdKeyFile            string
 	EtcdCompactionInterval time.Duration // 0: never
 	QuotaBackendBytes      int64         // 0: the default of pkg/storage/embedded
+	MaxObjectBytes         int
 
 	BindAddress       string
 	SecurePort        int // 0: any free one
@@ -44,6 +47,7 @@ func defaultConfig() config {
 	return config{
 		DataDir:                     "./berth.data",
 		EtcdCompactionInterval:      5 * time.Minute,
+		MaxObjectBytes:              registry.DefaultMaxObjectBytes,
 		BindAddress:                 "127.0.0.1",
 		SecurePort:                  6443,
 		MaxRequestsInFlight:         400,
@@ -88,6 +92,7 @@ func (c *config) validate() error {
 		{"etcd-compaction-interval", validateNotNegative(c.EtcdCompactionInterval)},
 		{"quota-backend-bytes", validateNotNegative(c.QuotaBackendBytes)},
 		{"quota-backend-bytes", c.onlyWithoutEtcdServers(c.QuotaBackendBytes != 0)},
+		{"max-object-bytes", validateObjectBytes(c.MaxObjectBytes)},
 		{"bind-address", validateAddress(c.BindAddress)},
 		{"secure-port", validatePort(c.SecurePort)},
 		{"http-port", validatePort(c.HTTPPort)},
@@ -160,6 +165,15 @@ func validateNotNegative[N int | int64 | time.Duration](n N) error {
 func validatePositive(d time.Duration) error {
 	if d <= 0 {
 		return fmt.Errorf("%v is not more than 0", d)
+	}
+	return nil
+}
+
+// validateObjectBytes wants room for what every object has, and no more than can be read.
+func validateObjectBytes(n int) error {
+	const least = 64 << 10
+	if n < least || n > registry.MaxReadableBytes {
+		return fmt.Errorf("%d is not between %d and %d", n, least, registry.MaxReadableBytes)
 	}
 	return nil
 }

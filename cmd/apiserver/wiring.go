@@ -74,11 +74,12 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 		return err
 	}
 	objects, err := registry.New(registry.Config{
-		Storage:       store,
-		Scheme:        scheme,
-		TypeConverter: registry.NewTypeConverter(server.Schemas),
-		Resources:     []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
-		Report:        func(err error) { logger.Error().Err(err).Msg("work in the background failed and is tried again") },
+		Storage:        store,
+		Scheme:         scheme,
+		TypeConverter:  registry.NewTypeConverter(server.Schemas),
+		MaxObjectBytes: cfg.MaxObjectBytes,
+		Resources:      []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
+		Report:         func(err error) { logger.Error().Err(err).Msg("work in the background failed and is tried again") },
 	})
 	if err != nil {
 		return err

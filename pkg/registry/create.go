@@ -192,6 +192,9 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 	if err != nil {
 		return nil, err
 	}
+	if err := s.checkSize(len(value), 0); err != nil {
+		return nil, err
+	}
 	key := s.key(namespace, name)
 	packed, err := pack(value)
 	if err != nil {

@@ -115,7 +115,11 @@ func (s *Store) markDeleted(ctx context.Context, stored *object, obj runtime.Obj
 	if accessor.GetGeneration() > 0 {
 		accessor.SetGeneration(accessor.GetGeneration() + 1)
 	}
-	marked, verdict, err := s.replace(ctx, stored, obj, dryRun)
+	value, err := s.valueOf(obj)
+	if err != nil {
+		return nil, decided, err
+	}
+	marked, verdict, err := s.replace(ctx, stored, obj, value, dryRun) // however large it is
 	if verdict == decided && err == nil && !dryRun && s.API.Name == Namespaces {
 		s.lifecycle.wake()
 	}

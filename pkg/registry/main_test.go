@@ -78,11 +78,18 @@ type stores struct {
 // newStores returns a registry over store, as a process that has just started has it.
 func newStores(t testing.TB, store storage.Interface) *stores {
 	t.Helper()
+	return newLimitedStores(t, store, 0)
+}
+
+// newLimitedStores is newStores with a limit of objects; 0 is the default.
+func newLimitedStores(t testing.TB, store storage.Interface, maxObjectBytes int) *stores {
+	t.Helper()
 	s := &stores{failures: make(chan error, 100)}
 	r, err := registry.New(registry.Config{
 		Storage: store, Scheme: shared.scheme, TypeConverter: shared.converter,
-		Resources: []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
-		Report:    s.report,
+		Resources:      []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
+		MaxObjectBytes: maxObjectBytes,
+		Report:         s.report,
 	})
 	if err != nil {
 		t.Fatal(err)

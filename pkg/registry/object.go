@@ -88,6 +88,9 @@ func (o *object) at(revision int64) *object {
 	}
 }
 
+// size is that of the object's value, uncompressed.
+func (o *object) size() int { return len(o.json) - len(appendVersion(nil, o.revision)) }
+
 // decode returns a typed copy, for whoever wants to change it.
 func (o *object) decode() (runtime.Object, error) {
 	if o.broken != nil {

@@ -18,9 +18,12 @@ const (
 	// for half of the size: without it, an Endpoints of 20,000 addresses would not fit under
 	// etcd's request limit of 1.5 MiB.
 	packTightAbove = 256 << 10
-	// maxUnpacked bounds what a value of zstd may decompress to, in bytes: many times what
-	// any request can bring.
-	maxUnpacked = 256 << 20
+	// DefaultMaxObjectBytes is the limit of an object's JSON where none is given, in bytes.
+	DefaultMaxObjectBytes = 8 << 20
+	// MaxReadableBytes is the largest value that can be read, uncompressed, in bytes. It is
+	// above every limit of what is written, for the sake of values that were stored before
+	// there was one.
+	MaxReadableBytes = 256 << 20
 )
 
 // zstdMagic is how a compressed value begins, and no JSON does (RFC 8878, 3.1.1).
@@ -32,7 +35,7 @@ var (
 		return zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(2))
 	})
 	unpacker = sync.OnceValues(func() (*zstd.Decoder, error) {
-		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(maxUnpacked))
+		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(2), zstd.WithDecoderMaxMemory(MaxReadableBytes))
 	})
 )
 

@@ -16,7 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
+
+	"github.com/berth-project/berth/pkg/yamljson"
 )
 
 // Patch changes an object by a patch of one of the four types of Kubernetes. An apply
@@ -140,6 +141,9 @@ func (p *patcher) patchDocument(stored *object, current runtime.Object) (runtime
 		}
 	}
 	patched, err := doc.apply(stored.json)
+	if err == nil { // the rest costs more than what it is about
+		err = p.store.checkSize(len(patched)-len(stored.json)+stored.size(), stored.size())
+	}
 	if err != nil {
 		return nil, nil, err
 	}
@@ -228,7 +232,10 @@ func (p *patcher) force() bool { return p.opts.Force != nil && *p.opts.Force }
 
 func (p *patcher) applyByLibrary(live, current runtime.Object) (runtime.Object, []string, error) {
 	patch, fault, err := p.decodeApply()
-	if err != nil {
+	switch {
+	case errors.Is(err, yamljson.ErrTooLarge):
+		return nil, nil, apierrors.NewRequestEntityTooLargeError(err.Error())
+	case err != nil:
 		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
 	}
 	applied, err := p.store.owners.Apply(live, patch, p.opts.FieldManager, p.force())
@@ -263,10 +270,12 @@ func (p *patcher) decodeApply() (patch *unstructured.Unstructured, fault, err er
 	patch = &unstructured.Unstructured{}
 	data := p.patch
 	if !json.Valid(data) {
-		if data, err = yaml.YAMLToJSON(data); err != nil {
+		if data, fault, err = yamljson.Convert(data); err != nil {
 			return nil, nil, fmt.Errorf("error converting YAML to JSON: %w", err)
 		}
-		fault = yaml.UnmarshalStrict(p.patch, &map[string]any{})
+		if fault != nil {
+			fault = fmt.Errorf("error converting YAML to JSON: %w", fault)
+		}
 	}
 	if err := checkNesting(data); err != nil {
 		return nil, nil, err

@@ -24,6 +24,10 @@ type Config struct {
 	// TypeConverter is the schema of field ownership; see NewTypeConverter.
 	TypeConverter managedfields.TypeConverter
 	Resources     []*Resource
+	// MaxObjectBytes bounds the JSON of an object that is written, as it is stored and not
+	// compressed, in bytes: at most MaxReadableBytes, and 0 is DefaultMaxObjectBytes. What
+	// is larger already can be deleted, and be replaced by what is no larger.
+	MaxObjectBytes int
 	// Report is told of failures in the background, which are tried again; nil tells
 	// nobody.
 	Report func(error)
@@ -41,6 +45,12 @@ type Registry struct {
 func New(cfg Config) (*Registry, error) {
 	if cfg.Storage == nil || cfg.Scheme == nil || cfg.TypeConverter == nil || len(cfg.Resources) == 0 {
 		return nil, errors.New("registry: Storage, Scheme, TypeConverter and Resources are required")
+	}
+	if cfg.MaxObjectBytes < 0 || cfg.MaxObjectBytes > MaxReadableBytes {
+		return nil, fmt.Errorf("registry: a limit of %d bytes for an object is not between 0 and %d", cfg.MaxObjectBytes, MaxReadableBytes)
+	}
+	if cfg.MaxObjectBytes == 0 {
+		cfg.MaxObjectBytes = DefaultMaxObjectBytes
 	}
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
@@ -89,6 +99,7 @@ type Store struct {
 	cache     *cache.Cache[*object]
 	lifecycle *lifecycle
 	owners    *ownership
+	maxObject int // bytes of JSON
 }
 
 func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error) {
@@ -106,7 +117,7 @@ func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error
 	if err != nil {
 		return nil, err
 	}
-	return &Store{Resource: resource, storage: cfg.Storage, cache: cached, lifecycle: registry.lifecycle, owners: owners}, nil
+	return &Store{Resource: resource, storage: cfg.Storage, cache: cached, lifecycle: registry.lifecycle, owners: owners, maxObject: cfg.MaxObjectBytes}, nil
 }
 
 // APIResource describes the resource as discovery shows it.

@@ -194,7 +194,14 @@ func (s *Store) modifyOnce(ctx context.Context, namespace string, stored *object
 	if err != nil {
 		return outcome{warnings: warnings}, unwritten, err
 	}
-	replaced, verdict, err := s.replace(ctx, stored, next, dryRun)
+	value, err := s.valueOf(next)
+	if err == nil {
+		err = s.checkSize(len(value), stored.size())
+	}
+	if err != nil {
+		return outcome{warnings: warnings}, unwritten, err
+	}
+	replaced, verdict, err := s.replace(ctx, stored, next, value, dryRun)
 	return outcome{object: replaced, warnings: warnings}, verdict, err
 }
 
@@ -218,16 +225,31 @@ func (s *Store) prepareUpdate(next, current runtime.Object) ([]string, error) {
 	return s.Strategy.Warnings(next), nil
 }
 
-// replace writes next in the place of what was read, unless nothing has changed. An object
-// that is being deleted and that nothing holds any more is removed.
-func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object, dryRun bool) (*object, verdict, error) {
+// valueOf returns what is stored for next.
+func (s *Store) valueOf(next runtime.Object) ([]byte, error) {
 	accessor, err := meta.Accessor(next)
 	if err != nil {
-		return nil, decided, err
+		return nil, err
 	}
 	accessor.SetResourceVersion("")
 	next.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
-	value, err := s.encode(next)
+	return s.encode(next)
+}
+
+// checkSize refuses a value that is too large. One that replaces another, of size before, may
+// always be as large as that: whoever takes away from an object makes it no worse.
+func (s *Store) checkSize(size, before int) error {
+	if size <= max(s.maxObject, before) {
+		return nil
+	}
+	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes as JSON, the limit is %d", size, s.maxObject))
+}
+
+// replace writes next, the value of which is value, in the place of what was read, unless
+// nothing has changed. An object that is being deleted and that nothing holds any more is
+// removed.
+func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object, value []byte, dryRun bool) (*object, verdict, error) {
+	accessor, err := meta.Accessor(next)
 	if err != nil {
 		return nil, decided, err
 	}

@@ -18,7 +18,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	kjson "sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
+
+	"github.com/berth-project/berth/pkg/yamljson"
 )
 
 // body is a request's body, read whole. The decoders copy what they keep of it.
@@ -99,11 +100,15 @@ func (c *codecs) decode(data []byte, mediaType string, obj runtime.Object, decod
 	var faults []error // of strictness
 	asJSON := data
 	if mediaType == runtime.ContentTypeYAML {
-		if asJSON, err = yaml.YAMLToJSON(data); err != nil {
+		var duplicates error
+		asJSON, duplicates, err = yamljson.Convert(data)
+		switch {
+		case errors.Is(err, yamljson.ErrTooLarge):
+			return nil, apierrors.NewRequestEntityTooLargeError(err.Error())
+		case err != nil:
 			return nil, unrecognized(want, err, data)
-		}
-		if _, err := yaml.YAMLToJSONStrict(data); err != nil {
-			faults = append(faults, err)
+		case duplicates != nil:
+			faults = append(faults, duplicates)
 		}
 	}
 	unknown, err := decodeJSON(asJSON, obj)

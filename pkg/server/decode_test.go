@@ -67,6 +67,16 @@ func TestDecodeWarnings(t *testing.T) {
 	}
 }
 
+// A small body that stands for a large one is too large.
+func TestDecodeExpandingYAML(t *testing.T) {
+	c := newCodecs(testScheme(t))
+	data := "metadata:\n  annotations: {a: &a " + strings.Repeat("x", 1_000_000) + strings.Repeat(", b: *a", 9) + "}\n"
+	_, err := c.decode([]byte(data), mediaTypes[1], &corev1.Endpoints{}, decodeAny, "")
+	if !apierrors.IsRequestEntityTooLargeError(err) || !strings.Contains(err.Error(), "more than 8388608 bytes") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // A body that stops half-way is given up when the request's time is up; the next request
 // finds the server as it was.
 func TestBodyThatStops(t *testing.T) {
