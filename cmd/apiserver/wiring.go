@@ -79,7 +79,8 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 		TypeConverter:  registry.NewTypeConverter(server.Schemas),
 		MaxObjectBytes: cfg.MaxObjectBytes,
 		Resources:      []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
-		Report:         func(err error) { logger.Error().Err(err).Msg("work in the background failed and is tried again") },
+		Report:         func(err error) { logger.Error().Err(err).Msg("a fault in the background") },
+		Registerer:     metrics,
 	})
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/endpoints"
+	"github.com/berth-project/berth/pkg/registry/namespaces"
 )
 
 // pair is the same resource twice: once as it is, and once without Atomic, so that
@@ -53,7 +54,7 @@ func newPair(t testing.TB) pair {
 func newPatcher(t testing.TB, resource *registry.Resource, converter managedfields.TypeConverter) *registry.Store {
 	t.Helper()
 	r, err := registry.New(registry.Config{
-		Storage: shared.store, Scheme: shared.scheme, TypeConverter: converter, Resources: []*registry.Resource{resource},
+		Storage: shared.store, Scheme: shared.scheme, TypeConverter: converter, Resources: []*registry.Resource{resource, namespaces.Resource()},
 	})
 	if err != nil {
 		t.Fatal(err)

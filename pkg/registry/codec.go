@@ -3,9 +3,11 @@ package registry
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"unicode/utf8"
 
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -42,29 +44,59 @@ func (r *Resource) typeHead() string {
 	return `{"kind":"` + gvk.Kind + `","apiVersion":"` + gvk.GroupVersion().String() + `",`
 }
 
-// finish returns the finished JSON of a stored value: the value with its resourceVersion.
-// It always begins with typeHead and the metadata.
-func (r *Resource) finish(stored []byte, revision int64) ([]byte, error) {
+// finish returns the finished JSON of a stored value, which is the value with its
+// resourceVersion, and what that decodes to. It always begins with typeHead and the metadata,
+// and sigs.k8s.io/json reads it strictly without a fault: nothing that is made of it later
+// can fail.
+func (r *Resource) finish(stored []byte, revision int64) ([]byte, runtime.Object, error) {
+	value, err := unpack(stored)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !utf8.Valid(value) {
+		return nil, nil, errors.New("it is not valid UTF-8")
+	}
+	if data := r.withVersion(value, revision); data != nil {
+		if obj, err := r.decodeFinished(data); err == nil {
+			return data, obj, nil
+		}
+	}
+	return r.finishForeign(value, revision)
+}
+
+// finishWritten is finish for a value that this process encoded, whose JSON needs no check.
+func (r *Resource) finishWritten(stored []byte, revision int64) ([]byte, error) {
 	value, err := unpack(stored)
 	if err != nil {
 		return nil, err
 	}
+	if data := r.withVersion(value, revision); data != nil {
+		return data, nil
+	}
+	data, _, err := r.finishForeign(value, revision)
+	return data, err
+}
+
+// withVersion returns a copy of a canonical value with its resourceVersion; nil: the value is
+// not laid out as encode does.
+func (r *Resource) withVersion(value []byte, revision int64) []byte {
 	at := versionOffset(value, r.typeHead()+metaKey)
 	if at < 0 {
-		return r.finishForeign(value, revision)
+		return nil
 	}
 	out := make([]byte, 0, len(value)+len(versionKey)+1+20)
 	out = append(out, value[:at]...)
 	out = appendVersion(out, revision)
-	return append(out, value[at:]...), nil
+	return append(out, value[at:]...)
 }
 
-// finishOwn is finish for a value that is not compressed and that nobody uses any more: it
-// changes the value where there is room for that.
+// finishOwn is finishWritten for a value that is not compressed and that nobody uses any
+// more: it changes the value where there is room for that.
 func (r *Resource) finishOwn(value []byte, revision int64) ([]byte, error) {
 	at := versionOffset(value, r.typeHead()+metaKey)
 	if at < 0 {
-		return r.finishForeign(value, revision)
+		data, _, err := r.finishForeign(value, revision)
+		return data, err
 	}
 	var version [len(versionKey) + len("9223372036854775807") + len(`"`)]byte
 	return slices.Insert(value, at, appendVersion(version[:0], revision)...), nil
@@ -93,26 +125,47 @@ func versionOffset(value []byte, head string) int {
 	return len(head) + at + quote + 1
 }
 
-// finishForeign does the same for a value that another program wrote.
-func (r *Resource) finishForeign(value []byte, revision int64) ([]byte, error) {
+// finishForeign is finish for a value that is not laid out as encode does, or says more than
+// an object holds.
+func (r *Resource) finishForeign(value []byte, revision int64) ([]byte, runtime.Object, error) {
 	obj, err := r.decodeJSON(value)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
+	}
+	if kind := obj.GetObjectKind().GroupVersionKind(); !kind.Empty() && kind != r.GroupVersionKind() {
+		return nil, nil, fmt.Errorf("it is of kind %q and apiVersion %q", kind.Kind, kind.GroupVersion())
 	}
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	accessor.SetResourceVersion(formatRevision(revision))
 	obj.GetObjectKind().SetGroupVersionKind(r.GroupVersionKind())
-	return r.encode(obj)
+	data, err := r.encode(obj)
+	if err != nil {
+		return nil, nil, err
+	}
+	obj, err = r.decodeFinished(data)
+	return data, obj, err
+}
+
+// decodeFinished decodes finished JSON, in which there must be no fault.
+func (r *Resource) decodeFinished(data []byte) (runtime.Object, error) {
+	obj, faults, err := r.decodeStrict(data)
+	if err == nil {
+		err = errors.Join(faults...)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return obj, checkDepth(objectMeta(obj))
 }
 
 // finishesTo says whether finish makes of a value what finished is, without making it.
 func (r *Resource) finishesTo(value []byte, revision int64, finished []byte) bool {
 	at := versionOffset(value, r.typeHead()+metaKey)
 	if at < 0 {
-		made, err := r.finish(value, revision)
+		made, _, err := r.finish(value, revision)
 		return err == nil && bytes.Equal(made, finished)
 	}
 	rest, ok := bytes.CutPrefix(finished, value[:at])
@@ -168,7 +221,7 @@ func (r *Resource) decodeJSON(data []byte) (runtime.Object, error) {
 		return obj, nil
 	}
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, obj); err != nil {
-		return nil, fmt.Errorf("a stored %s cannot be read: %w", r.API.Kind, err)
+		return nil, err
 	}
 	return obj, nil
 }

@@ -195,12 +195,16 @@ func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.G
 	if err := s.checkSize(len(value), 0); err != nil {
 		return nil, err
 	}
+	if err := s.checkWritten(name, value); err != nil {
+		return nil, err
+	}
 	key := s.key(namespace, name)
 	packed, err := pack(value)
 	if err != nil {
 		return nil, err
 	}
 	for {
+		s.written.add(key, packed)
 		response, err := s.storage.Put(ctx, key, packed, storage.PutOptions{Guard: guard, DryRun: dryRun})
 		if errors.Is(err, storage.ErrUnknownOutcome) {
 			response, err = s.settleCreate(ctx, key, accessor.GetUID(), err)
@@ -238,18 +242,14 @@ func (s *Store) alreadyExists(name string, current *storage.KeyValue) error {
 }
 
 // settleCreate finds out what became of a create whose outcome is unknown. The uid tells
-// our object from another's. An object that is not there may still come: that stays
-// unknown.
+// our object from another's; one that cannot be read is another's. An object that is not
+// there may still come: that stays unknown.
 func (s *Store) settleCreate(ctx context.Context, key string, uid types.UID, unknown error) (storage.WriteResponse, error) {
 	got, err := s.storage.Get(ctx, key, storage.GetOptions{})
 	if err != nil || got.KV == nil {
 		return storage.WriteResponse{}, unknown
 	}
-	accessor, err := newObject(s.Resource, got.KV).metadata()
-	if err != nil {
-		return storage.WriteResponse{}, unknown
-	}
-	if accessor.GetUID() == uid {
+	if accessor, err := newObject(s.Resource, got.KV).metadata(); err == nil && accessor.GetUID() == uid {
 		return storage.WriteResponse{Succeeded: true, Revision: got.KV.CreateRevision}, nil
 	}
 	return storage.WriteResponse{Revision: got.Revision, Current: got.KV}, nil

@@ -193,9 +193,9 @@ func TestCreateOfUnknownOutcome(t *testing.T) {
 		"written":                     {after: func(value []byte) { put(t, key, value) }},
 		"written and then changed":    {after: func(value []byte) { put(t, key, value); put(t, key, value) }},
 		"not written":                 {code: 504},
-		"another's came first":        {before: func([]byte) { put(t, key, []byte(canonicalHead+`"name":"a","uid":"another"}}`)) }, code: 409},
+		"another's came first":        {before: func([]byte) { put(t, key, []byte(canonicalHead+`"name":"a","namespace":"`+ns+`","uid":"another"}}`)) }, code: 409},
 		"written, but not read again": {after: func(value []byte) { put(t, key, value) }, readFails: true, code: 504},
-		"another's is unreadable":     {before: func([]byte) { put(t, key, []byte(`{`)) }, code: 504},
+		"another's is unreadable":     {before: func([]byte) { put(t, key, []byte(`{`)) }, code: 409},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f, puts, failing := &faulty{Interface: shared.store}, 0, false

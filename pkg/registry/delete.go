@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -17,8 +18,11 @@ import (
 // Delete removes one object and returns a Status that names it, or, where finalizers hold
 // it, marks it with a deletionTimestamp and returns it so.
 //
-// Errors: NotFound, Conflict where a precondition of opts does not hold, and the
-// storage's own.
+// With opts.IgnoreStoreReadErrorWithClusterBreakingPotential it only deletes what cannot be
+// read, whatever holds it.
+//
+// Errors: NotFound, Conflict where a precondition of opts does not hold, StorageReadError for
+// a stored value that cannot be read, and the storage's own.
 func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (runtime.Object, error) {
 	key := s.key(namespace, name)
 	for fresh := false; ; fresh = true {
@@ -43,9 +47,12 @@ func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1
 
 // deleteOnce deletes or marks the object as it was read.
 func (s *Store) deleteOnce(ctx context.Context, stored *object, opts *metav1.DeleteOptions) (runtime.Object, verdict, error) {
+	if ignoresReadErrors(opts) {
+		return s.deleteUnreadable(ctx, stored, isDryRun(opts.DryRun))
+	}
 	obj, err := stored.decode()
 	if err != nil {
-		return nil, decided, err
+		return nil, unwritten, err
 	}
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
@@ -64,7 +71,7 @@ func (s *Store) deleteOnce(ctx context.Context, stored *object, opts *metav1.Del
 	}
 	response, err := s.remove(ctx, stored, isDryRun(opts.DryRun))
 	if err != nil || response.Succeeded {
-		return s.deletedStatus(accessor), decided, apiError(err)
+		return s.deletedStatus(accessor.GetName(), accessor.GetUID()), decided, apiError(err)
 	}
 	return nil, overtaken, nil
 }
@@ -127,26 +134,27 @@ func (s *Store) markDeleted(ctx context.Context, stored *object, obj runtime.Obj
 }
 
 // deletedStatus is the answer to a delete that took effect.
-func (s *Store) deletedStatus(accessor metav1.Object) *metav1.Status {
+func (s *Store) deletedStatus(name string, uid types.UID) *metav1.Status {
 	return &metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusSuccess,
-		Details:  &metav1.StatusDetails{Name: accessor.GetName(), Group: s.API.Group, Kind: s.API.Name, UID: accessor.GetUID()},
+		Details:  &metav1.StatusDetails{Name: name, Group: s.API.Group, Kind: s.API.Name, UID: uid},
 	}
 }
 
 // DeleteCollection deletes the objects that list selects, one by one, and returns the
 // list of them as they were. What another deletes meanwhile is no error; the first
-// other error ends it.
-func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (runtime.Object, error) {
+// other error ends it. It leaves alone what cannot be read; the warnings name that.
+func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted runtime.Object, warnings []string, err error) {
 	listed, err := s.list(ctx, namespace, list)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	warnings = listed.unreadable.warnings()
 	for _, o := range listed.objects {
 		metadata, err := o.metadata()
 		if err != nil {
-			return nil, err
+			return nil, warnings, err
 		}
 		single := opts
 		if opts.Preconditions == nil {
@@ -155,8 +163,8 @@ func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *me
 		}
 		_, err = s.Delete(ctx, metadata.Namespace, metadata.Name, single)
 		if replaced := opts.Preconditions == nil && apierrors.IsConflict(err); err != nil && !replaced && !apierrors.IsNotFound(err) {
-			return nil, err
+			return nil, warnings, err
 		}
 	}
-	return listed, nil
+	return listed, warnings, nil
 }

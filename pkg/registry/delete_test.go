@@ -111,10 +111,10 @@ func TestDeleteMeetsAChange(t *testing.T) {
 		"changed":                       {change: func() { put(t, key, stored(t, key).Value) }},
 		"changed, but a version wanted": {change: func() { put(t, key, stored(t, key).Value) }, opts: ofThisVersion, code: 409, stays: true},
 		"deleted":                       {change: func() { remove(t, key) }, code: 404},
-		"another's":                     {change: func() { putAnother(t, key) }, opts: ofThisUID, code: 409, stays: true},
+		"another's":                     {change: func() { putAnother(t, ns, key) }, opts: ofThisUID, code: 409, stays: true},
 		"unknown, deleted":              {change: func() { remove(t, key) }, unread: true},
 		"unknown, not deleted":          {change: func() {}, unread: true, code: 504, stays: true},
-		"unknown, another's":            {change: func() { putAnother(t, key) }, unread: true, stays: true},
+		"unknown, another's":            {change: func() { putAnother(t, ns, key) }, unread: true, stays: true},
 		"unknown, changed":              {change: func() { put(t, key, stored(t, key).Value) }, unread: true},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -161,8 +161,8 @@ func ofThisUID(obj *corev1.Endpoints) *metav1.DeleteOptions {
 }
 
 // putAnother has another's object of the same name come in the key's place.
-func putAnother(t *testing.T, key string) {
+func putAnother(t *testing.T, ns, key string) {
 	t.Helper()
 	remove(t, key)
-	put(t, key, []byte(canonicalHead+`"name":"a","uid":"another"}}`))
+	put(t, key, []byte(canonicalHead+`"name":"a","namespace":"`+ns+`","uid":"another"}}`))
 }

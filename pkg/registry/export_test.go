@@ -19,7 +19,8 @@ func (r *Resource) Encode(obj runtime.Object) ([]byte, error) { return r.encode(
 
 // Finish is finish.
 func (r *Resource) Finish(value []byte, revision int64) ([]byte, error) {
-	return r.finish(value, revision)
+	data, _, err := r.finish(value, revision)
+	return data, err
 }
 
 // FinishesTo is finishesTo.

@@ -10,7 +10,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -27,7 +26,8 @@ const rememberedNamespaces = 10_000
 // that is harmless: every create carries the namespace's revision as a guard of its
 // transaction, so that an object can never appear in a namespace that is gone or going.
 type lifecycle struct {
-	store storage.Interface
+	store     storage.Interface
+	namespace *Resource
 	// dying has an element when a namespace may have been marked as deleted.
 	dying chan struct{}
 
@@ -40,12 +40,13 @@ type namespaceState struct {
 	terminating bool
 }
 
-func newLifecycle(store storage.Interface) *lifecycle {
-	return &lifecycle{store: store, dying: make(chan struct{}, 1), known: map[string]namespaceState{}}
+func newLifecycle(store storage.Interface, namespace *Resource) *lifecycle {
+	return &lifecycle{store: store, namespace: namespace, dying: make(chan struct{}, 1), known: map[string]namespaceState{}}
 }
 
 // guard returns the condition under which an object may be created in the namespace. It
-// returns NotFound where there is no such namespace, Forbidden where it is being deleted.
+// returns NotFound where there is no such namespace, Forbidden where it is being deleted,
+// StorageReadError where it cannot be read.
 func (l *lifecycle) guard(ctx context.Context, namespace string, resource schema.GroupResource, name string) (*storage.Guard, error) {
 	l.mu.Lock()
 	state, ok := l.known[namespace]
@@ -73,8 +74,9 @@ func (l *lifecycle) observe(namespace string, kv *storage.KeyValue) (namespaceSt
 		delete(l.known, namespace)
 		return namespaceState{}, apierrors.NewNotFound(schema.GroupResource{Resource: Namespaces}, namespace)
 	}
-	stored, err := decodeNamespace(kv)
+	stored, err := l.decode(kv)
 	if err != nil {
+		delete(l.known, namespace)
 		return namespaceState{}, err
 	}
 	if len(l.known) >= rememberedNamespaces {
@@ -107,14 +109,11 @@ func (l *lifecycle) wake() {
 	}
 }
 
-func decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, error) {
-	namespace := &corev1.Namespace{}
-	value, err := unpack(kv.Value)
-	if err == nil {
-		err = kjson.UnmarshalCaseSensitivePreserveInts(value, namespace)
-	}
+// decode returns a namespace as it is stored, or StorageReadError.
+func (l *lifecycle) decode(kv *storage.KeyValue) (*corev1.Namespace, error) {
+	obj, err := newObject(l.namespace, kv).decode()
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", kv.Key, err)
+		return nil, err
 	}
-	return namespace, nil
+	return obj.(*corev1.Namespace), nil
 }

@@ -27,9 +27,14 @@ import (
 const futureRevisionWait = 3 * time.Second
 
 // List returns the objects of the namespace, or with an empty namespace of all of them,
-// that opts selects, in the order of their keys and as of one revision.
-func (s *Store) List(ctx context.Context, namespace string, opts *metav1.ListOptions) (runtime.Object, error) {
-	return s.list(ctx, namespace, opts)
+// that opts selects, in the order of their keys and as of one revision. It goes on without
+// those whose stored values cannot be read; the warnings name them.
+func (s *Store) List(ctx context.Context, namespace string, opts *metav1.ListOptions) (list runtime.Object, warnings []string, err error) {
+	listed, err := s.list(ctx, namespace, opts)
+	if err != nil {
+		return nil, nil, err
+	}
+	return listed, listed.unreadable.warnings(), nil
 }
 
 func (s *Store) list(ctx context.Context, namespace string, opts *metav1.ListOptions) (*objectList, error) {
@@ -116,7 +121,7 @@ func (s *Store) listStored(ctx context.Context, selection *selection, opts *meta
 		}
 		read.Revision = part.Revision
 		for i, kv := range part.KVs {
-			if !page.add(newObject(s.Resource, kv)) {
+			if !page.add(s.objectOf(kv)) {
 				page.remaining = part.Count - int64(i)
 				return s.page(&page, part.Revision), nil
 			}
@@ -135,7 +140,9 @@ type pager struct {
 	continued bool  // whether it is not the first page
 	objects   []*object
 	last      string // the key of the last object on the page, set where more follow
-	remaining int64  // how many keys follow, selected or not
+	remaining int64  // how many keys follow, selected or not, readable or not
+
+	unreadable unreadableKeys // that it met, up to the end of the page
 }
 
 // read collects from a snapshot, from the key from on. What follows the page is only
@@ -151,12 +158,18 @@ func (p *pager) read(snapshot cache.Snapshot[*object], from string) {
 		p.objects = make([]*object, 0, size)
 	}
 	snapshot.Ascend(p.selection.scope, from, func(entry *cacheEntry) bool { return p.add(entry.Value) })
-	p.remaining = max(0, count-int64(len(p.objects)))
+	p.remaining = max(0, count-int64(len(p.objects)+p.unreadable.count))
 }
 
 // add takes the object up if it is selected; false: the page is full, and the object
 // belongs to the next one.
 func (p *pager) add(o *object) bool {
+	if o.broken != nil {
+		if p.selection.matchesFields(o) {
+			p.unreadable.add(o.key)
+		}
+		return true
+	}
 	if !p.selection.matches(o) {
 		return true
 	}
@@ -172,7 +185,8 @@ func (p *pager) add(o *object) bool {
 func (s *Store) page(p *pager, revision int64) *objectList {
 	list := &objectList{
 		resource: s.Resource, objects: p.objects, selected: !p.selection.all(), continued: p.continued,
-		meta: metav1.ListMeta{SelfLink: s.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(revision)},
+		unreadable: p.unreadable,
+		meta:       metav1.ListMeta{SelfLink: s.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(revision)},
 	}
 	if p.last != "" {
 		list.meta.Continue = encodeContinue(p.last[len(p.selection.prefix):]+"\x00", revision)
@@ -284,13 +298,15 @@ func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool)
 // all says whether nothing is left out.
 func (sel *selection) all() bool { return sel.labels.Empty() && sel.fields.Empty() }
 
-// matches looks at no more of the object than it needs to: the key has name and namespace,
-// and only a label selector needs the metadata.
+// matches reports whether the object is selected; one that cannot be read never is. It looks
+// at no more of the object than it needs to: the key has name and namespace, and only a label
+// selector needs the metadata.
 func (sel *selection) matches(o *object) bool {
-	if !sel.fields.Empty() && !sel.fields.Matches((*keyFields)(o)) {
-		return false
-	}
-	return sel.labels.Empty() || sel.labels.Matches(o.labels())
+	return o.broken == nil && sel.matchesFields(o) && (sel.labels.Empty() || sel.labels.Matches(o.labels()))
+}
+
+func (sel *selection) matchesFields(o *object) bool {
+	return sel.fields.Empty() || sel.fields.Matches((*keyFields)(o))
 }
 
 // keyFields are the fields that selectors know, out of an object's key.
@@ -303,11 +319,7 @@ func (k *keyFields) Has(field string) bool { return field == "metadata.name" || 
 
 // Get returns a field's value; "" where there is no such field.
 func (k *keyFields) Get(field string) string {
-	behind := len("/registry/") + len(k.resource.API.Name) + len("/")
-	namespace, name, namespaced := strings.Cut(k.key[behind:], "/")
-	if !namespaced {
-		namespace, name = "", namespace
-	}
+	namespace, name := k.resource.place(k.key)
 	switch field {
 	case "metadata.name":
 		return name

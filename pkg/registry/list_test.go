@@ -20,7 +20,7 @@ import (
 // list is a list that must succeed.
 func (s *stores) list(t testing.TB, namespace string, opts metav1.ListOptions) *corev1.EndpointsList {
 	t.Helper()
-	obj, err := s.endpoints.List(t.Context(), namespace, &opts)
+	obj, _, err := s.endpoints.List(t.Context(), namespace, &opts)
 	if err != nil {
 		t.Fatalf("listing with %v: %v", opts, err)
 	}
@@ -142,7 +142,7 @@ func TestListVersions(t *testing.T) {
 		}
 	}
 	future := formatRevision(storeRevision(t) + 1_000_000)
-	_, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: future, ResourceVersionMatch: metav1.ResourceVersionMatchExact})
+	_, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: future, ResourceVersionMatch: metav1.ResourceVersionMatchExact})
 	checkStatus(t, err, 504, "Too large resource version: "+future)
 }
 
@@ -194,7 +194,7 @@ func TestBadContinueTokens(t *testing.T) {
 		"initial events":    {metav1.ListOptions{SendInitialEvents: new(bool)}, 422, "sendInitialEvents"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := s.endpoints.List(t.Context(), ns, &tc.opts)
+			_, _, err := s.endpoints.List(t.Context(), ns, &tc.opts)
 			checkStatus(t, err, tc.code, tc.text)
 		})
 	}
@@ -269,7 +269,7 @@ func TestExpiredContinue(t *testing.T) {
 	s.create(t, ns, newEndpoints("e-0015"))
 	s.create(t, ns, newEndpoints("e-0025"))
 	compact(t, db)
-	_, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{Limit: 2, Continue: first.Continue})
+	_, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{Limit: 2, Continue: first.Continue})
 	status := checkStatus(t, err, 410, "The provided continue parameter is too old")
 	if status.Reason != metav1.StatusReasonExpired || status.Continue == "" {
 		t.Fatalf("reason %s, continue %q", status.Reason, status.Continue)
@@ -286,7 +286,7 @@ func TestExpiredContinue(t *testing.T) {
 	if want := []string{"e-000", "e-001", "e-0015", "e-002", "e-0025", "e-004", "e-005"}; !slices.Equal(got, want) {
 		t.Errorf("listed %v, want %v", got, want)
 	}
-	_, err = s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: first.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact})
+	_, _, err = s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: first.ResourceVersion, ResourceVersionMatch: metav1.ResourceVersionMatchExact})
 	if checkStatus(t, err, 410, "too old"); !apierrors.IsResourceExpired(err) {
 		t.Errorf("got %v", err)
 	}
@@ -339,7 +339,7 @@ func BenchmarkPageOf500(b *testing.B) {
 	}
 	b.ReportAllocs()
 	for b.Loop() {
-		obj, err := s.endpoints.List(b.Context(), ns, &metav1.ListOptions{Limit: 500})
+		obj, _, err := s.endpoints.List(b.Context(), ns, &metav1.ListOptions{Limit: 500})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -27,7 +27,7 @@ type object struct {
 	json           []byte // as served, without a final newline
 	revision       int64  // of the latest write
 	createRevision int64  // of the write that created it
-	broken         error  // why the stored value cannot be served; nil: it can
+	broken         error  // the API error for a stored value that cannot be read; nil: it can
 
 	derived atomic.Pointer[derived] // nil until it is first asked for
 	run     atomic.Pointer[run]     // begins with the object; nil until it is first asked for
@@ -52,10 +52,13 @@ var (
 	_ runtime.CacheableObject = (*objectList)(nil)
 )
 
-// newObject makes what is served of a stored key. A value that nobody can read does not
-// keep the others from being served: it is an object that fails when it is asked for.
+// newObject makes what is served of a stored key. A value that cannot be read does not keep
+// the others from being served: it is a broken object, which lists and watches skip.
 func newObject(r *Resource, kv *storage.KeyValue) *object {
-	data, err := r.finish(kv.Value, kv.ModRevision)
+	data, obj, err := r.finish(kv.Value, kv.ModRevision)
+	if err == nil {
+		err = r.checkPlace(kv.Key, objectMeta(obj))
+	}
 	return finishedObject(r, kv, data, err)
 }
 
@@ -72,7 +75,7 @@ func finishedObject(r *Resource, kv *storage.KeyValue, data []byte, err error) *
 		id: lastID.Add(1), border: isBorder(kv.Key), head: r.typeHeadLen(),
 	}
 	if err != nil {
-		o.broken = fmt.Errorf("%s: %w", kv.Key, err)
+		o.json, o.broken = nil, r.unreadable(kv.Key, err)
 	}
 	return o
 }
@@ -104,15 +107,20 @@ func (o *object) metadata() (*metav1.ObjectMeta, error) {
 	if o.broken != nil {
 		return nil, o.broken
 	}
-	data, metadata := metadataOf(o.json), &metav1.ObjectMeta{}
+	metadata, err := decodeMetadata(metadataOf(o.json))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", o.key, err)
+	}
+	return metadata, nil
+}
+
+func decodeMetadata(data []byte) (*metav1.ObjectMeta, error) {
+	metadata := &metav1.ObjectMeta{}
 	if reader := objectjson.NewReader(data); reader.ObjectMeta(metadata) && reader.End() {
 		return metadata, nil
 	}
 	metadata = &metav1.ObjectMeta{}
-	if err := kjson.UnmarshalCaseSensitivePreserveInts(data, metadata); err != nil {
-		return nil, fmt.Errorf("%s: %w", o.key, err)
-	}
-	return metadata, nil
+	return metadata, kjson.UnmarshalCaseSensitivePreserveInts(data, metadata)
 }
 
 // labels are what label selectors look at; a broken object has none.
@@ -188,6 +196,8 @@ type objectList struct {
 	objects   []*object
 	selected  bool // whether others may lie between them
 	continued bool // whether others may precede them
+
+	unreadable unreadableKeys // that it leaves out
 }
 
 // FinishedItems returns the list as plain JSON up to its first item, and the items, each of

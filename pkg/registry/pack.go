@@ -79,7 +79,7 @@ func unpack(stored []byte) (value []byte, err error) {
 		return stored, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("a compressed value cannot be read: %w", err)
+		return nil, fmt.Errorf("it cannot be decompressed: %w", err)
 	}
 	return value, nil
 }

@@ -50,7 +50,7 @@ func TestReadsAreLinearizable(t *testing.T) {
 		if _, err := s.endpoints.Get(t.Context(), ns, name, &metav1.GetOptions{}); err != nil {
 			t.Fatal(err)
 		}
-		list, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{})
+		list, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -72,7 +72,7 @@ func TestVersionThatIsNotThereYet(t *testing.T) {
 		errs <- err
 	}()
 	go func() {
-		_, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: future})
+		_, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{ResourceVersion: future})
 		errs <- err
 	}()
 	for range cap(errs) {
@@ -92,16 +92,19 @@ func TestFinishedFormsEqualEncodedOnes(t *testing.T) {
 		obj.Annotations = map[string]string{"note": "<b>&\"}{\\\u2028é"}
 		s.create(t, ns, obj)
 	}
-	put(t, s.endpoints.Key(ns, "foreign"), readValue(t, "endpoints-foreign.json"))
+	foreign := bytes.Replace(readValue(t, "endpoints-foreign.json"), []byte(`"namespace": "golden",
+    "ownerReferences"`), []byte(`"namespace": "`+ns+`",
+    "ownerReferences"`), 1)
+	put(t, s.endpoints.Key(ns, "full-endpoints"), foreign)
 	obj, err := s.endpoints.Get(t.Context(), ns, "a", &metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	list, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{})
+	list, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	empty, err := s.endpoints.List(t.Context(), "missing", &metav1.ListOptions{})
+	empty, _, err := s.endpoints.List(t.Context(), "missing", &metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +192,7 @@ func TestListMetadata(t *testing.T) {
 		{ns, "/api/v1/namespaces/" + ns + "/endpoints"},
 		{"", "/api/v1/endpoints"},
 	} {
-		obj, err := s.endpoints.List(t.Context(), tc.namespace, &metav1.ListOptions{})
+		obj, _, err := s.endpoints.List(t.Context(), tc.namespace, &metav1.ListOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

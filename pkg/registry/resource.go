@@ -4,6 +4,8 @@
 package registry
 
 import (
+	"strings"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -68,6 +70,20 @@ func (r *Resource) prefix(namespace string) string {
 // key is where an object is stored: /registry/<resource>/[<namespace>/]<name>.
 func (r *Resource) key(namespace, name string) string {
 	return r.prefix(namespace) + name
+}
+
+// place is the namespace and the name that a key stands for, as they are in the key: what
+// another program wrote there need not be valid.
+func (r *Resource) place(key string) (namespace, name string) {
+	rest := strings.TrimPrefix(key, r.prefix(""))
+	if !r.API.Namespaced {
+		return "", rest
+	}
+	namespace, name, ok := strings.Cut(rest, "/")
+	if !ok {
+		return "", namespace
+	}
+	return namespace, name
 }
 
 // selfLink is the object's path, or with an empty name its collection's.

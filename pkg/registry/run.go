@@ -31,18 +31,13 @@ func isBorder(key string) bool { return maphash.String(borderSeed, key)%borderEv
 // DerivedItems returns what derive makes of the items, of one or of several at a time: of the
 // first one's second part of Finished, a comma, the next one whole, and so on. It is made
 // once for all lists in which the same objects follow each other. derive is always the same,
-// and keeps nothing of what it gets. The sequence ends with the first error, that of an
-// object that cannot be served.
+// and keeps nothing of what it gets. There are no errors.
 func (l *objectList) DerivedItems(derive func(items []byte) []byte) iter.Seq2[[]byte, error] {
 	return func(yield func([]byte, error) bool) {
 		// Runs that begin anywhere, or with gaps, would be as many as there are lists.
 		inRuns := !l.selected && !l.continued
 		for objects := l.objects; len(objects) > 0; {
 			first, n := objects[0], 1
-			if first.broken != nil {
-				yield(nil, first.broken)
-				return
-			}
 			inRuns = inRuns || first.border && !l.selected
 			if inRuns {
 				n = runLength(objects)
@@ -59,7 +54,7 @@ func (l *objectList) DerivedItems(derive func(items []byte) []byte) iter.Seq2[[]
 func runLength(objects []*object) int {
 	size := len(objects[0].json)
 	for i, o := range objects[1:] {
-		if size += len(o.json); size > runBytes || o.border || o.broken != nil {
+		if size += len(o.json); size > runBytes || o.border {
 			return i + 1
 		}
 	}

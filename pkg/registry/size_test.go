@@ -93,7 +93,7 @@ func TestObjectsBeyondTheLimit(t *testing.T) {
 
 	limited := newLimitedStores(t, shared.store, 100_000)
 	got := limited.get(t, ns, "large")
-	if list, err := limited.endpoints.List(t.Context(), ns, &metav1.ListOptions{}); err != nil || len(typed[*corev1.EndpointsList](t, list).Items) != 1 {
+	if list, _, err := limited.endpoints.List(t.Context(), ns, &metav1.ListOptions{}); err != nil || len(typed[*corev1.EndpointsList](t, list).Items) != 1 {
 		t.Errorf("listed: %v", err)
 	}
 	same := got.DeepCopy()

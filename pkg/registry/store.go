@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
+	"slices"
 	"strconv"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -28,9 +31,11 @@ type Config struct {
 	// compressed, in bytes: at most MaxReadableBytes, and 0 is DefaultMaxObjectBytes. What
 	// is larger already can be deleted, and be replaced by what is no larger.
 	MaxObjectBytes int
-	// Report is told of failures in the background, which are tried again; nil tells
-	// nobody.
+	// Report is told what goes wrong in the background: failures, which are tried again, and
+	// stored values that cannot be read. nil tells nobody.
 	Report func(error)
+	// Registerer gets the metrics; nil: there are none.
+	Registerer prometheus.Registerer
 }
 
 // Registry serves several resources out of one storage. Run must be running.
@@ -55,13 +60,22 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	registry := &Registry{storage: cfg.Storage, report: cfg.Report, lifecycle: newLifecycle(cfg.Storage)}
+	at := slices.IndexFunc(cfg.Resources, func(r *Resource) bool { return r.API.Name == Namespaces })
+	if at < 0 {
+		return nil, errors.New("registry: the resource namespaces is required")
+	}
+	registry := &Registry{storage: cfg.Storage, report: cfg.Report, lifecycle: newLifecycle(cfg.Storage, cfg.Resources[at])}
 	for _, resource := range cfg.Resources {
 		store, err := newStore(registry, resource, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("registry: %s: %w", resource.API.Name, err)
 		}
 		registry.stores = append(registry.stores, store)
+	}
+	if cfg.Registerer != nil {
+		if err := registry.registerMetrics(cfg.Registerer); err != nil {
+			return nil, err
+		}
 	}
 	return registry, nil
 }
@@ -100,6 +114,8 @@ type Store struct {
 	lifecycle *lifecycle
 	owners    *ownership
 	maxObject int // bytes of JSON
+	written   writtenValues
+	broken    brokenValues
 }
 
 func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error) {
@@ -107,17 +123,20 @@ func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error
 	if err != nil {
 		return nil, err
 	}
-	cached, err := cache.New(cache.Config[*object]{
+	s := &Store{Resource: resource, storage: cfg.Storage, lifecycle: registry.lifecycle, owners: owners, maxObject: cfg.MaxObjectBytes}
+	s.written.seed = maphash.MakeSeed()
+	s.broken.report = cfg.Report
+	s.cache, err = cache.New(cache.Config[*object]{
 		Storage: cfg.Storage,
 		Prefix:  resource.prefix(""),
-		Make:    func(kv *storage.KeyValue) *object { return newObject(resource, kv) },
+		Make:    s.received,
 		Size:    func(o *object) int { return len(o.json) },
 		Report:  cfg.Report,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &Store{Resource: resource, storage: cfg.Storage, cache: cached, lifecycle: registry.lifecycle, owners: owners, maxObject: cfg.MaxObjectBytes}, nil
+	return s, nil
 }
 
 // APIResource describes the resource as discovery shows it.
@@ -127,7 +146,8 @@ func (s *Store) APIResource() metav1.APIResource { return s.API }
 func (s *Store) New() runtime.Object { return s.Resource.New() }
 
 // Get returns one object. Without opts.ResourceVersion the read is linearizable; with
-// "0" it is whatever the cache has; with another it is at least that new.
+// "0" it is whatever the cache has; with another it is at least that new. StorageReadError:
+// its stored value cannot be read.
 func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (runtime.Object, error) {
 	if err := s.waitFor(ctx, opts.ResourceVersion); err != nil {
 		return nil, err
@@ -198,7 +218,7 @@ func (s *Store) read(ctx context.Context, key string, fresh bool) (*object, erro
 		if err != nil || got.KV == nil {
 			return nil, apiError(err)
 		}
-		return newObject(s.Resource, got.KV), nil
+		return s.objectOf(got.KV), nil
 	}
 	entry, _, err := s.cache.Get(key)
 	if err != nil || entry == nil {

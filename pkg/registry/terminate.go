@@ -56,13 +56,9 @@ func (r *Registry) terminateAll(ctx context.Context) (left bool, err error) {
 	}
 	var failures []error
 	for _, kv := range list.KVs {
-		namespace, err := decodeNamespace(kv)
-		if err != nil {
-			failures = append(failures, err)
-			continue
-		}
-		if namespace.DeletionTimestamp == nil {
-			continue
+		namespace, err := r.lifecycle.decode(kv)
+		if err != nil || namespace.DeletionTimestamp == nil {
+			continue // nobody knows whether one that cannot be read is being deleted
 		}
 		gone, err := r.terminate(ctx, namespace, kv)
 		if err != nil {
@@ -95,7 +91,8 @@ func (r *Registry) terminate(ctx context.Context, namespace *corev1.Namespace, k
 	return response.Succeeded, err
 }
 
-// deleteAll deletes every object of the namespace, or marks those that finalizers hold.
+// deleteAll deletes every object of the namespace, or marks those that finalizers hold. One
+// that cannot be read goes at once.
 func (s *Store) deleteAll(ctx context.Context, namespace string) error {
 	from := ""
 	for {
@@ -105,7 +102,12 @@ func (s *Store) deleteAll(ctx context.Context, namespace string) error {
 		}
 		for _, kv := range page.KVs {
 			name := kv.Key[len(s.prefix(namespace)):]
-			if _, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{}); err != nil && !apierrors.IsNotFound(err) {
+			_, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
+			if apierrors.IsStoreReadError(err) {
+				ignore := true
+				_, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: &ignore})
+			}
+			if err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}
 			from = kv.Key + "\x00"

@@ -183,7 +183,7 @@ func (s *Store) modifyOnce(ctx context.Context, namespace string, stored *object
 	}
 	current, err := stored.decode()
 	if err != nil {
-		return outcome{}, decided, err
+		return outcome{}, unwritten, err
 	}
 	next, warnings, err := change(stored, current)
 	if err != nil {
@@ -256,6 +256,9 @@ func (s *Store) replace(ctx context.Context, stored *object, next runtime.Object
 	if s.finishesTo(value, stored.revision, stored.json) {
 		return stored, unwritten, nil
 	}
+	if err := s.checkWritten(accessor.GetName(), value); err != nil {
+		return nil, decided, err
+	}
 	var response storage.WriteResponse
 	if accessor.GetDeletionTimestamp() != nil && !s.held(next, accessor) {
 		response, err = s.remove(ctx, stored, dryRun)
@@ -281,6 +284,7 @@ func (s *Store) overwrite(ctx context.Context, stored *object, value []byte, dry
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
+	s.written.add(stored.key, packed)
 	response, err := s.storage.Put(ctx, stored.key, packed, storage.PutOptions{Expect: stored.revision, DryRun: dryRun})
 	if errors.Is(err, storage.ErrUnknownOutcome) {
 		return s.settleUpdate(ctx, stored, packed, err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
@@ -44,7 +45,8 @@ func TestStoredValuesAreRead(t *testing.T) {
 	for _, tc := range values {
 		t.Run(tc.file, func(t *testing.T) {
 			value := readValue(t, tc.file)
-			key := tc.resource.Prefix("golden") + "from-" + tc.file
+			name := objectName(t, tc.object)
+			key := tc.resource.Prefix("golden") + name
 			kv := put(t, key, value)
 			defer remove(t, key)
 			want := tc.object.DeepCopyObject()
@@ -57,7 +59,7 @@ func TestStoredValuesAreRead(t *testing.T) {
 			if tc.resource.API.Name == registry.Namespaces {
 				store = s.namespaces
 			}
-			got, err := store.Get(t.Context(), "golden", "from-"+tc.file, &metav1.GetOptions{})
+			got, err := store.Get(t.Context(), "golden", name, &metav1.GetOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -130,6 +132,15 @@ func zeroFields(v reflect.Value, path string) []string {
 		return paths
 	}
 	return nil
+}
+
+func objectName(t testing.TB, obj runtime.Object) string {
+	t.Helper()
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return accessor.GetName()
 }
 
 func readValue(t testing.TB, file string) []byte {

@@ -30,7 +30,8 @@ func (s *Server) list(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	list, err := c.resource.List(c.ctx, c.namespace, opts)
+	list, warnings, err := c.resource.List(c.ctx, c.namespace, opts)
+	c.warn(warnings...)
 	return result{http.StatusOK, list}, err
 }
 
@@ -150,6 +151,13 @@ func (s *Server) delete(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if ignoresReadErrors(opts) {
+		attrs := c.rec.attrs
+		attrs.Verb = unsafeDeleteVerb
+		if err := s.authoriseAs(c.req, attrs); err != nil {
+			return result{}, err
+		}
+	}
 	obj, err := c.resource.Delete(c.ctx, c.namespace, c.name, opts)
 	return result{http.StatusOK, obj}, err
 }
@@ -163,8 +171,24 @@ func (s *Server) deleteCollection(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	deleted, err := c.resource.DeleteCollection(c.ctx, c.namespace, opts, list)
+	if ignoresReadErrors(opts) {
+		return result{}, invalidOptions("DeleteOptions", field.ErrorList{
+			field.Invalid(field.NewPath("ignoreStoreReadErrorWithClusterBreakingPotential"), true, "cannot be set for a collection: delete the objects one by one"),
+		})
+	}
+	deleted, warnings, err := c.resource.DeleteCollection(c.ctx, c.namespace, opts, list)
+	c.warn(warnings...)
 	return result{http.StatusOK, deleted}, err
+}
+
+// unsafeDeleteVerb is what a user must be allowed, beside delete, to delete what cannot be
+// read. It is kube-apiserver's.
+const unsafeDeleteVerb = "unsafe-delete-ignore-read-errors"
+
+// ignoresReadErrors reports whether a deletion is for what cannot be read.
+func ignoresReadErrors(opts *metav1.DeleteOptions) bool {
+	ignore := opts.IgnoreStoreReadErrorWithClusterBreakingPotential
+	return ignore != nil && *ignore
 }
 
 // deleteOptions are the body's where there is one, else the query's.

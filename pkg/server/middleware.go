@@ -183,13 +183,18 @@ func (f *inFlight) enter(req *http.Request) (leave func(), err error) {
 
 // authorise refuses what the user may not do.
 func (s *Server) authorise(rec *record, req *http.Request) error {
-	allowed, reason, err := s.cfg.Authorizer.Authorize(req.Context(), rec.attrs)
+	return s.authoriseAs(req, rec.attrs)
+}
+
+// authoriseAs is authorise for something that the request asks for beside its verb.
+func (s *Server) authoriseAs(req *http.Request, attrs auth.Attributes) error {
+	allowed, reason, err := s.cfg.Authorizer.Authorize(req.Context(), attrs)
 	if err != nil {
 		return err
 	}
 	if allowed {
 		return nil
 	}
-	refusal := errors.New(auth.ForbiddenMessage(rec.attrs, reason))
-	return apierrors.NewForbidden(groupResource(rec.attrs), rec.attrs.Name, refusal)
+	refusal := errors.New(auth.ForbiddenMessage(attrs, reason))
+	return apierrors.NewForbidden(groupResource(attrs), attrs.Name, refusal)
 }

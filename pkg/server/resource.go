@@ -29,8 +29,9 @@ type Resource interface {
 	DecodeInto(data []byte, obj runtime.Object) (faults []error, err error)
 
 	Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (runtime.Object, error)
-	// List returns the objects of a namespace, or of all namespaces where it is empty.
-	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (runtime.Object, error)
+	// List returns the objects of a namespace, or of all namespaces where it is empty, with
+	// warnings that name what it had to leave out.
+	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (list runtime.Object, warnings []string, err error)
 	// Watch returns the changes of what List returns, a few at a time as they happen. The
 	// sequence must be read; it ends with ctx, or with an error for the client.
 	Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]watch.Event, error], error)
@@ -40,8 +41,9 @@ type Resource interface {
 	Patch(ctx context.Context, namespace, name string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (patched runtime.Object, created bool, warnings []string, err error)
 	// Delete returns a *metav1.Status, or the object where it is only marked as deleted.
 	Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (runtime.Object, error)
-	// DeleteCollection returns the list of the objects that it deleted.
-	DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (runtime.Object, error)
+	// DeleteCollection returns the list of the objects that it deleted, with the warnings of
+	// List.
+	DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted runtime.Object, warnings []string, err error)
 
 	// Columns are the columns of the resource's table, and Cells an object's cells in it;
 	// obj is of New's type.

@@ -28,6 +28,7 @@ const secret = "s3cr3t"
 const (
 	aliceToken    = secret + "-alice"
 	deniedToken   = secret + "-denied"  // everything is forbidden
+	carefulToken  = secret + "-careful" // deleting what cannot be read is forbidden
 	slowToken     = secret + "-slow"    // 5 requests a second, reads as well as writes
 	slowerToken   = secret + "-slower"  // one request in two seconds
 	spentToken    = secret + "-spent"   // one request in 1,000 s
@@ -67,7 +68,7 @@ func run(m *testing.M) int {
 func tokens() string {
 	var csv strings.Builder
 	fmt.Fprintf(&csv, "%s,admin,1,\"%s\"\n", apitest.Token, auth.SystemPrivilegedGroup)
-	for i, token := range []string{aliceToken, deniedToken, slowToken, slowerToken, spentToken, largeToken} {
+	for i, token := range []string{aliceToken, deniedToken, carefulToken, slowToken, slowerToken, spentToken, largeToken} {
 		name, _, _ := strings.Cut(strings.TrimPrefix(token, secret+"-"), "-")
 		fmt.Fprintf(&csv, "%s,%s,%d\n", token, name, i+2)
 	}
@@ -89,11 +90,12 @@ func limits() *ratelimit.Config {
 	}
 }
 
-// denier allows everything to everybody but the user denied.
+// denier allows everything to everybody, except to the users denied and careful.
 type denier struct{}
 
 func (denier) Authorize(_ context.Context, a auth.Attributes) (allowed bool, reason string, err error) {
-	return a.User.Name != "denied", "", nil
+	unsafe := a.User.Name == "careful" && a.Verb == "unsafe-delete-ignore-read-errors"
+	return a.User.Name != "denied" && !unsafe, "", nil
 }
 
 // logBuffer keeps what servers log.

@@ -42,6 +42,8 @@ type Config struct {
 	// RateLimits are the limits; nil is the default.
 	RateLimits *ratelimit.Config
 	Authorizer auth.Authorizer
+	// DataDir is etcd's, and outlives the server; "" is one of its own, which does not.
+	DataDir string
 	// Wrap, where not nil, stands between the registry and etcd.
 	Wrap func(storage.Interface) storage.Interface
 	// Logger gets the server's log; the zero Logger discards it.
@@ -94,7 +96,11 @@ func Start(cfg Config) (_ *Server, err error) {
 		}
 	}()
 	ctx := context.Background()
-	db, err := embedded.Start(ctx, embedded.Config{DataDir: dir})
+	data := cfg.DataDir
+	if data == "" {
+		data = dir
+	}
+	db, err := embedded.Start(ctx, embedded.Config{DataDir: data})
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +146,9 @@ func (s *Server) handler(ctx context.Context, cfg Config, dir string) (_ *server
 	scheme, converter := schema()
 	objects, err := registry.New(registry.Config{
 		Storage: s.Storage, Scheme: scheme, TypeConverter: converter,
-		Resources: []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
+		Resources:  []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
+		Report:     func(err error) { cfg.Logger.Error().Err(err).Msg("a fault in the background") },
+		Registerer: s.Metrics,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -18,6 +18,26 @@ func characters(except string) (set [256]bool) {
 	return set
 }
 
+// Depth returns how deep the objects and arrays of valid JSON are nested; 0: it is neither.
+func Depth(text string) int {
+	deepest, depth, quoted := 0, 0, false
+	for i := 0; i < len(text); i++ {
+		switch c := text[i]; {
+		case c == '"':
+			quoted = !quoted
+		case quoted && c == '\\':
+			i++
+		case quoted:
+		case c == '{' || c == '[':
+			depth++
+			deepest = max(deepest, depth)
+		case c == '}' || c == ']':
+			depth--
+		}
+	}
+	return deepest
+}
+
 // lengthWithin is how many bytes at the head of text are in the set.
 func lengthWithin(set *[256]bool, text string) int {
 	for i := range len(text) {
