@@ -148,7 +148,6 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	if len(i.watched) > 0 {
 		background.run(i.reloader().run)
 	}
-	tuneGC()
 	front, err := serving.New(serving.Config{Handler: i.core.handler, Logger: i.logger, Metrics: i.core.metrics})
 	if err != nil {
 		return err
