@@ -42,10 +42,17 @@ var importRules = []importRule{
 		"pkg/serving", "pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
 		"pkg/storage", "pkg/storage/etcd", "pkg/storage/etcd/unary", "pkg/storage/cache", "pkg/storage/embedded",
 	}},
-	{folder: "cmd/loadtest", http: true},
 	// Connections, whatever is served on them.
 	{folder: "pkg/serving", http: true},
 	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit", "pkg/yamljson"}},
+	{folder: "cmd/loadtest", ours: []string{"cmd/loadtest/internal"}},
+	{folder: "cmd/loadtest/internal/client", http: true, ours: []string{"cmd/loadtest/internal/text"}},
+	{folder: "cmd/loadtest/internal/load", http: true, ours: []string{
+		"cmd/loadtest/internal/client", "cmd/loadtest/internal/report", "cmd/loadtest/internal/schedule",
+	}},
+	{folder: "cmd/loadtest/internal/report", ours: []string{"cmd/loadtest/internal/schedule", "cmd/loadtest/internal/text"}},
+	{folder: "cmd/loadtest/internal/schedule", stdlibOnly: true},
+	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
 	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache", "pkg/yamljson"}},
@@ -84,6 +91,10 @@ func TestImports(t *testing.T) {
 func TestCheckImport(t *testing.T) {
 	tests := []struct{ from, to, want string }{
 		{"cmd/apiserver", module + "/pkg/storage/embedded", ""},
+		{"cmd/loadtest", module + "/cmd/loadtest/internal/report", ""},
+		{"cmd/loadtest", module + "/pkg/auth", "cmd/loadtest may not import pkg/auth"},
+		{"cmd/loadtest/internal/report", module + "/cmd/loadtest/internal/load", "cmd/loadtest/internal/report may not import cmd/loadtest/internal/load"},
+		{"cmd/loadtest/internal/report", "net/http", "cmd/loadtest/internal/report may not know HTTP"},
 		{"pkg/server", module + "/pkg/ratelimit", ""},
 		{"cmd/apiserver", module + "/pkg/serving", ""},
 		{"pkg/serving", module + "/pkg/server", "pkg/serving may not import pkg/server"},

@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/report"
 )
 
 func TestValidate(t *testing.T) {
@@ -22,18 +24,18 @@ func TestValidate(t *testing.T) {
 		"--rate=1e9":                   "--rate: 1e+09 is not between",
 		"--duration=0s":                "--duration: 0s is not between",
 		"--ramp=31s":                   "--ramp: 31s is not between 0s and 30s",
-		"--start-rate=5":               "--start-rate: has no meaning without --ramp",
+		"--start-rate=5":               "--start-rate: has no effect without --ramp",
 		"--objects=0":                  "--objects: 0 is not between",
 		"--addresses=-1":               "--addresses: -1 is not between",
 		"--connections=0":              "--connections: 0 is not between",
 		"--max-workers=0":              "--max-workers: 0 is not between",
 		"--timeout=0s":                 "--timeout: 0s is not between",
 		"--watchers=-1":                "--watchers: -1 is not between",
-		"--watch-gzip":                 "--watch-gzip: has no meaning without --watchers",
+		"--watch-gzip":                 "--watch-gzip: has no effect without --watchers",
 		"--max-error-share=1.1":        "--max-error-share: 1.1 is not between",
-		"--namespace=Not_A_Name":       `--namespace: "Not_A_Name" is no name`,
-		"--p99=20ms":                   "--p99: has no meaning without --find-capacity",
-		"--find-capacity --rate=5":     "--rate: has no meaning with --find-capacity",
+		"--namespace=Not_A_Name":       `--namespace: "Not_A_Name" is not a namespace name`,
+		"--p99=20ms":                   "--p99: has no effect without --find-capacity",
+		"--find-capacity --rate=5":     "--rate: has no effect with --find-capacity",
 		"--find-capacity --max-rate=1": "--max-rate: 1 is not between 50",
 	} {
 		c := defaultConfig()
@@ -64,7 +66,7 @@ func TestOutputs(t *testing.T) {
 		"html":                           "",
 		"text,json=a.json,html=b=c.html": "",
 		"json=a,json=b":                  "",
-		"pdf":                            `--output: "pdf" is none of text, json, html`,
+		"pdf":                            `--output: "pdf" is not one of text, json, html`,
 		"json=":                          `--output: "json=" has no file`,
 		"text,json":                      "--output: only one report can go to standard output",
 	} {
@@ -82,9 +84,9 @@ func TestOutputs(t *testing.T) {
 func TestExecuteReportsFailuresInOneLine(t *testing.T) {
 	for args, want := range map[string]string{
 		"--no-such-flag": "unknown flag: --no-such-flag",
-		"--mix=fetch=1":  `"fetch" is none of the verbs`,
+		"--mix=fetch=1":  `"fetch" is not one of the verbs`,
 		"--rate=fast":    `"--rate"`,
-		"":               "--server: is not given",
+		"":               "--server: missing",
 	} {
 		var stdout, stderr bytes.Buffer
 		if status := execute(t.Context(), strings.Fields(args), &stdout, &stderr); status != statusFailed {
@@ -130,7 +132,7 @@ func TestEverythingIsDocumented(t *testing.T) {
 			}
 		})
 	}
-	for _, name := range jsonNames(reflect.TypeFor[report]()) {
+	for _, name := range jsonNames(reflect.TypeFor[report.Report]()) {
 		if !bytes.Contains(documentation, []byte("`"+name+"`")) {
 			t.Errorf("the field %s is not in docs/loadtest.md", name)
 		}
@@ -142,7 +144,7 @@ func TestEverythingIsDocumented(t *testing.T) {
 	}
 }
 
-// jsonNames are the names of all fields of a type, and of those below it.
+// jsonNames returns the names of all fields of a type, and of the types in it.
 func jsonNames(typ reflect.Type) []string {
 	switch typ.Kind() {
 	case reflect.Pointer, reflect.Slice:
@@ -161,10 +163,4 @@ func jsonNames(typ reflect.Type) []string {
 	}
 	slices.Sort(names)
 	return slices.Compact(names)
-}
-
-func TestQuoted(t *testing.T) {
-	if got, want := quoted([]string{"--rate=5", "a b", "it's", ""}), ` --rate=5 'a b' 'it'\''s' ''`; got != want {
-		t.Errorf("got %s, want %s", got, want)
-	}
 }

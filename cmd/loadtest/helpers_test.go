@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/report"
 )
 
-// patience is far more than anything here takes on a machine under load.
+// patience is far longer than anything here takes, even on a busy machine.
 const patience = time.Minute
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -23,7 +25,7 @@ type result struct {
 	status         int
 	stdout, stderr string
 	html           string
-	report         report
+	report         report.Report
 }
 
 // all is everything that a user can see of a run.

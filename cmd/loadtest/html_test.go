@@ -11,9 +11,11 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/report"
 )
 
-// The page is well formed, has its numbers in it, and needs nothing from elsewhere.
+// The page is well formed, contains its numbers, and loads nothing.
 func TestRunWritesPage(t *testing.T) {
 	f := newFakeAPI(t)
 	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
@@ -30,6 +32,10 @@ func TestRunWritesPage(t *testing.T) {
 	data := regexp.MustCompile(`(?s)<script type="application/json" id="data">(.*?)</script>`).FindStringSubmatch(r.html)
 	if data == nil {
 		t.Fatal("there is no data in the page")
+	}
+	type charts struct {
+		Intervals []report.Interval
+		Histogram []report.Bucket
 	}
 	var drawn charts
 	if err := json.Unmarshal([]byte(data[1]), &drawn); err != nil {

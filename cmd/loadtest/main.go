@@ -9,24 +9,24 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/text"
 )
 
 // Exit statuses.
 const (
 	statusOK = 0
-	// statusFailed is for a run that could not begin, could not write its report, or got no
+	// statusFailed is for a run that could not start, could not write its report, or got no
 	// answer at all.
 	statusFailed = 1
-	// statusMissed is for a run that was reported, but whose outcome is not what the flags
-	// asked for: a *missedError.
+	// statusMissed is for a run that was reported, but ended with a *missedError.
 	statusMissed = 2
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	// The first signal ends the run early; after it, a second one ends the process at once.
+	// The first signal ends the run early, a second one ends the process at once.
 	context.AfterFunc(ctx, stop)
 	os.Exit(execute(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -39,15 +39,15 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err == nil {
 		return statusOK
 	}
-	fmt.Fprintf(stderr, "loadtest: %s\n", strings.Join(strings.Fields(err.Error()), " "))
+	fmt.Fprintf(stderr, "loadtest: %s\n", text.Clean(err.Error()))
 	if _, missed := errors.AsType[*missedError](err); missed {
 		return statusMissed
 	}
 	return statusFailed
 }
 
-// missedError says that the run was made and reported, but the server did not hold what the
-// flags asked for.
+// missedError means that the server did not do what the flags asked for: too many requests
+// failed, or no rate held.
 type missedError struct{ reason string }
 
 func (e *missedError) Error() string { return e.reason }

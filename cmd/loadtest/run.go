@@ -6,46 +6,34 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"strconv"
 	"time"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/client"
+	"github.com/berth-project/berth/cmd/loadtest/internal/load"
+	"github.com/berth-project/berth/cmd/loadtest/internal/report"
+	"github.com/berth-project/berth/cmd/loadtest/internal/schedule"
+	"github.com/berth-project/berth/cmd/loadtest/internal/text"
 )
 
 // runner is one call of the command, from its flags to its report.
 type runner struct {
 	config    *config
-	command   string
-	access    *access
-	tokens    *tokenPool
-	api       *api
-	workload  *workload
-	transport *transport
-	watchers  *watchers // nil: none
-	progress  *progress
+	client    *client.Client
+	generator *load.Generator
+	progress  *report.Progress
 }
 
-func newRunner(c *config, args []string, stderr io.Writer) (*runner, error) {
-	a, err := c.access()
-	if err != nil {
-		return nil, err
-	}
-	r := &runner{config: c, access: a, tokens: newTokenPool(a.tokens), progress: newProgress(stderr, c.Watchers > 0)}
-	r.command = r.tokens.redact("loadtest" + quoted(args))
-	r.api = &api{client: &http.Client{Transport: newTransport(a, c.HTTP2, preparers)}, server: a.server, tokens: r.tokens}
-	r.workload = newWorkload(c, strconv.FormatUint(rand.Uint64N(1<<40), 36), r.tokens)
-	r.transport = &transport{pool: newTransports(a, c), timeout: c.Timeout, sent: &sendTimes{}}
-	return r, nil
-}
-
-// run makes the load that c asks for, until it is done or ctx ends, and writes the reports.
-// A *missedError is a run that was reported, and whose outcome is not what was asked for.
+// run generates the load that c asks for, until it is done or ctx ends, and writes the
+// reports. The error is a *missedError if the run was reported, but the server did not do
+// what was asked for.
 func run(ctx context.Context, c *config, args []string, stdout, stderr io.Writer) error {
 	outputs, err := c.outputs()
 	if err != nil {
 		return err
 	}
-	r, err := newRunner(c, args, stderr)
+	cl, err := client.New(&c.Client, userAgent)
 	if err != nil {
 		return err
 	}
@@ -55,89 +43,128 @@ func run(ctx context.Context, c *config, args []string, stdout, stderr io.Writer
 		return err
 	}
 	defer files.close()
-	rep, err := r.load(ctx)
+	r := &runner{
+		config: c, client: cl, progress: report.NewProgress(stderr, c.Load.Watchers > 0),
+		generator: load.New(&c.Load, cl, strconv.FormatUint(rand.Uint64N(1<<40), 36)),
+	}
+	rep, err := r.run(ctx, cl.Redact(text.Command("loadtest", args)))
 	if err != nil {
 		return err
 	}
 	if err := files.write(rep); err != nil {
 		return err
 	}
-	return rep.verdict()
+	return verdict(rep)
 }
 
-// load prepares the server, makes the load, and leaves the server as it was.
-func (r *runner) load(ctx context.Context) (rep *report, err error) {
-	defer r.transport.close()
-	defer r.api.client.CloseIdleConnections()
-	defer r.progress.done()
-	version := r.api.version(ctx)
-	own, err := r.api.ensureNamespace(ctx, r.config.Namespace)
+// run prepares the server, generates the load, and leaves the server as it was.
+func (r *runner) run(ctx context.Context, command string) (*report.Report, error) {
+	defer r.client.Close()
+	defer r.progress.Done()
+	c := r.config
+	version := r.client.Version(ctx)
+	created, err := r.client.EnsureNamespace(ctx, c.Load.Namespace)
 	if err != nil {
-		return nil, fmt.Errorf("cannot use %s: %w", r.access.server, err)
+		return nil, fmt.Errorf("cannot use %s: %w", r.client.Server, err)
 	}
-	if !r.config.Keep {
+	if !c.Keep {
 		defer func() {
-			if err := r.api.cleanUp(ctx, r.workload, r.config.Namespace, own); err != nil {
-				r.progress.note("cannot remove what the run has made in the namespace %s: %v", r.config.Namespace, err)
+			if err := r.generator.CleanUp(ctx, created); err != nil {
+				r.progress.Note("cannot delete the objects of the run in the namespace %s: %v", c.Load.Namespace, err)
 			}
 		}()
 	}
+	defer r.generator.Close()
 	if err := r.prepare(ctx); err != nil {
 		return nil, err
 	}
-	if r.config.Watchers > 0 {
-		r.progress.note("opening %s watches", grouped(r.config.Watchers))
-		if r.watchers, err = startWatchers(ctx, r.config, r.access, r.api, r.workload, r.transport.sent); err != nil {
-			return nil, err
-		}
-		defer r.watchers.close()
+	m, found, err := r.load(ctx)
+	if err != nil {
+		return nil, err
 	}
-	c := r.config
-	if c.FindCapacity {
-		found, m := r.findCapacity(ctx)
-		if m == nil {
-			return nil, errors.New("ended before the first step was over")
-		}
-		return newReport(r, version, m, found), nil
-	}
-	m := r.attack(ctx, schedule{start: c.StartRate, rate: c.Rate, ramp: c.Ramp, duration: c.Duration})
-	return newReport(r, version, m, nil), nil
+	rep := report.New(report.Run{
+		Tool: userAgent, Command: command, Server: report.Server{URL: r.client.Server, Version: version},
+		Settings: c.settings(r.client.Tokens.Given()), SwappedDelete: r.generator.SwappedDeletes(),
+	}, m)
+	rep.Capacity = found
+	return rep, nil
 }
 
+// prepare creates the objects and opens the watches.
 func (r *runner) prepare(ctx context.Context) error {
-	r.progress.note("preparing %s objects in the namespace %s", grouped(r.config.Objects), r.config.Namespace)
+	c := &r.config.Load
+	r.progress.Note("preparing %s objects in the namespace %s", text.Count(c.Objects), c.Namespace)
 	told := time.Now()
-	err := r.api.prepare(ctx, r.workload, func(count int) {
+	err := r.generator.Prepare(ctx, func(count int) {
 		if now := time.Now(); now.Sub(told) >= time.Second {
 			told = now
-			r.progress.line("prepared %s of %s objects", grouped(count), grouped(r.config.Objects))
+			r.progress.Line("prepared %s of %s objects", text.Count(count), text.Count(c.Objects))
 		}
 	})
 	if err != nil {
 		return fmt.Errorf("cannot prepare the objects: %w", err)
 	}
+	if c.Watchers > 0 {
+		r.progress.Note("opening %s watches", text.Count(c.Watchers))
+	}
+	return r.generator.Watch(ctx)
+}
+
+// load generates the load, or looks for the highest rate that holds. found is nil without a
+// search.
+func (r *runner) load(ctx context.Context) (m *report.Measurement, found *report.Capacity, err error) {
+	c := r.config
+	if !c.FindCapacity {
+		plan := schedule.Schedule{Start: c.StartRate, Rate: c.Rate, Ramp: c.Ramp, Duration: c.Duration}
+		return r.generator.Run(ctx, plan, r.progress), nil, nil
+	}
+	found, m = r.findCapacity(ctx)
+	if m == nil {
+		return nil, nil, errors.New("interrupted before the first step was over")
+	}
+	return m, found, nil
+}
+
+// verdict returns nil for a run that shows what was asked for, a *missedError for one that
+// does not, and another error for one that shows nothing because no request got an answer.
+func verdict(rep *report.Report) error {
+	if rep.Requests.Sent > 0 && !answered(rep) {
+		return fmt.Errorf("no request got an answer: %s: %s", rep.Errors[0].Kind, rep.Errors[0].Example)
+	}
+	if rep.Capacity != nil {
+		if rep.Capacity.RatePerSecond == 0 {
+			return &missedError{"not even the lowest rate held: " + rep.Capacity.Steps[0].String()}
+		}
+		return nil
+	}
+	if limit := rep.Settings.MaxErrorShare; rep.ErrorShare > limit {
+		return &missedError{fmt.Sprintf("%s of the requests failed, more than --max-error-share=%v: %s",
+			text.Percent(rep.ErrorShare), limit, rep.Errors[0].Kind)}
+	}
 	return nil
 }
 
-// attack makes one stretch of load.
-func (r *runner) attack(ctx context.Context, s schedule) *measurement {
-	a := &attack{
-		schedule: s, server: r.access.server, config: r.config, workload: r.workload, transport: r.transport,
-		watchers: r.watchers, stats: newStats(s.duration, r.tokens.size()),
+// answered reports whether any request had an answer with a status code.
+func answered(rep *report.Report) bool {
+	for _, token := range rep.Tokens {
+		for code := range token.Codes {
+			if code != report.NoAnswer {
+				return true
+			}
+		}
 	}
-	r.progress.begin()
-	return a.run(ctx, r.progress)
+	return false
 }
 
-// reports are the reports to be written, each with where it goes.
-type reports []struct {
+// outputFiles are the reports to write, each with where it goes.
+type outputFiles []struct {
 	output
 	to io.Writer
 }
 
-// openOutputs makes the files of the reports.
-func openOutputs(outputs []output, stdout io.Writer) (reports, error) {
-	all := make(reports, len(outputs))
+// openOutputs creates the files of the reports.
+func openOutputs(outputs []output, stdout io.Writer) (outputFiles, error) {
+	all := make(outputFiles, len(outputs))
 	for i, o := range outputs {
 		all[i].output, all[i].to = o, stdout
 		if o.path == "" {
@@ -146,35 +173,31 @@ func openOutputs(outputs []output, stdout io.Writer) (reports, error) {
 		file, err := os.Create(o.path)
 		if err != nil {
 			all[:i].close()
-			return nil, &flagError{"output", err}
+			return nil, flagError("output", err)
 		}
 		all[i].to = file
 	}
 	return all, nil
 }
 
-func (all reports) write(rep *report) error {
+func (all outputFiles) write(rep *report.Report) error {
 	for _, one := range all {
-		if err := writers[one.kind](one.to, rep); err != nil {
-			return fmt.Errorf("cannot write the %s report: %w", one.kind, err)
+		err := rep.Write(one.to, one.kind)
+		if file, ok := one.to.(*os.File); err == nil && ok && one.path != "" {
+			err = file.Close()
 		}
-		if file, ok := one.to.(*os.File); ok && one.path != "" {
-			if err := file.Close(); err != nil {
-				return fmt.Errorf("cannot write the %s report: %w", one.kind, err)
-			}
+		if err != nil {
+			return fmt.Errorf("cannot write the %s report: %w", one.kind, err)
 		}
 	}
 	return nil
 }
 
 // close closes the files that are still open.
-func (all reports) close() {
+func (all outputFiles) close() {
 	for _, one := range all {
 		if file, ok := one.to.(*os.File); ok && one.path != "" {
 			file.Close()
 		}
 	}
 }
-
-// writers write a report in each of outputKinds.
-var writers = map[string]func(io.Writer, *report) error{"text": writeText, "json": writeJSON, "html": writeHTML}

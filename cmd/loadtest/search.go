@@ -3,13 +3,13 @@ package main
 import "math"
 
 // searchPrecision is how close the highest rate that held and the lowest one that did not
-// must be: measured latencies do not repeat any closer.
+// must get: measured latencies are not repeatable beyond that.
 const searchPrecision = 0.05
 
 // search looks for the highest rate that holds: it doubles the rate until one does not hold,
-// and then halves the distance between the two. Rates are requests a second.
+// and then halves the distance between the two. Rates are requests per second.
 type search struct {
-	rate   float64 // to be tried next
+	rate   float64 // to try next
 	limit  float64 // not to be exceeded
 	held   float64 // the highest that held; 0: none so far
 	failed float64 // the lowest that did not hold; 0: none so far
@@ -19,8 +19,8 @@ func newSearch(lowest, highest float64) *search {
 	return &search{rate: lowest, limit: highest}
 }
 
-// tried takes the outcome at s.rate and chooses the next rate. It returns false when the
-// search is over; s.held is then the result.
+// tried records the outcome at s.rate and chooses the next rate. It returns false when the
+// search is over; the result is then s.held.
 func (s *search) tried(holds bool) (more bool) {
 	if holds {
 		s.held = s.rate

@@ -1,14 +1,11 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"net/http"
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // Large events are read to their end, and compressed ones are unpacked.
@@ -40,7 +37,7 @@ func TestRunWithoutWatches(t *testing.T) {
 		return true
 	}
 	r := runTool(t, f, "--watchers=3")
-	if r.status != statusFailed || !strings.Contains(r.stderr, "0 of 3 watches could be opened: 403 Forbidden: no watching here") || len(f.namespaces) > 0 {
+	if r.status != statusFailed || !strings.Contains(r.stderr, "only 0 of 3 watches could be opened: 403 Forbidden: no watching here") || len(f.namespaces) > 0 {
 		t.Errorf("status %d, namespaces %v: %s", r.status, f.namespaces, r.stderr)
 	}
 }
@@ -98,39 +95,3 @@ func (c *cutAfterEvent) Write(p []byte) (int, error) {
 }
 
 func (c *cutAfterEvent) Flush() { c.ResponseWriter.(http.Flusher).Flush() }
-
-func TestReadEvent(t *testing.T) {
-	long := strings.Repeat("x", 3*eventHead)
-	for name, test := range map[string]struct {
-		stream string
-		want   []string // names of the objects
-		err    string
-	}{
-		"short ones":          {`{"type":"ADDED","object":{"metadata":{"name":"a"}}}` + "\n" + `{"type":"ADDED","object":{"metadata":{"name":"b"}}}` + "\n", []string{"a", "b"}, "EOF"},
-		"a long one":          {`{"type":"ADDED","object":{"metadata":{"name":"a"},"x":"` + long + `"}}` + "\n" + `{"type":"ADDED","object":{"metadata":{"name":"b"}}}` + "\n", []string{"a", "b"}, "EOF"},
-		"metadata at its end": {`{"type":"ADDED","object":{"x":"` + long + `","metadata":{"name":"a"}}}` + "\n", []string{"a"}, "EOF"},
-		"cut off":             {`{"type":"ADDED","object":{"metadata":{"name":"a"}}}`, nil, "unexpected EOF"},
-		"a long one cut off":  {`{"type":"ADDED","object":{"metadata":{"name":"a"},"x":"` + long, nil, "unexpected EOF"},
-		"no JSON":             {"gateway time-out\n", nil, "an event cannot be read: "},
-		"a long one, no JSON": {long + "\n", nil, "an event cannot be read: "},
-		"nothing":             {"", nil, "EOF"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			lines := bufio.NewReaderSize(strings.NewReader(test.stream), eventHead)
-			var got []string
-			for {
-				e, err := readEvent(lines)
-				if err != nil {
-					if !strings.HasPrefix(err.Error(), test.err) {
-						t.Errorf("it ended with %v, want %s", err, test.err)
-					}
-					break
-				}
-				got = append(got, e.name)
-			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
-				t.Errorf("(-want +got)\n%s", diff)
-			}
-		})
-	}
-}

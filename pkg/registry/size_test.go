@@ -142,7 +142,7 @@ func TestWritesStayReadable(t *testing.T) {
 	if !refused {
 		t.Error("nothing was refused")
 	}
-	if list, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{}); err != nil || len(typed[*corev1.EndpointsList](t, list).Items) != 1 {
+	if list, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{}); err != nil || len(typed[*corev1.EndpointsList](t, list).Items) != 1 {
 		t.Errorf("listed: %v", err)
 	}
 	if _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {

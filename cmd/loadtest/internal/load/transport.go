@@ -1,0 +1,95 @@
+package load
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptrace"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/client"
+)
+
+// errHeldBack is the outcome of an operation that is not sent.
+var errHeldBack = errors.New("held back: its token has to wait")
+
+// transport sends the operations of a run, and records on each when it had a connection and
+// what came back. It implements http.RoundTripper.
+//
+// An operation is found by the fragment of its URL, which is never sent: it is the only part
+// of a vegeta.Target that vegeta repeats in the vegeta.Result.
+type transport struct {
+	pool    []*http.Transport // used in turn: with HTTP/2 each is one connection
+	next    atomic.Uint64
+	timeout time.Duration // from waiting for a connection to the last byte
+	sent    *sendTimes
+	ops     sync.Map // *operation by fragment, for requests in progress
+}
+
+// newPool returns what the flags ask for: one transport of many connections, or with HTTP/2,
+// where a connection carries many requests at once, many transports of one.
+func newPool(c *Config, cl *client.Client) []*http.Transport {
+	if !cl.HTTP2 {
+		return []*http.Transport{cl.Transport(c.Connections)}
+	}
+	pool := make([]*http.Transport, c.Connections)
+	for i := range pool {
+		pool[i] = cl.Transport(0)
+	}
+	return pool
+}
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	value, ok := t.ops.Load(req.URL.Fragment)
+	if !ok {
+		return nil, errors.New("the request has no operation")
+	}
+	op := value.(*operation)
+	if op.heldBack {
+		return nil, errHeldBack
+	}
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) {
+		op.connected = time.Now()
+		t.sent.mark(op)
+	}}
+	ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(req.Context(), trace), t.timeout)
+	resp, err := t.pool[t.next.Add(1)%uint64(len(t.pool))].RoundTrip(req.WithContext(ctx))
+	if err != nil {
+		cancel()
+		op.err = err
+		return nil, err
+	}
+	resp.Body = &countedBody{ReadCloser: resp.Body, op: op, cancel: cancel}
+	return resp, nil
+}
+
+// close closes the idle connections, which are all of them when no load is running.
+func (t *transport) close() {
+	for _, each := range t.pool {
+		each.CloseIdleConnections()
+	}
+}
+
+// countedBody records on its operation how many bytes arrived, and the error that ended them.
+type countedBody struct {
+	io.ReadCloser
+	op     *operation
+	cancel context.CancelFunc
+}
+
+func (b *countedBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}
+
+func (b *countedBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	b.op.received += int64(n)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.op.err = err
+	}
+	return n, err
+}
