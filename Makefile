@@ -40,7 +40,7 @@ run: build ## build and run the server with its defaults: everything under ./ber
 	@exec bin/apiserver
 
 .PHONY: load
-load: build ## make some load on the server of `make run`; see it in berth.data/load.html
+load: build ## generate load on the server of `make run`; report in berth.data/load.html
 	@test -f berth.data/kubeconfig || { echo "no server has run here: start one with \`make run\` in another shell" >&2; exit 1; }
 	@bin/loadtest --kubeconfig=berth.data/kubeconfig --output=text,html=berth.data/load.html $(LOAD)
 

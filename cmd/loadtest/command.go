@@ -36,7 +36,7 @@ const examples = `  # 500 requests per second for a minute, with an HTML report
   loadtest --kubeconfig=$KUBECONFIG --find-capacity --p99=20ms`
 
 const exitHelp = `  0   the run succeeded, or was ended early by a signal
-  1   the run was not possible, or no request got an answer
+  1   the run could not be made or reported, or no request got an answer
   2   more requests failed than --max-error-share allows, or --find-capacity found no rate
       that holds
 `

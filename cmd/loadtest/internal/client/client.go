@@ -1,4 +1,4 @@
-// Package client reaches an API server: by which address, as whom, and what it answered in
+// Package client connects to an API server as one or more users, and puts its failures into
 // words. It also makes the calls before and after a load, which are not measured.
 package client
 
@@ -33,7 +33,7 @@ const (
 	MaxFailure = 4 << 10
 )
 
-// Parallel is how many calls can be under way at the same time; others wait.
+// Parallel is how many calls can be in flight at the same time; others wait.
 const Parallel = 16
 
 // Client reaches one server. It is safe for concurrent use.
@@ -61,9 +61,8 @@ func New(c *Config, userAgent string) (*Client, error) {
 // Close closes the connections of Call.
 func (c *Client) Close() { c.calls.CloseIdleConnections() }
 
-// Transport returns a transport that speaks a single protocol, so that a server that does
-// not support it is noticed. Without a limit of connections, which is 0, it opens as many as
-// are needed.
+// Transport returns a transport of at most that many connections, 0 being unlimited. It
+// speaks a single protocol, so that a server that does not support it is noticed.
 func (c *Client) Transport(connections int) *http.Transport {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(!c.HTTP2)
