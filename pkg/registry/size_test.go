@@ -159,10 +159,10 @@ func TestLargeValuesAreRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := endpoints.Resource().Key("golden", "much")
+	key := endpoints.Resource().Key("golden", "full-endpoints")
 	put(t, key, packed)
 	defer remove(t, key)
-	obj, err := s.endpoints.Get(t.Context(), "golden", "much", &metav1.GetOptions{})
+	obj, err := s.endpoints.Get(t.Context(), "golden", "full-endpoints", &metav1.GetOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
