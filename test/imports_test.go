@@ -40,7 +40,7 @@ type importRule struct {
 var importRules = []importRule{
 	{folder: "cmd/apiserver", http: true, etcd: true, ours: []string{
 		"pkg/serving", "pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
-		"pkg/storage", "pkg/storage/etcd", "pkg/storage/etcd/unary", "pkg/storage/cache", "pkg/storage/embedded",
+		"pkg/storage", "pkg/storage/etcd", "pkg/storage/cache", "pkg/storage/embedded",
 	}},
 	// Connections, whatever is served on them.
 	{folder: "pkg/serving", http: true},
@@ -57,9 +57,7 @@ var importRules = []importRule{
 	// errors are Statuses, whose codes are HTTP's.
 	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache", "pkg/yamljson"}},
 	{folder: "pkg/storage", stdlibOnly: true},
-	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage", "pkg/storage/etcd/unary"}},
-	// A carrier of messages: whose they are, and what they mean, is not its business.
-	{folder: "pkg/storage/etcd/unary"},
+	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/storage/cache", ours: []string{"pkg/storage"}},
 	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/auth"},
@@ -72,7 +70,7 @@ var importRules = []importRule{
 
 // implementations of the storage contract are imported only where a rule names them, not
 // with the folder that they are in.
-var implementations = []string{"pkg/storage/etcd", "pkg/storage/etcd/unary", "pkg/storage/cache", "pkg/storage/embedded"}
+var implementations = []string{"pkg/storage/etcd", "pkg/storage/cache", "pkg/storage/embedded"}
 
 // TestImports holds every package against the rule of its folder: storage knows bytes and
 // revisions, the registry knows objects, the server knows HTTP.
@@ -110,10 +108,6 @@ func TestCheckImport(t *testing.T) {
 		{"pkg/storage", "golang.org/x/time/rate", "pkg/storage may import the standard library alone"},
 		{"pkg/storage", "context", ""},
 		{"pkg/storage/etcd", module + "/pkg/storage/embedded", "pkg/storage/etcd may not import pkg/storage/embedded"},
-		{"pkg/storage/etcd", module + "/pkg/storage/etcd/unary", ""},
-		{"pkg/storage/etcd/unary", module + "/pkg/storage", "pkg/storage/etcd/unary may not import pkg/storage"},
-		{"pkg/storage/etcd/unary", "go.etcd.io/etcd/client/v3", "pkg/storage/etcd/unary may not know etcd"},
-		{"pkg/registry", module + "/pkg/storage/etcd/unary", "pkg/registry may not import pkg/storage/etcd/unary"},
 		{"pkg/auth", module + "/pkg/ratelimit", "pkg/auth may not import pkg/ratelimit"},
 		{"pkg/fifth", "context", "no import rule covers pkg/fifth"},
 		{"cmd/apiserver", "k8s.io/apiserver/pkg/server", "k8s.io/apiserver is what this project does itself"},

@@ -15,7 +15,6 @@ import (
 
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
-	"github.com/berth-project/berth/pkg/storage/etcd/unary"
 )
 
 const (
@@ -37,8 +36,6 @@ const (
 // backend is a client of an etcd, and the etcd itself where it runs inside.
 type backend struct {
 	client *clientv3.Client
-	// unary is one more connection to an etcd elsewhere; nil: the etcd runs inside.
-	unary *unary.Conn
 	// maxValueBytes is the largest value that the etcd takes; 0: etcd's default.
 	maxValueBytes int
 	// failed delivers why the etcd inside has stopped by itself; nil where there is none.
@@ -88,7 +85,7 @@ func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backen
 	}, nil
 }
 
-// connect returns the clients of an etcd elsewhere, which connect in the background.
+// connect returns the client of an etcd elsewhere, which connects in the background.
 func connect(c config) (*backend, error) {
 	cfg := clientv3.Config{
 		Endpoints:            c.EtcdServers,
@@ -111,14 +108,7 @@ func connect(c config) (*backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := unary.New(c.EtcdServers, cfg.TLS)
-	if err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	return &backend{client: client, unary: conn, close: func() error {
-		conn.Close()
-		return client.Close()
-	}}, nil
+	return &backend{client: client, close: client.Close}, nil
 }
 
 // checkEtcd returns nil as soon as etcd answers, and the reason when it has not done so

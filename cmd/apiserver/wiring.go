@@ -64,7 +64,6 @@ func (c *core) assemble(ctx context.Context, cfg config, in *inputs, logger zero
 	store, err := etcd.New(c.backend.client, etcd.Config{
 		MaxValueBytes: c.backend.maxValueBytes,
 		Registerer:    metrics,
-		Unary:         c.backend.unary,
 	})
 	if err != nil {
 		return err

@@ -377,8 +377,6 @@ func (q *quiet) List(context.Context, string, storage.ListOptions) (storage.List
 
 func (q *quiet) Revision(context.Context) (int64, error) { return 5, nil }
 
-func (q *quiet) RequestProgress(context.Context) error { return nil }
-
 func (q *quiet) History(context.Context, string, int64, int64) ([]storage.Event, error) {
 	return nil, nil
 }

@@ -102,6 +102,10 @@ type WatchOptions struct {
 	// Revision is the last revision the caller has seen: the first event is the first
 	// one after it. 0 begins with what is written from now on.
 	Revision int64
+	// Progress is where the caller asks for a progress report: for each value received the
+	// watch reports its progress soon if it is up to date; one that is behind may report
+	// nothing. nil: only the store decides when to report. It need not be closed.
+	Progress <-chan struct{}
 }
 
 // WatchResponse carries all events of one or more whole revisions, in order, or a
@@ -138,10 +142,6 @@ type Interface interface {
 	// a reader that stops reading only fills its own stream. The channel is closed when
 	// ctx ends, or after a response with Err.
 	Watch(ctx context.Context, prefix string, opts WatchOptions) <-chan WatchResponse
-
-	// RequestProgress has every watch report its progress soon, as far as it is up to date.
-	// A watch that is behind may report nothing.
-	RequestProgress(ctx context.Context) error
 
 	// History returns the changes, with Prev, of the keys that begin with prefix after the
 	// revision after and up to upTo, oldest first. ErrCompacted: they are not all there any

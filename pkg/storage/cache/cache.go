@@ -83,6 +83,8 @@ type Cache[T any] struct {
 	watchers watchers[T]
 	encoded  encodings
 	advance  chan struct{} // closed, and made anew, when revision grows or the tree is filled
+
+	progress chan struct{} // asks the store's watch for a progress report
 }
 
 // New returns an empty cache, or an error that names what is missing from cfg.
@@ -102,7 +104,7 @@ func New[T any](cfg Config[T]) (*Cache[T], error) {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	c := &Cache[T]{cfg: cfg, advance: make(chan struct{})}
+	c := &Cache[T]{cfg: cfg, advance: make(chan struct{}), progress: make(chan struct{}, 1)}
 	c.history.init(cfg.HistoryEvents, cfg.HistoryBytes)
 	c.watchers.init()
 	c.fresh.turn = make(chan struct{}, 1)
@@ -137,7 +139,7 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision}) {
+	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision, Progress: c.progress}) {
 		c.apply(response)
 		if errors.Is(response.Err, storage.ErrCompacted) || errors.Is(response.Err, storage.ErrMissedEvents) {
 			// Changes are missing here: begin anew, and so must all who watch.

@@ -68,9 +68,24 @@ func (f *flaky) Revision(ctx context.Context) (int64, error) {
 	return f.Interface.Revision(ctx)
 }
 
-func (f *flaky) RequestProgress(ctx context.Context) error {
-	f.progress.Add(1)
-	return f.Interface.RequestProgress(ctx)
+// countProgress returns a channel that hands on what comes on requests, until ctx ends.
+func (f *flaky) countProgress(ctx context.Context, requests <-chan struct{}) <-chan struct{} {
+	counted := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case request := <-requests:
+				f.progress.Add(1)
+				select {
+				case counted <- request:
+				case <-ctx.Done():
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return counted
 }
 
 func (f *flaky) History(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
@@ -94,6 +109,7 @@ func (f *flaky) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 	}
 	out := make(chan storage.WatchResponse)
 	ctx, cancel := context.WithCancel(ctx)
+	opts.Progress = f.countProgress(ctx, opts.Progress)
 	cut, _, down := f.state()
 	go func() {
 		defer close(out)

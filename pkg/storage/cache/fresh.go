@@ -108,7 +108,7 @@ func (c *Cache[T]) WaitFor(ctx context.Context, revision int64) error {
 				return nil
 			}
 		case <-ask.C:
-			c.askProgress(ctx, revision)
+			c.askProgress(revision)
 			ask.Reset(progressRetry)
 		case <-ctx.Done():
 			return fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
@@ -117,9 +117,8 @@ func (c *Cache[T]) WaitFor(ctx context.Context, revision int64) error {
 }
 
 // askProgress has the watch report the revision, unless another reader that waits for the
-// same one has just seen to it. A store that cannot be asked ends the watch, too, which is
-// reported there.
-func (c *Cache[T]) askProgress(ctx context.Context, revision int64) {
+// same one has just seen to it.
+func (c *Cache[T]) askProgress(revision int64) {
 	f, now := &c.fresh, time.Now()
 	f.mu.Lock()
 	repeated := revision == f.asked && now.Sub(f.askedAt) < progressRetry/2
@@ -127,8 +126,12 @@ func (c *Cache[T]) askProgress(ctx context.Context, revision int64) {
 		f.asked, f.askedAt = revision, now
 	}
 	f.mu.Unlock()
-	if !repeated {
-		_ = c.cfg.Storage.RequestProgress(ctx)
+	if repeated {
+		return
+	}
+	select {
+	case c.progress <- struct{}{}:
+	default: // a request that the watch is yet to take serves this one, too
 	}
 }
 

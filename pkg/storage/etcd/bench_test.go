@@ -13,11 +13,7 @@ import (
 func benchmarkEach(b *testing.B, call func(s *Store, i int64) error) {
 	var i atomic.Int64
 	for name, client := range clients {
-		var cfg Config
-		if name == "unary" {
-			cfg.Unary = conn
-		}
-		s, err := New(client, cfg)
+		s, err := New(client, Config{})
 		if err != nil {
 			b.Fatal(err)
 		}

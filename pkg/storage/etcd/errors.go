@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc"
@@ -16,8 +15,8 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// readError translates the error of a read that ctx and the deadline bounded.
-func readError(ctx context.Context, deadline time.Time, err error) error {
+// readError translates the error of a read that ctx bounded.
+func readError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -30,7 +29,7 @@ func readError(ctx context.Context, deadline time.Time, err error) error {
 		kind = storage.ErrFutureRevision
 	case ctx.Err() != nil:
 		return fmt.Errorf("%w: %w: %w", storage.ErrTimeout, ctx.Err(), err)
-	case isTimeout(err), !time.Now().Before(deadline):
+	case isTimeout(err):
 		kind = storage.ErrTimeout
 	}
 	return fmt.Errorf("%w: %w", kind, err)

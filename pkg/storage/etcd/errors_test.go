@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -55,7 +56,7 @@ func TestErrors(t *testing.T) {
 		{broken, storage.ErrUnavailable, storage.ErrUnknownOutcome},
 		{errors.New("anything else"), storage.ErrUnavailable, storage.ErrUnknownOutcome},
 	} {
-		if got := readError(t.Context(), time.Now().Add(time.Minute), tc.err); !errors.Is(got, tc.read) {
+		if got := readError(t.Context(), tc.err); !errors.Is(got, tc.read) {
 			t.Errorf("read: %v became %v, want %v", tc.err, got, tc.read)
 		}
 		if got := writeError(0, tc.err); !errors.Is(got, tc.write) {
@@ -68,7 +69,7 @@ func TestErrors(t *testing.T) {
 			t.Errorf("write: %v became %v, want a TooLargeError", err, writeError(7, err))
 		}
 	}
-	if readError(t.Context(), time.Now(), nil) != nil || writeError(0, nil) != nil {
+	if readError(t.Context(), nil) != nil || writeError(0, nil) != nil {
 		t.Error("success became an error")
 	}
 }
@@ -121,21 +122,8 @@ func serve(t *testing.T, register func(*grpc.Server)) (address string) {
 	return l.Addr().String()
 }
 
-// forEachWay runs a test over clientv3's connections and over a unary one.
-func forEachWay(t *testing.T, test func(t *testing.T, start startFunc)) {
-	for name, unary := range map[string]bool{"gRPC": false, "unary": true} {
-		t.Run(name, func(t *testing.T) {
-			test(t, func(t *testing.T, kv *brokenKV, cfg Config) (*Store, *grpc.Server) {
-				t.Helper()
-				return startBroken(t, kv, cfg, unary)
-			})
-		})
-	}
-}
-
-type startFunc func(t *testing.T, kv *brokenKV, cfg Config) (*Store, *grpc.Server)
-
-func startBroken(t *testing.T, kv *brokenKV, cfg Config, unary bool) (*Store, *grpc.Server) {
+// startBroken returns a Store on the service, and the server of that.
+func startBroken(t *testing.T, kv etcdserverpb.KVServer, cfg Config) (*Store, *grpc.Server) {
 	t.Helper()
 	server, address := serveKV(t, kv)
 	client, err := newRemoteClient(address)
@@ -143,12 +131,6 @@ func startBroken(t *testing.T, kv *brokenKV, cfg Config, unary bool) (*Store, *g
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	if unary {
-		if cfg.Unary, err = newUnary(address); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(cfg.Unary.Close)
-	}
 	s, err := New(client, cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -167,27 +149,23 @@ func TestWriteIsSentOnce(t *testing.T) {
 		"no answer":            hang,
 	} {
 		t.Run(name, func(t *testing.T) {
-			forEachWay(t, func(t *testing.T, start startFunc) {
-				kv := &brokenKV{txn: txn}
-				s, _ := start(t, kv, Config{Timeout: time.Second})
-				if _, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{}); !errors.Is(err, storage.ErrUnknownOutcome) {
-					t.Errorf("got %v, want ErrUnknownOutcome", err)
-				}
-				if n := kv.calls.Load(); n != 1 {
-					t.Errorf("sent %d times, want once", n)
-				}
-			})
+			kv := &brokenKV{txn: txn}
+			s, _ := startBroken(t, kv, Config{Timeout: time.Second})
+			if _, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{}); !errors.Is(err, storage.ErrUnknownOutcome) {
+				t.Errorf("got %v, want ErrUnknownOutcome", err)
+			}
+			if n := kv.calls.Load(); n != 1 {
+				t.Errorf("sent %d times, want once", n)
+			}
 		})
 	}
 }
 
 func TestReadTimesOut(t *testing.T) {
-	forEachWay(t, func(t *testing.T, start startFunc) {
-		s, _ := start(t, &brokenKV{}, Config{Timeout: 50 * time.Millisecond})
-		if _, err := s.Get(t.Context(), "/a", storage.GetOptions{}); !errors.Is(err, storage.ErrTimeout) {
-			t.Errorf("got %v, want ErrTimeout", err)
-		}
-	})
+	s, _ := startBroken(t, &brokenKV{}, Config{Timeout: 50 * time.Millisecond})
+	if _, err := s.Get(t.Context(), "/a", storage.GetOptions{}); !errors.Is(err, storage.ErrTimeout) {
+		t.Errorf("got %v, want ErrTimeout", err)
+	}
 }
 
 // Nothing answers, not even with a refusal: a write that found no connection within its
@@ -218,33 +196,81 @@ func TestConnectionHangs(t *testing.T) {
 // The server goes away while a write is under way: the outcome is open. After that nothing
 // is sent any more, which is certain and known at once.
 func TestConnectionLost(t *testing.T) {
-	forEachWay(t, func(t *testing.T, start startFunc) {
-		arrived := make(chan struct{})
-		kv := &brokenKV{txn: func(ctx context.Context) error { close(arrived); <-ctx.Done(); return ctx.Err() }}
-		s, server := start(t, kv, Config{Timeout: 20 * time.Second})
-		result := make(chan error, 1)
-		go func() {
-			_, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{})
-			result <- err
-		}()
-		<-arrived
-		server.Stop()
-		if err := <-result; !errors.Is(err, storage.ErrUnknownOutcome) {
-			t.Errorf("under way: got %v, want ErrUnknownOutcome", err)
-		}
-		began := time.Now()
-		_, err := s.Put(t.Context(), "/b", nil, storage.PutOptions{})
-		if !errors.Is(err, storage.ErrUnavailable) {
-			t.Errorf("afterwards: got %v, want ErrUnavailable", err)
-		}
-		if _, err := s.Get(t.Context(), "/b", storage.GetOptions{}); !errors.Is(err, storage.ErrUnavailable) {
-			t.Errorf("afterwards: got %v, want ErrUnavailable", err)
-		}
-		if d := time.Since(began); d > 10*time.Second {
-			t.Errorf("it took %v to see that nobody listens", d)
-		}
-		if n := kv.calls.Load(); n != 1 {
-			t.Errorf("%d transactions arrived, want 1", n)
-		}
+	arrived := make(chan struct{})
+	kv := &brokenKV{txn: func(ctx context.Context) error { close(arrived); <-ctx.Done(); return ctx.Err() }}
+	s, server := startBroken(t, kv, Config{Timeout: 20 * time.Second})
+	result := make(chan error, 1)
+	go func() {
+		_, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{})
+		result <- err
+	}()
+	<-arrived
+	server.Stop()
+	if err := <-result; !errors.Is(err, storage.ErrUnknownOutcome) {
+		t.Errorf("under way: got %v, want ErrUnknownOutcome", err)
+	}
+	began := time.Now()
+	_, err := s.Put(t.Context(), "/b", nil, storage.PutOptions{})
+	if !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("afterwards: got %v, want ErrUnavailable", err)
+	}
+	if _, err := s.Get(t.Context(), "/b", storage.GetOptions{}); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("afterwards: got %v, want ErrUnavailable", err)
+	}
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("it took %v to see that nobody listens", d)
+	}
+	if n := kv.calls.Load(); n != 1 {
+		t.Errorf("%d transactions arrived, want 1", n)
+	}
+}
+
+// unavailable is a member that has lost its leader.
+type unavailable struct {
+	etcdserverpb.UnimplementedKVServer
+	reads, writes atomic.Int64
+}
+
+func (u *unavailable) Range(context.Context, *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
+	u.reads.Add(1)
+	return nil, rpctypes.ErrGRPCNoLeader
+}
+
+func (u *unavailable) Txn(context.Context, *etcdserverpb.TxnRequest) (*etcdserverpb.TxnResponse, error) {
+	u.writes.Add(1)
+	return nil, rpctypes.ErrGRPCNoLeader
+}
+
+// A read that a member cannot answer is asked of another; a transaction is not sent again.
+func TestMemberUnavailable(t *testing.T) {
+	member := &unavailable{}
+	_, address := serveKV(t, member)
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints:   []string{address, clients["gRPC"].Endpoints()[0]},
+		Logger:      zap.NewNop(),
+		DialOptions: []grpc.DialOption{DialOption()},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	s, err := New(client, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(20 * time.Second)
+	for member.reads.Load() == 0 && time.Now().Before(deadline) { // until it took its turn
+		if _, err := s.Revision(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := 0; member.writes.Load() == 0 && time.Now().Before(deadline); i++ {
+		_, err := s.Put(t.Context(), fmt.Sprintf("/unavailable/%d/%d", prefixes.Add(1), i), nil, storage.PutOptions{})
+		if member.writes.Load() == 0 && err == nil {
+			continue
+		}
+		if n := member.writes.Load(); n != 1 || !errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("got %v after %d transactions, want ErrUnavailable after 1", err, n)
+		}
+	}
 }

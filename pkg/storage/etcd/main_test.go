@@ -14,15 +14,11 @@ import (
 	"go.etcd.io/etcd/server/v3/embed"
 
 	"github.com/berth-project/berth/pkg/storage/embedded"
-	"github.com/berth-project/berth/pkg/storage/etcd/unary"
 )
 
 // The tests run against two real servers: one in process, as without --etcd-servers, and
-// one behind a network, over clientv3 alone and with a connection for single keys.
-var (
-	clients = map[string]*clientv3.Client{}
-	conn    *unary.Conn
-)
+// one behind a network.
+var clients = map[string]*clientv3.Client{}
 
 func TestMain(m *testing.M) {
 	code, err := run(m)
@@ -48,38 +44,37 @@ func run(m *testing.M) (int, error) {
 	defer inProcess.Close()
 	clients["in process"] = inProcess.Client()
 
-	remote, client, err := startRemote(ctx, filepath.Join(dir, "grpc"))
+	remote, err := startRemote(ctx, filepath.Join(dir, "grpc"), "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
 	defer remote.Close()
-	defer client.Close()
-	clients["gRPC"], clients["unary"] = client, client
-	if conn, err = newUnary(remote.Clients[0].Addr().String()); err != nil {
+	client, err := newRemoteClient(remote.Clients[0].Addr().String())
+	if err != nil {
 		return 0, err
 	}
-	defer conn.Close()
+	defer client.Close()
+	clients["gRPC"] = client
 	return m.Run(), nil
 }
 
-// startRemote starts an etcd with the limits of a stock one.
-func startRemote(ctx context.Context, dir string) (*embed.Etcd, *clientv3.Client, error) {
+// startRemote starts an etcd with the limits of a stock one, which listens on the address.
+func startRemote(ctx context.Context, dir, address string) (*embed.Etcd, error) {
 	cfg := embed.NewConfig()
-	free := url.URL{Scheme: "http", Host: "127.0.0.1:0"}
-	cfg.ListenClientUrls, cfg.ListenPeerUrls = []url.URL{free}, []url.URL{free}
+	cfg.ListenClientUrls = []url.URL{{Scheme: "http", Host: address}}
+	cfg.ListenPeerUrls = []url.URL{{Scheme: "http", Host: "127.0.0.1:0"}}
 	cfg.Dir, cfg.TickMs, cfg.ElectionMs, cfg.LogLevel = dir, 10, 100, "panic"
 	etcd, err := embed.StartEtcd(cfg)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	select {
 	case <-etcd.Server.ReadyNotify():
+		return etcd, nil
 	case <-ctx.Done():
 		etcd.Close()
-		return nil, nil, ctx.Err()
+		return nil, ctx.Err()
 	}
-	client, err := newRemoteClient(etcd.Clients[0].Addr().String())
-	return etcd, client, err
 }
 
 var prefixes atomic.Int64
@@ -88,11 +83,7 @@ var prefixes atomic.Int64
 func forEach(t *testing.T, test func(t *testing.T, s *Store, prefix string)) {
 	for name, client := range clients {
 		t.Run(name, func(t *testing.T) {
-			var cfg Config
-			if name == "unary" {
-				cfg.Unary = conn
-			}
-			s, err := New(client, cfg)
+			s, err := New(client, Config{})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -2,7 +2,6 @@ package etcd
 
 import (
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -13,26 +12,11 @@ type metrics struct {
 	duration *prometheus.HistogramVec
 	requests *prometheus.CounterVec
 	errors   *prometheus.CounterVec
-
-	mu    sync.RWMutex
-	known map[labels]*requestMetrics // holds what the vectors hold, and is found faster
-}
-
-// labels are few: the operations are the Store's, and the resources those that are served.
-type labels struct{ operation, resource string }
-
-// requestMetrics are those of one operation on one resource.
-type requestMetrics struct {
-	labels
-	*metrics
-	duration prometheus.Observer
-	requests prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	names := []string{"operation", "type"}
 	m := &metrics{
-		known: map[labels]*requestMetrics{},
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "etcd_request_duration_seconds",
 			Help: "Etcd request latency in seconds for each operation and object type.",
@@ -61,35 +45,17 @@ func newMetrics(r prometheus.Registerer) (*metrics, error) {
 	return m, nil
 }
 
-// of returns the metrics of an operation on the resource that the key names.
-func (m *metrics) of(operation, key string) *requestMetrics {
+// observe counts a request and its time. Labels are few: the operations are the Store's, and
+// the resources those that are served.
+func (m *metrics) observe(operation, key string, start time.Time) {
 	resource := resourceOf(key)
-	m.mu.RLock()
-	r := m.known[labels{operation, resource}]
-	m.mu.RUnlock()
-	if r != nil {
-		return r
-	}
-	l := labels{operation, strings.Clone(resource)} // not the whole key
-	r = &requestMetrics{
-		labels: l, metrics: m,
-		duration: m.duration.WithLabelValues(l.operation, l.resource),
-		requests: m.requests.WithLabelValues(l.operation, l.resource),
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.known[l] = r
-	return r
-}
-
-func (r *requestMetrics) observe(start time.Time) {
-	r.requests.Inc()
-	r.duration.Observe(time.Since(start).Seconds())
+	m.requests.WithLabelValues(operation, resource).Inc()
+	m.duration.WithLabelValues(operation, resource).Observe(time.Since(start).Seconds())
 }
 
 // failed counts an error. What has never failed has no counter.
-func (r *requestMetrics) failed() {
-	r.errors.WithLabelValues(r.operation, r.resource).Inc()
+func (m *metrics) failed(operation, key string) {
+	m.errors.WithLabelValues(operation, resourceOf(key)).Inc()
 }
 
 // resourceOf is the resource in a key of the form /registry/<resource>/..., and empty for

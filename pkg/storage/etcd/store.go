@@ -9,12 +9,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"google.golang.org/grpc/metadata"
 
 	"github.com/berth-project/berth/pkg/storage"
-	"github.com/berth-project/berth/pkg/storage/etcd/unary"
 )
 
 const (
@@ -42,22 +42,14 @@ type Config struct {
 
 	// Registerer takes the metrics of requests; nil leaves them unregistered.
 	Registerer prometheus.Registerer
-
-	// Unary is a connection to the same etcd. Transactions and reads of single keys take
-	// it while it can carry them, and client's otherwise; nil: client's always. The Store
-	// does not close it.
-	Unary *unary.Conn
 }
 
 // Store is a storage.Interface over an etcd client.
 type Store struct {
 	client  *clientv3.Client
-	service service
-	watches etcdserverpb.WatchClient
 	timeout time.Duration
 	max     int
 	metrics *metrics
-	streams streams
 }
 
 var _ storage.Interface = (*Store)(nil)
@@ -87,8 +79,6 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	}
 	return &Store{
 		client:  client,
-		service: newService(client, cfg.Unary),
-		watches: newWatchService(client),
 		timeout: cfg.Timeout,
 		max:     cfg.MaxValueBytes,
 		metrics: m,
@@ -97,11 +87,23 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 
 // Get implements storage.Interface.
 func (s *Store) Get(ctx context.Context, key string, opts storage.GetOptions) (storage.GetResponse, error) {
-	resp, err := s.read(ctx, "get", &etcdserverpb.RangeRequest{Key: []byte(key), Revision: opts.Revision})
+	resp, err := s.read(ctx, "get", key, clientv3.WithRev(opts.Revision))
 	if err != nil {
 		return storage.GetResponse{}, err
 	}
 	return storage.GetResponse{KV: first(resp.Kvs), Revision: resp.Header.GetRevision()}, nil
+}
+
+// freshnessKey is read for the revision in the answer's header; it never exists.
+const freshnessKey = "/registry/\x00"
+
+// Revision implements storage.Interface.
+func (s *Store) Revision(ctx context.Context) (int64, error) {
+	resp, err := s.read(ctx, "revision", freshnessKey, clientv3.WithCountOnly())
+	if err != nil {
+		return 0, err
+	}
+	return resp.Header.GetRevision(), nil
 }
 
 // List implements storage.Interface.
@@ -110,9 +112,7 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 	if from == "" {
 		from = "\x00" // etcd refuses the empty key; this is the smallest one
 	}
-	resp, err := s.read(ctx, "list", &etcdserverpb.RangeRequest{
-		Key: []byte(from), RangeEnd: []byte(clientv3.GetPrefixRangeEnd(prefix)), Revision: opts.Revision, Limit: opts.Limit,
-	})
+	resp, err := s.read(ctx, "list", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithRev(opts.Revision), clientv3.WithLimit(opts.Limit))
 	if err != nil {
 		return storage.ListResponse{}, err
 	}
@@ -131,14 +131,14 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 	return list, nil
 }
 
-func (s *Store) read(ctx context.Context, operation string, request *etcdserverpb.RangeRequest) (*etcdserverpb.RangeResponse, error) {
-	m, start := s.metrics.of(operation, string(request.Key)), time.Now()
-	defer m.observe(start)
-	deadline := start.Add(s.timeout)
-	resp, err := s.service.read(ctx, deadline, request)
+func (s *Store) read(ctx context.Context, operation, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
+	defer s.metrics.observe(operation, key, time.Now())
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	resp, err := s.client.Get(requireLeader(ctx), key, opts...)
 	if err != nil {
-		m.failed()
-		return nil, readError(ctx, deadline, err)
+		s.metrics.failed(operation, key)
+		return nil, readError(ctx, err)
 	}
 	return resp, nil
 }
@@ -148,41 +148,79 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	if len(value) > s.max {
 		return storage.WriteResponse{}, &storage.TooLargeError{Size: len(value), Limit: s.max}
 	}
-	operation := "update"
+	t := txn{operation: "update", key: key, size: len(value)}
 	if opts.Expect == 0 {
-		operation = "create"
+		t.operation = "create"
 	}
-	t := &txn{key: key, expect: opts.Expect, guard: opts.Guard}
+	t.expect(key, opts.Expect)
+	if g := opts.Guard; g != nil {
+		t.expect(g.Key, existing(g.ModRevision))
+	}
 	if !opts.DryRun {
-		t.do, t.value = doPut, value
+		t.then = []clientv3.Op{clientv3.OpPut(key, string(value))}
 	}
-	return s.write(ctx, operation, len(value), t)
+	return s.commit(ctx, &t)
 }
 
 // Delete implements storage.Interface.
 func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptions) (storage.WriteResponse, error) {
-	t := &txn{key: key, expect: existing(opts.Expect)}
+	t := txn{operation: "delete", key: key}
+	t.expect(key, existing(opts.Expect))
 	if !opts.DryRun {
-		t.do = doDelete
+		t.then = []clientv3.Op{clientv3.OpDelete(key)}
 	}
-	return s.write(ctx, "delete", 0, t)
+	return s.commit(ctx, &t)
 }
 
-// write commits a transaction. size is that of the value, for the error of a store that
-// refuses it.
-func (s *Store) write(ctx context.Context, operation string, size int, t *txn) (storage.WriteResponse, error) {
-	m, start := s.metrics.of(operation, t.key), time.Now()
-	defer m.observe(start)
+// txn is a conditional write of one key: if every comparison holds it does what it is for,
+// and otherwise it brings back what the comparisons looked at.
+type txn struct {
+	operation, key string // for the metrics
+	size           int    // of the value, for the error of a store that refuses it
+	conditions     []clientv3.Cmp
+	then           []clientv3.Op // none in a dry run
+	otherwise      []clientv3.Op // reads the key of each condition
+}
+
+func (t *txn) expect(key string, modRevision int64) {
+	t.conditions = append(t.conditions, clientv3.Compare(clientv3.ModRevision(key), "=", modRevision))
+	t.otherwise = append(t.otherwise, clientv3.OpGet(key))
+}
+
+// existing is the revision to compare a key with that must exist: etcd gives 0 to a key
+// that does not exist, and 1 to none, since an empty store is at revision 1.
+func existing(modRevision int64) int64 { return max(modRevision, 1) }
+
+func (s *Store) commit(ctx context.Context, t *txn) (storage.WriteResponse, error) {
+	defer s.metrics.observe(t.operation, t.key, time.Now())
 	if err := ctx.Err(); err != nil {
-		m.failed()
+		s.metrics.failed(t.operation, t.key)
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
-	response, err := s.service.commit(ctx, start.Add(s.timeout), t)
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	resp, err := s.client.Txn(requireLeader(ctx)).If(t.conditions...).Then(t.then...).Else(t.otherwise...).Commit()
 	if err != nil {
-		m.failed()
-		return storage.WriteResponse{}, writeError(size, err)
+		s.metrics.failed(t.operation, t.key)
+		return storage.WriteResponse{}, writeError(t.size, err)
 	}
-	return response, nil
+	w := storage.WriteResponse{Succeeded: resp.Succeeded, Revision: resp.Header.GetRevision()}
+	if !resp.Succeeded {
+		w.Current = first(resp.Responses[0].GetResponseRange().GetKvs())
+		if len(resp.Responses) > 1 {
+			w.Guarded = first(resp.Responses[1].GetResponseRange().GetKvs())
+		}
+	}
+	return w, nil
+}
+
+// leaderRequired is what clientv3.WithRequireLeader makes anew for each request.
+var leaderRequired = metadata.Pairs(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
+
+// requireLeader has a member without a leader refuse the request before it acts on it, and
+// end a watch.
+func requireLeader(ctx context.Context) context.Context {
+	return metadata.NewOutgoingContext(ctx, leaderRequired)
 }
 
 func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {

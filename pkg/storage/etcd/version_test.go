@@ -7,6 +7,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -61,6 +62,7 @@ type fakeMember struct {
 	etcdserverpb.UnimplementedClusterServer
 	id, cluster uint64
 	version     string
+	mu          sync.Mutex
 	members     []*etcdserverpb.Member // nil: it does not list them
 }
 
@@ -69,6 +71,8 @@ func (f *fakeMember) Status(context.Context, *etcdserverpb.StatusRequest) (*etcd
 }
 
 func (f *fakeMember) MemberList(ctx context.Context, r *etcdserverpb.MemberListRequest) (*etcdserverpb.MemberListResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.members == nil {
 		return f.UnimplementedClusterServer.MemberList(ctx, r)
 	}
@@ -178,7 +182,10 @@ func TestWatchVersions(t *testing.T) {
 	}()
 	ticks <- time.Time{}
 	ticks <- time.Time{} // taken when the first has been dealt with
-	m.members = []*etcdserverpb.Member{{ID: 2, ClientURLs: []string{(&fakeMember{id: 2, cluster: 7, version: "3.5.7"}).start(t)}}}
+	old := (&fakeMember{id: 2, cluster: 7, version: "3.5.7"}).start(t)
+	m.mu.Lock()
+	m.members = []*etcdserverpb.Member{{ID: 2, ClientURLs: []string{old}}}
+	m.mu.Unlock()
 	ticks <- time.Time{}
 	ticks <- time.Time{}
 	cancel()

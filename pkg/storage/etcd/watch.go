@@ -5,10 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
-	"go.etcd.io/etcd/api/v3/mvccpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -30,11 +29,11 @@ var errSlowReader = errors.New("the reader of the watch is too slow")
 // etcd in this process: they are not to be changed.
 func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
 	out := make(chan storage.WatchResponse, 1)
-	last := opts.Revision
-	if last == 0 {
-		// Were etcd asked to begin at “now”, a stream that broke before the first event
-		// would leave open when that was.
-		resp, err := s.read(ctx, "get", &etcdserverpb.RangeRequest{Key: []byte(prefix + "\x00"), CountOnly: true})
+	w := &watcher{last: opts.Revision, max: maxPendingBytes}
+	if opts.Revision == 0 {
+		// Were etcd asked to begin at “now”, its client would begin at another “now” after
+		// a connection that broke before the first event.
+		resp, err := s.read(ctx, "get", prefix+"\x00", clientv3.WithCountOnly())
 		if err != nil {
 			if ctx.Err() == nil {
 				out <- storage.WatchResponse{Err: err}
@@ -42,51 +41,124 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 			close(out)
 			return out
 		}
-		last = resp.Header.GetRevision()
-		out <- storage.WatchResponse{Revision: last}
+		w.last = resp.Header.GetRevision()
+		out <- storage.WatchResponse{Revision: w.last}
 	}
-	w := &watcher{store: s, prefix: prefix, last: last, delivered: last, pause: resumePause}
-	w.reader = queue{out: out, done: ctx.Done(), max: maxPendingBytes}
-	go w.run(ctx)
+	w.delivered = w.last
+	go func() {
+		defer close(out)
+		// A watcher of its own, so that the watch is alone on its stream: a request for
+		// progress concerns all watches of a stream, and is left unanswered while one of
+		// them is behind.
+		watches := s.newWatcher()
+		closeWatches := sync.OnceFunc(func() { _ = watches.Close() }) // whose error is the stream's
+		defer closeWatches()
+		defer context.AfterFunc(s.client.Ctx(), closeWatches)()
+		var asking sync.WaitGroup
+		defer asking.Wait()
+		streamCtx, cancel := context.WithCancel(requireLeader(ctx))
+		defer cancel()
+		asking.Go(func() { askProgress(streamCtx, watches, opts.Progress) })
+		in := watches.Watch(streamCtx, prefix, clientv3.WithPrefix(), clientv3.WithProgressNotify(), clientv3.WithRev(w.last+1))
+		w.run(ctx, in, cancel, out)
+	}()
 	return out
 }
 
-// watcher is one watch. Its fields belong to the goroutine of run.
+// newWatcher returns a watcher that shares no stream with others. A client in process has
+// no connection to make one from, and makes it itself.
+func (s *Store) newWatcher() clientv3.Watcher {
+	if inProcess, ok := s.client.Watcher.(interface{ NewWatcher() clientv3.Watcher }); ok {
+		return inProcess.NewWatcher()
+	}
+	return clientv3.NewWatcher(s.client)
+}
+
+// askProgress hands on the reader's requests until ctx ends. They wait while there is no
+// stream, and why one ended the watch itself says.
+func askProgress(ctx context.Context, watches clientv3.Watcher, requests <-chan struct{}) {
+	for {
+		select {
+		case <-requests:
+			_ = watches.RequestProgress(ctx)
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// watcher carries the responses of one watch from clientv3 to its reader. It always takes
+// what clientv3 has, which would hold it back without a bound.
 type watcher struct {
-	store  *Store
-	prefix string
-	last   int64         // every event up to this revision has been taken in, or so etcd reported
-	pause  time.Duration // before the next stream
-	reader queue
-
-	// delivered is the revision of the last event that was taken in, or that of the start.
-	delivered int64
+	last      int64 // every event up to this revision has been taken in, or so etcd reported
+	delivered int64 // the revision of the last event that was taken in, or that of the start
+	pending   []pendingResponse
+	bytes     int // of pending
+	max       int // of bytes
 }
 
-// run returns when ctx ends, or once the response that ends the watch can be read.
-func (w *watcher) run(ctx context.Context) {
-	defer close(w.reader.out)
-	err := w.follow(ctx)
-	w.reader.delivering.Wait()
-	if ctx.Err() != nil {
-		return
-	}
-	select {
-	case w.reader.out <- storage.WatchResponse{Revision: w.last, Err: err}:
-	case <-ctx.Done():
+type pendingResponse struct {
+	storage.WatchResponse
+	bytes int
+}
+
+func (w *watcher) push(r storage.WatchResponse, bytes int) {
+	w.pending = append(w.pending, pendingResponse{r, bytes})
+	w.bytes += bytes
+}
+
+// run returns when ctx ends, or once the response that ends the watch has been read. It
+// calls end when it needs no more of in.
+func (w *watcher) run(ctx context.Context, in clientv3.WatchChan, end func(), out chan<- storage.WatchResponse) {
+	for {
+		var next storage.WatchResponse
+		var send chan<- storage.WatchResponse
+		if len(w.pending) > 0 {
+			next, send = w.pending[0].WatchResponse, out
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case send <- next:
+			if next.Err != nil {
+				return
+			}
+			w.bytes -= w.pending[0].bytes
+			w.pending[0] = pendingResponse{}
+			w.pending = w.pending[1:]
+		case resp, ok := <-in:
+			if ctx.Err() != nil {
+				return
+			}
+			if err := w.take(resp, ok); err != nil {
+				w.push(storage.WatchResponse{Revision: w.last, Err: err}, 0)
+				in = nil
+				end() // clientv3 would go on to take in events
+			}
+		}
 	}
 }
 
-// take takes in a response of etcd's after the one that confirmed the watch; an error ends
-// the watch. etcd sends all events of a revision in one response, unless it is asked for
-// fragments.
-func (w *watcher) take(resp *etcdserverpb.WatchResponse) error {
-	next, bytes := storage.WatchResponse{}, 0
-	if len(resp.Events) == 0 {
-		next.Revision = resp.Header.GetRevision() // a report of progress
-	} else {
-		next.Events = make([]storage.Event, 0, len(resp.Events))
+// take adds a response of clientv3 to the pending ones; an error ends the watch. etcd
+// sends all events of a revision in one response, unless it is asked for fragments.
+func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
+	if !ok {
+		return fmt.Errorf("%w: etcd's client closed the watch", storage.ErrUnavailable)
 	}
+	if err := resp.Err(); err != nil {
+		if errors.Is(err, rpctypes.ErrCompacted) {
+			return fmt.Errorf("%w: %w", storage.ErrCompacted, err)
+		}
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if resp.IsProgressNotify() {
+		if rev := resp.Header.GetRevision(); rev > w.last {
+			w.last = rev
+			w.push(storage.WatchResponse{Revision: rev}, 0)
+		}
+		return nil
+	}
+	events, bytes := make([]storage.Event, 0, len(resp.Events)), 0
 	for _, e := range resp.Events {
 		if e.Kv.ModRevision <= w.delivered {
 			continue // each event once, whatever a stream that resumes repeats
@@ -96,85 +168,25 @@ func (w *watcher) take(resp *etcdserverpb.WatchResponse) error {
 			w.last = w.delivered
 			return err
 		}
-		next.Events, next.Revision = append(next.Events, newEvent(e)), e.Kv.ModRevision
+		events = append(events, newEvent(e))
 		bytes += eventBytes + len(e.Kv.Key) + len(e.Kv.Value)
 	}
-	if next.Revision <= w.last {
+	if len(events) == 0 {
 		return nil
 	}
-	if !w.reader.push(next, bytes) {
+	if len(w.pending) > 0 && w.bytes+bytes > w.max {
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, errSlowReader)
 	}
-	w.last = next.Revision
-	if len(next.Events) > 0 {
-		w.delivered = next.Revision
-	}
+	w.last = events[len(events)-1].KV.ModRevision
+	w.delivered = w.last
+	w.push(storage.WatchResponse{Events: events, Revision: w.last}, bytes)
 	return nil
 }
 
-func newEvent(e *mvccpb.Event) storage.Event {
-	ev := storage.Event{KV: keyValue(e.Kv), Deleted: e.Type == mvccpb.Event_DELETE}
+func newEvent(e *clientv3.Event) storage.Event {
+	ev := storage.Event{KV: keyValue(e.Kv), Deleted: e.Type == clientv3.EventTypeDelete}
 	if ev.Deleted {
 		ev.KV.Value = nil
 	}
 	return ev
-}
-
-// queue carries responses to a reader without ever waiting for it. What a reader that is
-// busy has not taken becomes one response.
-type queue struct {
-	out        chan storage.WatchResponse
-	done       <-chan struct{} // closed when nobody reads any more
-	max        int             // of bytes
-	delivering sync.WaitGroup
-
-	mu    sync.Mutex
-	busy  bool                  // deliver is running: everything goes through held
-	held  storage.WatchResponse // Revision 0: nothing
-	bytes int                   // of held, and of what deliver offers
-}
-
-// push hands on a response whose events take so many bytes; false: too much is held.
-func (q *queue) push(r storage.WatchResponse, bytes int) bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if !q.busy {
-		select {
-		case q.out <- r:
-			return true
-		default:
-		}
-		q.busy = true
-		q.delivering.Go(q.deliver)
-	}
-	if q.bytes > 0 && q.bytes+bytes > q.max {
-		return false
-	}
-	q.held.Events = append(q.held.Events, r.Events...)
-	q.held.Revision = r.Revision
-	q.bytes += bytes
-	return true
-}
-
-// deliver waits for the reader until nothing is held any more.
-func (q *queue) deliver() {
-	for next, bytes := q.next(0); next.Revision > 0; next, bytes = q.next(bytes) {
-		select {
-		case q.out <- next:
-		case <-q.done:
-			return
-		}
-	}
-}
-
-// next returns all that is held and how many bytes it takes. delivered is what the response
-// before it took, which the reader now has.
-func (q *queue) next(delivered int) (storage.WatchResponse, int) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.bytes -= delivered
-	r := q.held
-	q.held = storage.WatchResponse{}
-	q.busy = r.Revision > 0
-	return r, q.bytes
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/goleak"
 
@@ -265,13 +264,12 @@ func watchOne(ctx context.Context, s *Store, prefix, key string) error {
 	for range 3 {
 		s.Watch(ctx, prefix, storage.WatchOptions{Revision: 1})
 	}
-	watch := s.Watch(ctx, key, storage.WatchOptions{})
+	progress := make(chan struct{}, 1)
+	watch := s.Watch(ctx, key, storage.WatchOptions{Progress: progress})
 	if _, err := s.Put(ctx, key, nil, storage.PutOptions{}); err != nil {
 		return err
 	}
-	if err := s.RequestProgress(ctx); err != nil {
-		return err
-	}
+	progress <- struct{}{}
 	for r := range watch {
 		for _, event := range r.Events {
 			if event.KV.Key != key {
@@ -289,30 +287,26 @@ func watchOne(ctx context.Context, s *Store, prefix, key string) error {
 // A reader that does not read is cut off at the bound, and what was held for it is whole.
 func TestWatchSlowReader(t *testing.T) {
 	const charge = eventBytes + 1 + 100
-	ended := make(chan struct{})
-	s := scripted(t, func(stream etcdserverpb.Watch_WatchServer) error {
-		defer close(ended)
-		responses := []*etcdserverpb.WatchResponse{{Created: true}, eventsAt(11), eventsAt(12), eventsAt(13)}
-		for _, r := range responses { // the last is taken and is too much
-			if err := stream.Send(r); err != nil {
-				return err
-			}
-		}
-		<-stream.Context().Done()
-		return nil
-	})
+	in := make(chan clientv3.WatchResponse)
 	out := make(chan storage.WatchResponse)
-	w := &watcher{store: s, prefix: "/a/", last: 10, delivered: 10}
-	w.reader = queue{out: out, done: t.Context().Done(), max: 3*charge - 1}
-	go w.run(t.Context())
+	ended := make(chan struct{})
+	w := &watcher{last: 10, delivered: 10, max: 3*charge - 1}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		w.run(t.Context(), in, func() { close(ended) }, out)
+	}()
+	for revision := int64(11); revision <= 13; revision++ { // the last is taken and is too much
+		in <- clientv3.WatchResponse{Events: eventsAt(revision).Events}
+	}
 	<-ended
-	if got := events(t, out, 2); got[1].KV.ModRevision != 12 {
-		t.Errorf("got %+v, want the events of revisions 11 and 12", got)
+	for want := int64(11); want <= 12; want++ {
+		if got := events(t, out, 1); got[0].KV.ModRevision != want {
+			t.Errorf("got %+v, want the event of revision %d", got, want)
+		}
 	}
 	if r := receive(t, out); !errors.Is(r.Err, storage.ErrUnavailable) || !errors.Is(r.Err, errSlowReader) || r.Revision != 12 {
 		t.Errorf("got %+v, want ErrUnavailable at revision 12", r)
 	}
-	if r, ok := <-out; ok {
-		t.Errorf("after the error came %+v", r)
-	}
+	<-done
 }

@@ -3,10 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
-
-	"go.etcd.io/etcd/api/v3/etcdserverpb"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -14,55 +11,6 @@ import (
 // progressRetry is how long History waits for a progress report before it asks again:
 // etcd leaves a request unanswered while the watch is behind.
 const progressRetry = 20 * time.Millisecond
-
-// freshnessKey is read for the revision in the answer's header; it never exists.
-var freshnessKey = []byte("/registry/\x00")
-
-// Revision implements storage.Interface.
-func (s *Store) Revision(ctx context.Context) (int64, error) {
-	resp, err := s.read(ctx, "revision", &etcdserverpb.RangeRequest{Key: freshnessKey, CountOnly: true})
-	if err != nil {
-		return 0, err
-	}
-	return resp.Header.GetRevision(), nil
-}
-
-// streams are the watches that etcd has confirmed, each on a stream of its own: a request
-// for progress concerns all watches of a stream, and is left unanswered while one of them
-// is behind.
-type streams struct {
-	mu  sync.Mutex
-	ask map[chan<- struct{}]struct{}
-}
-
-// enter says that a report that is asked for from now on is about the watch, too.
-func (s *streams) enter(ask chan<- struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.ask == nil {
-		s.ask = map[chan<- struct{}]struct{}{}
-	}
-	s.ask[ask] = struct{}{}
-}
-
-func (s *streams) leave(ask chan<- struct{}) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.ask, ask)
-}
-
-// RequestProgress implements storage.Interface. It waits for nothing.
-func (s *Store) RequestProgress(context.Context) error {
-	s.streams.mu.Lock()
-	defer s.streams.mu.Unlock()
-	for ask := range s.streams.ask {
-		select {
-		case ask <- struct{}{}:
-		default: // a request that is yet to be sent serves this one, too
-		}
-	}
-	return nil
-}
 
 // emptyRevision is that of a store to which nothing has been written.
 const emptyRevision = 1
@@ -89,14 +37,16 @@ func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) (
 	var events []storage.Event
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	watch := s.Watch(ctx, prefix, storage.WatchOptions{Revision: after})
+	progress := make(chan struct{}, 1)
+	watch := s.Watch(ctx, prefix, storage.WatchOptions{Revision: after, Progress: progress})
 	for {
 		select {
 		case <-ctx.Done():
 			return nil, fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
 		case <-retry.C:
-			if err := s.RequestProgress(ctx); err != nil {
-				return nil, err
+			select {
+			case progress <- struct{}{}:
+			default: // the request before is still to be made
 			}
 		case response, ok := <-watch:
 			if !ok {

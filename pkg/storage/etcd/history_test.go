@@ -12,16 +12,15 @@ import (
 )
 
 // A watch of a quiet prefix learns of writes elsewhere when it is asked for its progress.
-func TestRequestProgress(t *testing.T) {
+func TestProgress(t *testing.T) {
 	forEach(t, func(t *testing.T, s *Store, prefix string) {
 		start := create(t, s, prefix+"quiet/a", "")
-		watch := s.Watch(t.Context(), prefix+"quiet/", storage.WatchOptions{Revision: start})
+		progress := make(chan struct{})
+		watch := s.Watch(t.Context(), prefix+"quiet/", storage.WatchOptions{Revision: start, Progress: progress})
 		elsewhere := create(t, s, prefix+"other", "")
 		if rev, err := s.Revision(t.Context()); err != nil || rev < elsewhere {
 			t.Errorf("Revision = %d, %v, want at least %d", rev, err, elsewhere)
 		}
-		again := time.NewTicker(20 * time.Millisecond)
-		defer again.Stop()
 		deadline := time.After(20 * time.Second)
 		for {
 			select {
@@ -32,10 +31,7 @@ func TestRequestProgress(t *testing.T) {
 				if r.Revision >= elsewhere {
 					return
 				}
-			case <-again.C:
-				if err := s.RequestProgress(t.Context()); err != nil {
-					t.Fatal(err)
-				}
+			case progress <- struct{}{}:
 			case <-deadline:
 				t.Fatal("no progress report")
 			}
@@ -87,11 +83,16 @@ func TestHistoryAmidProgress(t *testing.T) {
 		defer asking.Wait()
 		defer cancel()
 		for range 4 {
+			progress := make(chan struct{})
+			watch := s.Watch(ctx, prefix, storage.WatchOptions{Revision: last, Progress: progress})
 			asking.Go(func() {
-				for ctx.Err() == nil {
-					if err := s.RequestProgress(ctx); err != nil && ctx.Err() == nil {
-						t.Error(err)
-						return
+				for {
+					select {
+					case progress <- struct{}{}:
+					case _, ok := <-watch:
+						if !ok {
+							return
+						}
 					}
 				}
 			})
