@@ -39,12 +39,9 @@ type importRule struct {
 
 var importRules = []importRule{
 	{folder: "cmd/apiserver", http: true, etcd: true, ours: []string{
-		"pkg/serving", "pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
-		"pkg/storage", "pkg/storage/etcd", "pkg/storage/cache", "pkg/storage/embedded",
+		"pkg/apiserver", "pkg/serving", "pkg/certificates", "pkg/files", "pkg/auth", "pkg/ratelimit",
+		"pkg/storage/etcd", "pkg/storage/embedded",
 	}},
-	// Connections, whatever is served on them.
-	{folder: "pkg/serving", http: true},
-	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit", "pkg/yamljson"}},
 	{folder: "cmd/loadtest", ours: []string{"cmd/loadtest/internal"}},
 	{folder: "cmd/loadtest/internal/client", http: true, ours: []string{"cmd/loadtest/internal/text"}},
 	{folder: "cmd/loadtest/internal/load", http: true, ours: []string{
@@ -53,6 +50,16 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest/internal/report", ours: []string{"cmd/loadtest/internal/schedule", "cmd/loadtest/internal/text"}},
 	{folder: "cmd/loadtest/internal/schedule", stdlibOnly: true},
 	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
+	// The wiring: the only one that knows server, registry and storage.
+	{folder: "pkg/apiserver", etcd: true, ours: []string{
+		"pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
+		"pkg/storage", "pkg/storage/etcd",
+	}},
+	// Connections, whatever is served on them.
+	{folder: "pkg/serving", http: true},
+	{folder: "pkg/certificates", ours: []string{"pkg/files"}},
+	{folder: "pkg/files"},
+	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit", "pkg/yamljson"}},
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
 	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache", "pkg/yamljson"}},
@@ -63,8 +70,7 @@ var importRules = []importRule{
 	{folder: "pkg/auth"},
 	{folder: "pkg/ratelimit"},
 	{folder: "pkg/yamljson"},
-	// Helpers of tests, and generators by them, put the server together in their own ways.
-	{folder: "test", http: true, etcd: true, ours: []string{"pkg", "pkg/storage/etcd", "pkg/storage/embedded"}},
+	{folder: "test", http: true, ours: []string{"pkg", "pkg/storage/embedded"}},
 	{folder: "tools", http: true, ours: []string{"pkg", "test"}},
 }
 
@@ -95,6 +101,10 @@ func TestCheckImport(t *testing.T) {
 		{"cmd/loadtest/internal/report", "net/http", "cmd/loadtest/internal/report may not know HTTP"},
 		{"pkg/server", module + "/pkg/ratelimit", ""},
 		{"cmd/apiserver", module + "/pkg/serving", ""},
+		{"cmd/apiserver", module + "/pkg/registry", "cmd/apiserver may not import pkg/registry"},
+		{"pkg/apiserver", module + "/pkg/registry/endpoints", ""},
+		{"pkg/apiserver", module + "/pkg/storage/embedded", "pkg/apiserver may not import pkg/storage/embedded"},
+		{"pkg/server", module + "/pkg/apiserver", "pkg/server may not import pkg/apiserver"},
 		{"pkg/serving", module + "/pkg/server", "pkg/serving may not import pkg/server"},
 		{"pkg/server", module + "/pkg/registry", "pkg/server may not import pkg/registry"},
 		{"pkg/server", module + "/pkg/storage", "pkg/server may not import pkg/storage"},

@@ -56,7 +56,7 @@ an etcd of its own included, in ./berth.data and listens on https://127.0.0.1:64
 }
 
 func newReadyCommand() *cobra.Command {
-	dataDir, server := defaultConfig().DataDir, ""
+	dir, server := defaultConfig().DataDir, ""
 	cmd := &cobra.Command{
 		Use:   "ready",
 		Short: "Exit with status 0 if the server is ready, with 1 if it is not",
@@ -67,11 +67,11 @@ Otherwise it prints the reason in one line and exits with status 1. For health c
 			if err := applyEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
 				return err
 			}
-			return checkReady(cmd.Context(), dataFiles{dir: dataDir}, server)
+			return checkReady(cmd.Context(), dir, server)
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&dataDir, "data-dir", dataDir, "Data directory of the server; its kubeconfig tells where the server is and which CA to trust")
+	flags.StringVar((*string)(&dir), "data-dir", string(dir), "Data directory of the server; its kubeconfig tells where the server is and which CA to trust")
 	flags.StringVar(&server, "server", server, "URL of the server, where it is not the one in the kubeconfig, such as https://127.0.0.1:6443")
 	return cmd
 }
@@ -87,7 +87,7 @@ func flagGroups(c *config) []flagGroup {
 
 func storageFlags(c *config) *pflag.FlagSet {
 	flags := newFlagSet()
-	flags.StringVar(&c.DataDir, "data-dir", c.DataDir, "Directory of the database, the token, the certificates and the kubeconfig; made where it does not exist, and held by one server at a time")
+	flags.StringVar((*string)(&c.DataDir), "data-dir", string(c.DataDir), "Directory of the database, the token, the certificates and the kubeconfig; made where it does not exist, and held by one server at a time")
 	flags.StringSliceVar(&c.EtcdServers, "etcd-servers", c.EtcdServers, "Addresses of an etcd to use (scheme://host:port, comma separated); without them one runs inside the process, in the data directory")
 	flags.StringVar(&c.EtcdCAFile, "etcd-cafile", c.EtcdCAFile, "File of the CA that signed the certificates of --etcd-servers; without it the system's CAs count")
 	flags.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "File of the client certificate for --etcd-servers")

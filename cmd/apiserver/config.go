@@ -5,18 +5,17 @@ import (
 	"fmt"
 	"net/netip"
 	"net/url"
-	"os"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
-	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/apiserver"
 )
 
 // config is everything that the flags say. defaultConfig has the defaults; the zero
 // value is not a valid one.
 type config struct {
-	DataDir string
+	DataDir dataDir
 
 	EtcdServers            []string // empty: an etcd inside the process
 	EtcdCAFile             string
@@ -47,7 +46,7 @@ func defaultConfig() config {
 	return config{
 		DataDir:                     "./berth.data",
 		EtcdCompactionInterval:      5 * time.Minute,
-		MaxObjectBytes:              registry.DefaultMaxObjectBytes,
+		MaxObjectBytes:              apiserver.DefaultMaxObjectBytes,
 		BindAddress:                 "127.0.0.1",
 		SecurePort:                  6443,
 		MaxRequestsInFlight:         400,
@@ -82,7 +81,7 @@ func (c *config) validate() error {
 		flag string
 		err  error
 	}{
-		{"data-dir", validateSet(c.DataDir)},
+		{"data-dir", validateSet(string(c.DataDir))},
 		{"etcd-servers", validateEtcdServers(c.EtcdServers)},
 		{"etcd-cafile", c.onlyWithEtcdServers(c.EtcdCAFile != "")},
 		{"etcd-certfile", c.onlyWithEtcdServers(c.EtcdCertFile != "")},
@@ -172,8 +171,8 @@ func validatePositive(d time.Duration) error {
 // validateObjectBytes wants room for what every object has, and no more than can be read.
 func validateObjectBytes(n int) error {
 	const least = 64 << 10
-	if n < least || n > registry.MaxReadableBytes {
-		return fmt.Errorf("%d is not between %d and %d", n, least, registry.MaxReadableBytes)
+	if n < least || n > apiserver.MaxReadableBytes {
+		return fmt.Errorf("%d is not between %d and %d", n, least, apiserver.MaxReadableBytes)
 	}
 	return nil
 }
@@ -211,15 +210,4 @@ func validateHost(host string) error {
 		return fmt.Errorf("%q is neither a host name nor an IP address", host)
 	}
 	return nil
-}
-
-func (c *config) files() dataFiles { return dataFiles{dir: c.DataDir} }
-
-// hostname is the machine's name where a certificate can carry it, else "".
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil || validateHost(name) != nil {
-		return ""
-	}
-	return name
 }

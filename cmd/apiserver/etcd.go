@@ -70,7 +70,7 @@ func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backen
 	ctx, cancel := context.WithTimeout(ctx, embeddedStartTimeout)
 	defer cancel()
 	inside, err := embedded.Start(ctx, embedded.Config{
-		DataDir:    c.files().etcd(),
+		DataDir:    c.DataDir.etcd(),
 		QuotaBytes: c.QuotaBackendBytes,
 		Logger:     logger,
 	})

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,7 +12,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
 	etcdversion "go.etcd.io/etcd/api/v3/version"
@@ -79,54 +79,54 @@ func TestRunOnAnEtcdElsewhere(t *testing.T) {
 	// Two servers, one after the other, with nothing in common but the etcd.
 	for i, want := range []int{http.StatusCreated, http.StatusConflict} {
 		s := runServer(t, func(c *config) { c.EtcdServers = []string{"http://" + address} })
-		token := strings.TrimSpace(read(t, s.files().token()))
-		client := caller(t, s.files().caCert())
+		token := strings.TrimSpace(read(t, s.DataDir.token()))
+		client := caller(t, s.DataDir.pki().CACert())
 		if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != want {
 			t.Errorf("server %d: got %d, want %d: %s", i, code, want, body)
 		}
 		if code, body := call(t, client, "GET", s.url+endpointsPath+"/test-endpoint", token, ""); code != http.StatusOK {
 			t.Errorf("server %d: got %d: %s", i, code, body)
 		}
-		if _, err := os.Stat(s.files().etcd()); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(s.DataDir.etcd()); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("server %d has an etcd inside (%v)", i, err)
 		}
 	}
 }
 
 func TestRunOnAnEtcdWithTLS(t *testing.T) {
-	etcdSide, ourSide := dataFiles{dir: t.TempDir()}, dataFiles{dir: t.TempDir()}
-	pair, _, err := ensurePKI(etcdSide, sans("127.0.0.1"), time.Now())
+	etcdSide, ourSide := madePKI(t, "127.0.0.1"), madePKI(t, "client")
+	pair, err := tls.LoadX509KeyPair(etcdSide.Cert(), etcdSide.Key())
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := ensurePKI(ourSide, sans("client"), time.Now()); err != nil {
+	ours, err := tls.LoadX509KeyPair(ourSide.Cert(), ourSide.Key())
+	if err != nil {
 		t.Fatal(err)
 	}
 	address := serveEtcd(t, credentials.NewTLS(&tls.Config{
-		Certificates: []tls.Certificate{*pair}, ClientAuth: tls.RequireAnyClientCert,
+		Certificates: []tls.Certificate{pair}, ClientAuth: tls.RequireAnyClientCert,
 		// The certificate is a server's: that it is the right one is what counts here.
 		VerifyPeerCertificate: func(raw [][]byte, _ [][]*x509.Certificate) error {
-			cert, err := x509.ParseCertificate(raw[0])
-			if err == nil && string(encodeCertificates(cert)) != read(t, ourSide.cert()) {
-				err = errors.New("another client's certificate")
+			if !bytes.Equal(raw[0], ours.Certificate[0]) {
+				return errors.New("another client's certificate")
 			}
-			return err
+			return nil
 		},
 	}))
 	secure := func(c *config) {
 		c.EtcdServers = []string{"https://" + address}
-		c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile = etcdSide.caCert(), ourSide.cert(), ourSide.key()
+		c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile = etcdSide.CACert(), ourSide.Cert(), ourSide.Key()
 	}
 	s := runServer(t, secure)
-	token := strings.TrimSpace(read(t, s.files().token()))
-	if code, body := call(t, caller(t, s.files().caCert()), "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
+	token := strings.TrimSpace(read(t, s.DataDir.token()))
+	if code, body := call(t, caller(t, s.DataDir.pki().CACert()), "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
 		t.Errorf("got %d: %s", code, body)
 	}
 
 	t.Run("by another CA", func(t *testing.T) {
 		t.Parallel()
 		otherCA := filepath.Join(t.TempDir(), "ca.crt")
-		write(t, otherCA, read(t, ourSide.caCert()))
+		write(t, otherCA, read(t, ourSide.CACert()))
 		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCAFile = otherCA }, "certificate signed by unknown authority")
 	})
 	t.Run("no etcd", func(t *testing.T) {
@@ -148,7 +148,7 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 func expectNoEtcd(t *testing.T, change func(*config), reason string) {
 	t.Helper()
 	c := defaultConfig()
-	c.DataDir, c.SecurePort = filepath.Join(t.TempDir(), "data"), 0
+	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
 	change(&c)
 	stdout := newOutput()
 	err := run(t.Context(), c, stdout, newOutput())

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/berth-project/berth/pkg/certificates"
 )
 
 // patience is far more than anything here takes on a machine under load.
@@ -104,7 +106,7 @@ func runServer(t *testing.T, change func(*config)) *runningServer {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	s := &runningServer{config: defaultConfig(), stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
-	s.DataDir = filepath.Join(t.TempDir(), "data")
+	s.DataDir = dataDir(filepath.Join(t.TempDir(), "data"))
 	s.SecurePort = 0
 	if change != nil {
 		change(&s.config)
@@ -189,15 +191,39 @@ func replace(t *testing.T, path, text string) {
 	}
 }
 
-// writeSelfSigned makes a certificate for one host, and the CA of nobody else.
+// writeSelfSigned makes a certificate for one host, signed by a CA of its own.
 func writeSelfSigned(t *testing.T, crt, key, host string) {
 	t.Helper()
-	files := dataFiles{dir: t.TempDir()}
-	if _, _, err := ensurePKI(files, sans(host), time.Now()); err != nil {
+	dir := madePKI(t, host)
+	replace(t, key, read(t, dir.Key()))
+	replace(t, crt, read(t, dir.Cert())+read(t, dir.CACert()))
+}
+
+// madePKI returns a directory with a certificate for one host and its CA.
+func madePKI(t *testing.T, host string) certificates.Dir {
+	t.Helper()
+	dir, names := certificates.Dir(t.TempDir()), certificates.Names{}
+	names.Add(host)
+	if _, err := dir.Ensure(names, time.Now()); err != nil {
 		t.Fatal(err)
 	}
-	replace(t, key, read(t, files.key()))
-	replace(t, crt, read(t, files.cert())+read(t, files.caCert()))
+	return dir
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // freePort is a port that nobody listened on a moment ago.

@@ -1,49 +1,54 @@
 package main
 
 import (
+	"encoding/csv"
 	"fmt"
+	"io"
 	"os"
+	"slices"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/certificates"
+	"github.com/berth-project/berth/pkg/files"
 	"github.com/berth-project/berth/pkg/ratelimit"
 )
 
-// inputs is what the server takes from files that the user keeps.
+// inputs is what the server takes from the user's files.
 type inputs struct {
-	tokens  *auth.Tokens       // empty without --token-auth-file
-	limiter *ratelimit.Limiter // the default limits without --rate-limit-config
-	certs   *certHolder        // empty without --tls-cert-file
+	tokens  *auth.Tokens         // empty without --token-auth-file
+	limiter *ratelimit.Limiter   // with the default limits without --rate-limit-config
+	certs   *certificates.Holder // empty without --tls-cert-file
 	// watched is the files to load again when they change.
-	watched []*watchedFiles
+	watched []*files.Group
 }
 
-// loadInputs reads every file that c names, and writes none.
+// loadInputs reads every file that c names. It writes nothing.
 func loadInputs(c config) (*inputs, error) {
-	in := &inputs{tokens: auth.NewTokens(), limiter: ratelimit.New(nil), certs: &certHolder{}}
+	in := &inputs{tokens: auth.NewTokens(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}}
 	for _, file := range []struct {
-		flag string
-		watchedFiles
+		flag  string
+		group *files.Group
 	}{
-		{"token-auth-file", watchedFiles{
-			what: "tokens", paths: []string{c.TokenAuthFile},
-			load: func() error { return in.tokens.Load(c.TokenAuthFile) },
+		{"token-auth-file", &files.Group{
+			Name: "tokens", Paths: []string{c.TokenAuthFile},
+			Load: func() error { return in.tokens.Load(c.TokenAuthFile) },
 		}},
-		{"rate-limit-config", watchedFiles{
-			what: "rate limits", paths: []string{c.RateLimitConfig},
-			load: func() error { return loadLimits(c.RateLimitConfig, in.limiter) },
+		{"rate-limit-config", &files.Group{
+			Name: "rate limits", Paths: []string{c.RateLimitConfig},
+			Load: func() error { return loadLimits(c.RateLimitConfig, in.limiter) },
 		}},
-		{"tls-cert-file", watchedFiles{
-			what: "serving certificate", paths: []string{c.TLSCertFile, c.TLSPrivateKeyFile},
-			load: func() error { return in.certs.load(c.TLSCertFile, c.TLSPrivateKeyFile) },
+		{"tls-cert-file", &files.Group{
+			Name: "serving certificate", Paths: []string{c.TLSCertFile, c.TLSPrivateKeyFile},
+			Load: func() error { return in.certs.Load(c.TLSCertFile, c.TLSPrivateKeyFile) },
 		}},
 	} {
-		if file.paths[0] == "" {
+		if file.group.Paths[0] == "" {
 			continue
 		}
-		if _, err := file.loadChanged(); err != nil {
+		if _, err := file.group.LoadChanged(); err != nil {
 			return nil, &flagError{flag: file.flag, err: err}
 		}
-		in.watched = append(in.watched, &file.watchedFiles)
+		in.watched = append(in.watched, file.group)
 	}
 	return in, nil
 }
@@ -59,4 +64,43 @@ func loadLimits(path string, limiter *ratelimit.Limiter) error {
 	}
 	limiter.SetConfig(limits)
 	return nil
+}
+
+// adminToken returns the token for the kubeconfig: the first token of a token file, loaded
+// into tokens, whose user is in system:masters, else the first one.
+//
+// tokens keeps only hashes, so the file is read again. Since it may have changed in between,
+// only a token that is valid now counts.
+func adminToken(path string, tokens *auth.Tokens) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	reader := csv.NewReader(f)
+	reader.FieldsPerRecord = -1
+	first := ""
+	for {
+		record, err := reader.Read()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+		identity, ok := tokens.Authenticate(record[0])
+		if !ok {
+			continue
+		}
+		if slices.Contains(identity.User.Groups, auth.SystemPrivilegedGroup) {
+			return record[0], nil
+		}
+		if first == "" {
+			first = record[0]
+		}
+	}
+	if first == "" {
+		return "", fmt.Errorf("%s changed while it was read", path)
+	}
+	return first, nil
 }

@@ -2,25 +2,31 @@ package main
 
 import (
 	"fmt"
+	"net"
+	"net/netip"
 	"net/url"
 	"os"
+	"strconv"
+	"strings"
 
 	clientcmdv1 "k8s.io/client-go/tools/clientcmd/api/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/berth-project/berth/pkg/files"
 )
 
-// kubeconfigName names the one cluster and context of the kubeconfig.
+// kubeconfigName is the name of the one cluster and context of the kubeconfig.
 const kubeconfigName = "berth"
 
 // access is what a client needs to reach the server as its administrator.
 type access struct {
 	server     string // https://host:port
-	serverName string // by which the certificate is verified; empty: the host
+	serverName string // to verify the certificate by; empty: the host
 	caPEM      []byte
 	token      string
 }
 
-// writeKubeconfig replaces the kubeconfig at path by one that needs no other file.
+// writeKubeconfig replaces the kubeconfig at path. The new one refers to no other file.
 func writeKubeconfig(path string, a access) error {
 	data, err := yaml.Marshal(clientcmdv1.Config{
 		APIVersion: "v1",
@@ -46,10 +52,10 @@ func writeKubeconfig(path string, a access) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, data, 0o600)
+	return files.Write(path, data, 0o600)
 }
 
-// readKubeconfig returns what writeKubeconfig wrote.
+// readKubeconfig reads a kubeconfig that writeKubeconfig wrote.
 func readKubeconfig(path string) (access, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -60,7 +66,7 @@ func readKubeconfig(path string) (access, error) {
 		return access{}, fmt.Errorf("%s: %w", path, err)
 	}
 	if len(c.Clusters) != 1 || len(c.AuthInfos) != 1 {
-		return access{}, fmt.Errorf("%s: it is not the one that the server wrote", path)
+		return access{}, fmt.Errorf("%s: not a kubeconfig that the server wrote", path)
 	}
 	cluster := c.Clusters[0].Cluster
 	if _, err := url.Parse(cluster.Server); err != nil {
@@ -72,4 +78,29 @@ func readKubeconfig(path string) (access, error) {
 		caPEM:      cluster.CertificateAuthorityData,
 		token:      c.AuthInfos[0].AuthInfo.Token,
 	}, nil
+}
+
+// clientHost returns the host by which a client on this machine reaches the server, and
+// which goes into the kubeconfig: --external-hostname, else the address it listens on.
+func clientHost(c config) string {
+	if c.ExternalHostname != "" {
+		return c.ExternalHostname
+	}
+	addr, err := netip.ParseAddr(c.BindAddress)
+	switch {
+	case err != nil: // not after validate
+		return c.BindAddress
+	case addr.IsUnspecified() && addr.Is4():
+		return loopback
+	case addr.IsUnspecified():
+		return "::1"
+	default:
+		return addr.String()
+	}
+}
+
+// secureURL returns the base URL of the server, without a trailing slash.
+func secureURL(host string, port int) string {
+	// In a URL a zone's % is itself escaped (RFC 6874).
+	return "https://" + net.JoinHostPort(strings.ReplaceAll(host, "%", "%25"), strconv.Itoa(port))
 }

@@ -16,7 +16,7 @@ import (
 
 // process is a server in a process of its own.
 type process struct {
-	files  dataFiles
+	dir    dataDir
 	url    string
 	cmd    *exec.Cmd
 	stdout *output
@@ -37,7 +37,7 @@ func startProcess(t *testing.T, dir string, args ...string) *process {
 
 func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{files: dataFiles{dir: dir}, stdout: newOutput(), stderr: newOutput(), cmd: cmd, ended: make(chan struct{})}
+	p := &process{dir: dataDir(dir), stdout: newOutput(), stderr: newOutput(), cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), beTheServer+"=1")
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	if err := p.cmd.Start(); err != nil {
@@ -69,7 +69,7 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 
 func (p *process) token(t *testing.T) string {
 	t.Helper()
-	return strings.TrimSpace(read(t, p.files.token()))
+	return strings.TrimSpace(read(t, p.dir.token()))
 }
 
 func TestProcessKeepsWhatItConfirmed(t *testing.T) {
@@ -78,7 +78,7 @@ func TestProcessKeepsWhatItConfirmed(t *testing.T) {
 	for round := range 3 {
 		p := startProcess(t, dir)
 		p.awaitReady(t)
-		client := caller(t, p.files.caCert())
+		client := caller(t, p.dir.pki().CACert())
 		body := strings.ReplaceAll(exampleBody, "test-endpoint", fmt.Sprintf("round-%d", round))
 		code, answer := call(t, client, "POST", p.url+endpointsPath, p.token(t), body)
 		p.signal(t, syscall.SIGKILL)
@@ -87,16 +87,16 @@ func TestProcessKeepsWhatItConfirmed(t *testing.T) {
 		}
 		<-p.ended
 	}
-	ca, token := read(t, dataFiles{dir: dir}.caCert()), read(t, dataFiles{dir: dir}.token())
+	ca, token := read(t, dataDir(dir).pki().CACert()), read(t, dataDir(dir).token())
 	p := startProcess(t, dir)
 	p.awaitReady(t)
-	client := caller(t, p.files.caCert())
+	client := caller(t, p.dir.pki().CACert())
 	for round := range 3 {
 		if code, answer := call(t, client, "GET", p.url+fmt.Sprintf("%s/round-%d", endpointsPath, round), p.token(t), ""); code != http.StatusOK {
 			t.Errorf("the object of round %d: got %d: %s", round, code, answer)
 		}
 	}
-	if read(t, p.files.caCert()) != ca || read(t, p.files.token()) != token {
+	if read(t, p.dir.pki().CACert()) != ca || read(t, p.dir.token()) != token {
 		t.Error("the CA or the token is another one than before")
 	}
 }
@@ -105,19 +105,19 @@ func TestProcessHoldsItsDataDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	first := startProcess(t, dir)
 	first.awaitReady(t)
-	kubeconfig := read(t, first.files.kubeconfig())
+	kubeconfig := read(t, first.dir.kubeconfig())
 	second := startProcess(t, dir)
 	<-second.ended
 	if want := "apiserver: data directory " + dir + " is in use by another process\n"; second.status != 1 || second.stderr.String() != want {
 		t.Errorf("status %d, stderr %q, want 1 and %q", second.status, second.stderr, want)
 	}
-	if read(t, first.files.kubeconfig()) != kubeconfig {
+	if read(t, first.dir.kubeconfig()) != kubeconfig {
 		t.Error("the kubeconfig of the first one was replaced")
 	}
-	if code, answer := call(t, caller(t, first.files.caCert()), "POST", first.url+endpointsPath, first.token(t), exampleBody); code != http.StatusCreated {
+	if code, answer := call(t, caller(t, first.dir.pki().CACert()), "POST", first.url+endpointsPath, first.token(t), exampleBody); code != http.StatusCreated {
 		t.Errorf("the first one afterwards: got %d: %s", code, answer)
 	}
-	if err := checkReady(t.Context(), first.files, ""); err != nil {
+	if err := checkReady(t.Context(), first.dir, ""); err != nil {
 		t.Errorf("apiserver ready: %v", err)
 	}
 }
@@ -128,7 +128,7 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 	p.awaitReady(t)
 	p.signal(t, syscall.SIGTERM)
 	<-p.ended
-	logs, err := filepath.Glob(filepath.Join(p.files.etcd(), "member", "wal", "*.wal"))
+	logs, err := filepath.Glob(filepath.Join(p.dir.etcd(), "member", "wal", "*.wal"))
 	if err != nil || len(logs) == 0 {
 		t.Fatalf("there is no log to damage: %v", err)
 	}
@@ -137,7 +137,7 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 	<-again.ended
 	lines := strings.Split(strings.TrimSpace(again.stderr.String()), "\n")
 	last := lines[len(lines)-1]
-	if want := "apiserver: cannot open the database in data directory " + p.files.etcd(); again.status != 1 || !strings.HasPrefix(last, want) {
+	if want := "apiserver: cannot open the database in data directory " + p.dir.etcd(); again.status != 1 || !strings.HasPrefix(last, want) {
 		t.Errorf("status %d, stderr ends with %q, want 1 and %q", again.status, last, want)
 	}
 }
@@ -186,7 +186,7 @@ func TestProcessFinishesWhatIsUnderWay(t *testing.T) {
 	p.stderr.await(t, `"stopping"`, p.ended)
 	// It accepts nothing more.
 	eventually(t, func() error {
-		if checkReady(t.Context(), p.files, "") == nil {
+		if checkReady(t.Context(), p.dir, "") == nil {
 			return errors.New("it still accepts connections")
 		}
 		return nil

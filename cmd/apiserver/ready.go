@@ -21,13 +21,13 @@ const readyTimeout = 4 * time.Second
 // server is its base URL; empty: the one in the kubeconfig of the data directory. A
 // server by https is trusted by the CA of the kubeconfig and must be who the kubeconfig
 // names, whatever the URL calls it.
-func checkReady(ctx context.Context, files dataFiles, server string) error {
+func checkReady(ctx context.Context, dir dataDir, server string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	if !strings.HasPrefix(server, "http://") {
-		known, err := readKubeconfig(files.kubeconfig())
+		known, err := readKubeconfig(dir.kubeconfig())
 		if err != nil {
 			return err
 		}
@@ -35,7 +35,7 @@ func checkReady(ctx context.Context, files dataFiles, server string) error {
 			server = known.server
 		}
 		if transport.TLSClientConfig, err = known.tlsConfig(); err != nil {
-			return fmt.Errorf("%s: %w", files.kubeconfig(), err)
+			return fmt.Errorf("%s: %w", dir.kubeconfig(), err)
 		}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/readyz", nil)
@@ -65,7 +65,7 @@ func (a access) tlsConfig() (*tls.Config, error) {
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(a.caPEM) {
-		return nil, errors.New("there is no CA certificate in it")
+		return nil, errors.New("it contains no CA certificate")
 	}
 	name := a.serverName
 	if name == "" {

@@ -10,23 +10,29 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/certificates"
+	"github.com/berth-project/berth/pkg/files"
 	"github.com/berth-project/berth/pkg/serving"
 )
 
 const (
-	// shutdownGrace is how long requests that are under way may take after a stop was asked
-	// for.
+	// shutdownGrace is how long requests in progress may take after a stop was asked for.
 	shutdownGrace = 30 * time.Second
-	// adminUser is whom the token in the data directory belongs to.
+	// adminUser is the user of the token in the data directory.
 	adminUser = "admin"
+	// loopback is where --http-port listens, whatever --bind-address is: without TLS a token
+	// must not leave the machine.
+	loopback = "127.0.0.1"
 )
 
-// run serves until ctx ends and returns nil then, also when that is before it is ready.
-// It prints to stdout once it is ready, and logs to stderr. Any other end is an error: a
-// *flagError where a flag is to blame.
+// run serves until ctx ends and then returns nil, even if it is not ready by then. It prints
+// to stdout once it is ready, and logs to stderr. Any other end is an error, a *flagError if
+// a flag is to blame.
 //
 // What can fail without a trace comes first: the flags, the user's files, the ports and
 // the lock of the data directory. Only then is anything written.
@@ -48,86 +54,152 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer ports.close()
-	unlock, err := lockDataDir(c.files())
+	unlock, err := c.DataDir.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
 
-	i := &instance{config: c, inputs: in, files: c.files(), ports: ports, logger: logger}
+	i := &instance{config: c, inputs: in, ports: ports, logger: logger, metrics: prometheus.NewRegistry()}
 	if err := i.start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
-	return errors.Join(i.serve(ctx, stdout), i.core.close())
+	return errors.Join(i.serve(ctx, stdout), i.close())
+}
+
+// ports is what the server listens on.
+type ports struct {
+	secure   net.Listener
+	insecure net.Listener // nil: --http-port is 0
+}
+
+// listen opens the ports of c, all or none.
+func listen(ctx context.Context, c config) (*ports, error) {
+	secure, err := serving.Listen(ctx, c.BindAddress, c.SecurePort)
+	if err != nil {
+		return nil, &flagError{flag: "secure-port", err: err}
+	}
+	p := &ports{secure: secure}
+	if c.HTTPPort != 0 {
+		if p.insecure, err = serving.Listen(ctx, loopback, c.HTTPPort); err != nil {
+			secure.Close()
+			return nil, &flagError{flag: "http-port", err: err}
+		}
+	}
+	return p, nil
+}
+
+func (p *ports) close() {
+	p.secure.Close()
+	if p.insecure != nil {
+		p.insecure.Close()
+	}
 }
 
 // instance is one running server.
 type instance struct {
 	*inputs
-	config config
-	files  dataFiles
-	ports  *listeners
-	logger zerolog.Logger
-	core   *core
+	config  config
+	ports   *ports
+	logger  zerolog.Logger
+	metrics *prometheus.Registry
+
+	backend *backend
+	core    *apiserver.Instance
 }
 
-// start makes what the data directory lacks and everything behind the ports. What is slow
-// is done side by side. After an error nothing is left running.
+// start makes what the data directory lacks and starts everything behind the ports. What is
+// slow is done concurrently. After an error nothing is left running.
 func (i *instance) start(ctx context.Context) error {
 	var prepareErr, coreErr error
 	var starting sync.WaitGroup
 	starting.Go(func() { prepareErr = i.prepare() })
-	starting.Go(func() { i.core, coreErr = startCore(ctx, i.config, i.inputs, i.logger) })
+	starting.Go(func() { coreErr = i.startCore(ctx) })
 	starting.Wait()
 	err := errors.Join(coreErr, prepareErr)
 	if err == nil {
 		err = i.writeKubeconfig()
 	}
-	if err != nil && i.core != nil {
-		err = errors.Join(err, i.core.close())
+	if err != nil {
+		err = errors.Join(err, i.close())
 	}
 	return err
 }
 
-// prepare sees to the certificates and the token where the user has not given his own.
+// startCore opens the etcd and starts the server on it. close undoes both, and what is done
+// after an error.
+func (i *instance) startCore(ctx context.Context) (err error) {
+	if i.backend, err = openBackend(ctx, i.config, i.logger); err != nil {
+		return err
+	}
+	i.core, err = apiserver.Start(ctx, apiserver.Config{
+		Client:                      i.backend.client,
+		MaxValueBytes:               i.backend.maxValueBytes,
+		CompactionInterval:          i.config.EtcdCompactionInterval,
+		WatchVersions:               len(i.config.EtcdServers) > 0,
+		MaxObjectBytes:              i.config.MaxObjectBytes,
+		Tokens:                      i.tokens,
+		Limiter:                     i.limiter,
+		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,
+		MaxMutatingRequestsInFlight: i.config.MaxMutatingRequestsInFlight,
+		RequestTimeout:              i.config.RequestTimeout,
+		Logger:                      i.logger,
+		Metrics:                     i.metrics,
+		Version:                     servedVersion(),
+	})
+	return err
+}
+
+// close stops what startCore has started. Requests must have ended.
+func (i *instance) close() error {
+	if i.core != nil {
+		i.core.Close()
+	}
+	if i.backend != nil {
+		return i.backend.close()
+	}
+	return nil
+}
+
+// prepare makes the certificates and the token, unless the user gives his own.
 func (i *instance) prepare() error {
 	if i.config.TLSCertFile == "" {
-		names, err := servingNames(i.config)
+		names, err := certificates.ServingNames(i.config.BindAddress, i.config.ExternalHostname)
 		if err != nil {
 			return err
 		}
-		pair, caPEM, err := ensurePKI(i.files, names, time.Now())
+		cert, err := i.config.DataDir.pki().Ensure(names, time.Now())
 		if err != nil {
 			return err
 		}
-		i.certs.current.Store(&servingCert{pair: pair, caPEM: caPEM, caFile: i.files.caCert()})
+		i.certs.Set(cert)
 	}
 	if i.config.TokenAuthFile != "" {
 		return nil
 	}
-	token, err := ensureToken(i.files.token())
+	token, err := i.config.DataDir.ensureToken()
 	if err != nil {
 		return err
 	}
 	return i.tokens.Set(token, auth.User{Name: adminUser, Groups: []string{auth.SystemPrivilegedGroup}})
 }
 
-// access is how clients reach the server now.
+// access returns how clients reach the server now.
 func (i *instance) access() (access, error) {
-	host, cert := clientHost(i.config), i.certs.current.Load()
+	host, cert := clientHost(i.config), i.certs.Get()
 	a := access{
-		server:     secureURL(host, i.ports.securePort()),
-		serverName: serverName(cert.pair.Leaf, host),
-		caPEM:      cert.caPEM,
+		server:     secureURL(host, i.ports.secure.Addr().(*net.TCPAddr).Port),
+		serverName: cert.ServerName(host),
+		caPEM:      cert.CAPEM,
 	}
 	var err error
 	if i.config.TokenAuthFile != "" {
 		a.token, err = adminToken(i.config.TokenAuthFile, i.tokens)
 	} else {
-		a.token, err = ensureToken(i.files.token())
+		a.token, err = i.config.DataDir.ensureToken()
 	}
 	return a, err
 }
@@ -137,22 +209,24 @@ func (i *instance) writeKubeconfig() error {
 	if err != nil {
 		return err
 	}
-	return writeKubeconfig(i.files.kubeconfig(), a)
+	return writeKubeconfig(i.config.DataDir.kubeconfig(), a)
 }
 
-// serve answers requests until ctx ends or something fails that the server cannot do
-// without, and then stops everything but the core.
+// serve answers requests until ctx ends or the server fails, and then closes the ports.
 func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
-	background := newTasks()
-	defer background.stop()
-	if len(i.watched) > 0 {
-		background.run(i.reloader().run)
-	}
-	front, err := serving.New(serving.Config{Handler: i.core.handler, Logger: i.logger, Metrics: i.core.metrics})
+	front, err := serving.New(serving.Config{Handler: i.core.Handler, Logger: i.logger, Metrics: i.metrics})
 	if err != nil {
 		return err
 	}
-	front.ServeTLS(i.ports.secure, i.certs.getCertificate)
+	reloadCtx, stopReloading := context.WithCancel(context.WithoutCancel(ctx))
+	var reloading sync.WaitGroup
+	defer reloading.Wait()
+	defer stopReloading()
+	if len(i.watched) > 0 {
+		reloader := &files.Reloader{Groups: i.watched, Changed: i.writeKubeconfig, Logger: i.logger}
+		reloading.Go(func() { reloader.Run(reloadCtx) })
+	}
+	front.ServeTLS(i.ports.secure, i.certs.GetCertificate)
 	if i.ports.insecure != nil {
 		front.Serve(i.ports.insecure)
 	}
@@ -165,21 +239,15 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	case <-ctx.Done():
 		i.logger.Info().Stringer("grace", shutdownGrace).Msg("stopping")
 	case failure = <-front.Failed():
-	case failure = <-i.core.failed:
+	case failure = <-i.backend.failed:
 	}
 
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
-	if err := front.Stop(grace, i.core.handler.EndStreams); err != nil {
-		i.logger.Warn().Err(err).Msg("requests under way were cut off")
+	if err := front.Stop(grace, i.core.Handler.EndStreams); err != nil {
+		i.logger.Warn().Err(err).Msg("requests in progress were cut off")
 	}
 	return failure
-}
-
-func (i *instance) reloader() *reloader {
-	return &reloader{
-		files: i.watched, changed: i.writeKubeconfig, logger: i.logger, delay: reloadDelay, poll: reloadPoll,
-	}
 }
 
 // announce tells the user that the server is ready, and how to use it.
@@ -188,9 +256,9 @@ func (i *instance) announce(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := banner{access: a, caFile: i.certs.current.Load().caFile, kubeconfig: i.files.kubeconfig()}
+	b := banner{access: a, caFile: i.certs.Get().CAFile, kubeconfig: i.config.DataDir.kubeconfig()}
 	if i.config.TokenAuthFile == "" {
-		b.tokenFile = i.files.token()
+		b.tokenFile = i.config.DataDir.token()
 	}
 	if i.ports.insecure != nil {
 		b.insecure = fmt.Sprintf("http://%s", net.JoinHostPort(loopback, strconv.Itoa(i.config.HTTPPort)))

@@ -27,7 +27,7 @@ import (
 
 func TestRunServesTheDocumentedCall(t *testing.T) {
 	s := runServer(t, nil)
-	client, token := caller(t, s.files().caCert()), strings.TrimSpace(read(t, s.files().token()))
+	client, token := caller(t, s.DataDir.pki().CACert()), strings.TrimSpace(read(t, s.DataDir.token()))
 	if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
 		t.Fatalf("got %d: %s", code, body)
 	}
@@ -48,12 +48,12 @@ func TestRunServesTheDocumentedCall(t *testing.T) {
 	if text := s.stdout.String() + s.stderr.String(); strings.Contains(text, token) || strings.Contains(s.stderr.String(), "nginx-686bccd6f") {
 		t.Error("the token or a body is in the output")
 	}
-	if err := checkReady(t.Context(), s.files(), ""); err != nil {
+	if err := checkReady(t.Context(), s.DataDir, ""); err != nil {
 		t.Errorf("apiserver ready: %v", err)
 	}
 	s.stop()
 	<-s.ended
-	if err := checkReady(t.Context(), s.files(), ""); err == nil {
+	if err := checkReady(t.Context(), s.DataDir, ""); err == nil {
 		t.Error("apiserver ready, after the end: no error")
 	}
 }
@@ -102,7 +102,7 @@ func TestRunKubeconfigWorksWithClientGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := runServer(t, change)
-			restConfig, err := clientcmd.BuildConfigFromFlags("", s.files().kubeconfig())
+			restConfig, err := clientcmd.BuildConfigFromFlags("", s.DataDir.kubeconfig())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -132,9 +132,9 @@ func TestRunReloadsTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.csv")
 	write(t, path, "old,ann,1,system:masters\n")
 	s := runServer(t, func(c *config) { c.TokenAuthFile = path })
-	client := caller(t, s.files().caCert())
+	client := caller(t, s.DataDir.pki().CACert())
 	s.expectCode(t, client, "old", http.StatusOK)
-	if _, err := os.Stat(s.files().token()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.DataDir.token()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a token was made although there is a token file (%v)", err)
 	}
 
@@ -146,7 +146,7 @@ func TestRunReloadsTokens(t *testing.T) {
 	s.expectCode(t, client, "new", http.StatusOK)
 	s.expectCode(t, client, "old", http.StatusUnauthorized)
 	eventually(t, func() error {
-		if a, err := readKubeconfig(s.files().kubeconfig()); err != nil || a.token != "new" {
+		if a, err := readKubeconfig(s.DataDir.kubeconfig()); err != nil || a.token != "new" {
 			return fmt.Errorf("the kubeconfig has another token (%w)", err)
 		}
 		return nil
@@ -160,7 +160,7 @@ func TestRunReloadsLimits(t *testing.T) {
 	generous := "apiVersion: berth/v1alpha1\nkind: RateLimitConfiguration\ndefaults:\n  read: {qps: 1000, burst: 1000}\n"
 	write(t, limits, generous)
 	s := runServer(t, func(c *config) { c.TokenAuthFile, c.RateLimitConfig = tokens, limits })
-	client := caller(t, s.files().caCert())
+	client := caller(t, s.DataDir.pki().CACert())
 	s.expectCode(t, client, "t", http.StatusOK)
 	replace(t, limits, strings.ReplaceAll(generous, "qps: 1000, burst: 1000", "qps: 0.001, burst: 1"))
 	s.expectCode(t, client, "t", http.StatusTooManyRequests)
@@ -181,19 +181,19 @@ func TestRunReloadsTheCertificate(t *testing.T) {
 	writeSelfSigned(t, crt, key, "127.0.0.1")
 	// The CA data of the kubeconfig follow.
 	eventually(t, func() error {
-		a, err := readKubeconfig(s.files().kubeconfig())
+		a, err := readKubeconfig(s.DataDir.kubeconfig())
 		if err != nil {
 			return err
 		}
 		if string(a.caPEM) != read(t, crt) {
 			return errors.New("the kubeconfig has another certificate")
 		}
-		return checkReady(t.Context(), s.files(), "")
+		return checkReady(t.Context(), s.DataDir, "")
 	})
 	if code, body := call(t, caller(t, crt), "GET", s.url+"/readyz", "", ""); code != http.StatusOK {
 		t.Errorf("with the new certificate: got %d: %s", code, body)
 	}
-	if _, err := os.Stat(s.files().pki()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(string(s.DataDir.pki())); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a CA was made although there is a certificate (%v)", err)
 	}
 }
@@ -207,14 +207,14 @@ func TestRunHTTPPort(t *testing.T) {
 	}
 	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 	defer client.CloseIdleConnections()
-	token := strings.TrimSpace(read(t, s.files().token()))
+	token := strings.TrimSpace(read(t, s.DataDir.token()))
 	if code, body := call(t, client, "GET", url+endpointsPath, token, ""); code != http.StatusOK {
 		t.Errorf("got %d: %s", code, body)
 	}
 	if code, _ := call(t, client, "GET", url+endpointsPath, "", ""); code != http.StatusUnauthorized {
 		t.Errorf("without a token: got %d", code)
 	}
-	if err := checkReady(t.Context(), dataFiles{dir: t.TempDir()}, url); err != nil {
+	if err := checkReady(t.Context(), dataDir(t.TempDir()), url); err != nil {
 		t.Errorf("apiserver ready --server=%s: %v", url, err)
 	}
 }
@@ -257,19 +257,19 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 		"broken pair":       {func(c *config) { c.TLSCertFile, c.TLSPrivateKeyFile = broken, broken }, "--tls-cert-file: " + broken},
 		"a wrong flag":      {func(c *config) { c.LogLevel = "loud" }, "--log-level: "},
 		"address not ours":  {func(c *config) { c.BindAddress = "192.0.2.1" }, "--secure-port: cannot listen on 192.0.2.1:0: "},
-		"a directory taken": {func(c *config) { c.DataDir = filepath.Join(broken, "data") }, "cannot make the data directory: "},
+		"a directory taken": {func(c *config) { c.DataDir = dataDir(filepath.Join(broken, "data")) }, "cannot make the data directory: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			c := defaultConfig()
-			c.DataDir, c.SecurePort = filepath.Join(t.TempDir(), "data"), 0
+			c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
 			test.change(&c)
 			var out output
 			err := run(t.Context(), c, &out, &out)
 			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
-			if _, err := os.Stat(c.DataDir); err == nil {
+			if _, err := os.Stat(string(c.DataDir)); err == nil {
 				t.Error("the data directory was made")
 			}
 			if out.String() != "" {
@@ -283,7 +283,7 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 func TestRunStopsWhileItStarts(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	c := defaultConfig()
-	c.DataDir, c.SecurePort = filepath.Join(t.TempDir(), "data"), 0
+	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
 	c.EtcdServers = []string{"http://127.0.0.1:" + strconv.Itoa(freePort(t))}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -15,6 +17,21 @@ const (
 	// acceptRetry is how long to wait after a connection could not be accepted.
 	acceptRetry = 20 * time.Millisecond
 )
+
+// Listen opens a TCP port of an IP address, any free one if port is 0. Connections wait until
+// they are served.
+func Listen(ctx context.Context, address string, port int) (net.Listener, error) {
+	hostPort := net.JoinHostPort(address, strconv.Itoa(port))
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", hostPort)
+	if err == nil {
+		return l, nil
+	}
+	// *net.OpError would repeat the operation and the address.
+	if opErr, ok := errors.AsType[*net.OpError](err); ok {
+		err = opErr.Err
+	}
+	return nil, fmt.Errorf("cannot listen on %s: %w", hostPort, err)
+}
 
 // boundedListener accepts connections within the bounds of connections.
 type boundedListener struct {

@@ -1,5 +1,5 @@
-// Package serving accepts connections within bounds and serves HTTP on them, with TLS or
-// without: it owns the settings of the HTTP servers and how they stop.
+// Package serving listens on ports, accepts connections within bounds and serves HTTP on
+// them, with TLS or without: it owns the settings of the HTTP servers and how they stop.
 package serving
 
 import (

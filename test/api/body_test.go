@@ -22,7 +22,7 @@ const maxBody = 3 << 20
 func dial(t *testing.T, server *apitest.Server) *tls.Conn {
 	t.Helper()
 	config := server.Client.Transport.(*http.Transport).TLSClientConfig.Clone()
-	config.NextProtos, config.ServerName = []string{"http/1.1"}, "example.com"
+	config.NextProtos = []string{"http/1.1"}
 	dialer := tls.Dialer{Config: config}
 	conn, err := dialer.DialContext(t.Context(), "tcp", strings.TrimPrefix(server.URL, "https://"))
 	if err != nil {

@@ -11,58 +11,20 @@ import (
 	"github.com/berth-project/berth/pkg/auth"
 )
 
-func TestWriteFileReplacesInOneStep(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "token")
-	write(t, filepath.Join(dir, ".token.tmp"), "longer than what is written: left by a crash")
-	if err := os.Chmod(filepath.Join(dir, ".token.tmp"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	for _, text := range []string{"first", "second"} {
-		if err := writeFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if got := read(t, path); got != text {
-			t.Errorf("got %q, want %q", got, text)
-		}
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
-		t.Errorf("mode %v (%v), want 0600", info.Mode(), err)
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
-		t.Errorf("the directory holds %v (%v), want the file alone", entries, err)
-	}
-}
-
-func TestWriteFileLeavesTheOldOneWhenItFails(t *testing.T) {
-	dir := t.TempDir()
-	path := filepath.Join(dir, "token")
-	// A directory cannot be replaced by a file.
-	if err := os.MkdirAll(filepath.Join(path, "kept"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := writeFile(path, []byte("text"), 0o600); err == nil {
-		t.Fatal("no error")
-	}
-	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 || !entries[0].IsDir() {
-		t.Errorf("the directory holds %v (%v), want what it held before", entries, err)
-	}
-}
-
 func TestLockDataDir(t *testing.T) {
-	files := dataFiles{dir: filepath.Join(t.TempDir(), "a", "b")}
-	unlock, err := lockDataDir(files)
+	dir := dataDir(filepath.Join(t.TempDir(), "a", "b"))
+	unlock, err := dir.lock()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(files.dir); err != nil || info.Mode().Perm() != 0o700 {
+	if info, err := os.Stat(string(dir)); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v (%v), want 0700", info.Mode(), err)
 	}
-	if _, err := lockDataDir(files); err == nil || err.Error() != "data directory "+files.dir+" is in use by another process" {
+	if _, err := dir.lock(); err == nil || err.Error() != "data directory "+string(dir)+" is in use by another process" {
 		t.Errorf("a second time: %v", err)
 	}
 	unlock()
-	unlock, err = lockDataDir(files)
+	unlock, err = dir.lock()
 	if err != nil {
 		t.Fatalf("after it was given back: %v", err)
 	}
@@ -70,20 +32,21 @@ func TestLockDataDir(t *testing.T) {
 }
 
 func TestEnsureToken(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "token")
-	made, err := ensureToken(path)
+	dir := dataDir(t.TempDir())
+	path := dir.token()
+	made, err := dir.ensureToken()
 	if err != nil || len(made) < 32 {
 		t.Fatalf("got %d characters, %v", len(made), err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("mode %v (%v), want 0600", info.Mode(), err)
 	}
-	if again, err := ensureToken(path); err != nil || again != made {
+	if again, err := dir.ensureToken(); err != nil || again != made {
 		t.Errorf("the second time it is another one (%v)", err)
 	}
 	for text, want := range map[string]string{"mine": "mine", " mine \r\n": "mine", "": "", "\n": "", "two words": "", "tökén": ""} {
 		write(t, path, text)
-		got, err := ensureToken(path)
+		got, err := dir.ensureToken()
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("of %q: got %q, %v, want %q", text, got, err, want)
 		}

@@ -1,4 +1,4 @@
-package main
+package files
 
 import (
 	"context"
@@ -19,7 +19,7 @@ type reloads struct {
 	path   string
 	loaded chan string   // what load found, unless it is "broken"
 	told   chan struct{} // one element after each call of changed
-	log    *output
+	log    *buffer
 }
 
 func (r *reloads) load() error {
@@ -40,20 +40,20 @@ func startReloader(t *testing.T, path string, poll time.Duration) *reloads {
 	if poll == 0 {
 		poll = time.Hour
 	}
-	r := &reloads{path: path, loaded: make(chan string, 100), told: make(chan struct{}, 100), log: newOutput()}
-	files := &watchedFiles{what: "test", paths: []string{path}, load: r.load}
-	if changed, err := files.loadChanged(); err != nil || !changed {
+	r := &reloads{path: path, loaded: make(chan string, 100), told: make(chan struct{}, 100), log: &buffer{}}
+	files := &Group{Name: "test", Paths: []string{path}, Load: r.load}
+	if changed, err := files.LoadChanged(); err != nil || !changed {
 		t.Fatalf("the first load: %v, %v", changed, err)
 	}
 	<-r.loaded
-	reloader := &reloader{
-		files: []*watchedFiles{files}, changed: func() error { r.told <- struct{}{}; return nil },
-		logger: zerolog.New(r.log), delay: time.Millisecond, poll: poll,
+	reloader := &Reloader{
+		Groups: []*Group{files}, Changed: func() error { r.told <- struct{}{}; return nil },
+		Logger: zerolog.New(r.log), delay: time.Millisecond, poll: poll,
 	}
 	before := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	running.Go(func() { reloader.run(ctx) })
+	running.Go(func() { reloader.Run(ctx) })
 	t.Cleanup(func() {
 		cancel()
 		running.Wait()
@@ -95,7 +95,7 @@ func TestReloadInPlaceAndByRename(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	r.log.await(t, "refused.*|no such file", nil)
+	r.log.await(t, "no such file")
 	write(t, path, "five")
 	r.expect(t, "five")
 }
@@ -108,7 +108,7 @@ func TestReloadRefusesABrokenVersionOnce(t *testing.T) {
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	r.log.await(t, `"error":"the file is broken".*the old one stays`, nil)
+	r.log.await(t, `"error":"the file is broken","files":"test","message":"the new version is refused, the old one stays`)
 	// Any number of polls later there is still one line.
 	write(t, path, "two")
 	r.expect(t, "two")
@@ -190,10 +190,10 @@ func TestReloadByPolling(t *testing.T) {
 func TestReloadLeavesWhatIsTheSame(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	write(t, path, "one")
-	files := &watchedFiles{paths: []string{path}, load: func() error { return nil }}
+	files := &Group{Paths: []string{path}, Load: func() error { return nil }}
 	for i, want := range []bool{true, false} {
 		write(t, path, "one")
-		if changed, err := files.loadChanged(); err != nil || changed != want {
+		if changed, err := files.LoadChanged(); err != nil || changed != want {
 			t.Errorf("time %d: changed %v (%v), want %v", i, changed, err, want)
 		}
 	}

@@ -1,0 +1,58 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"go.etcd.io/etcd/client/pkg/v3/fileutil"
+
+	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/certificates"
+	"github.com/berth-project/berth/pkg/files"
+)
+
+// dataDir is the path of the data directory. Its methods are the paths of what is in it.
+type dataDir string
+
+func (d dataDir) etcd() string          { return filepath.Join(string(d), "etcd") }
+func (d dataDir) pki() certificates.Dir { return certificates.Dir(filepath.Join(string(d), "pki")) }
+func (d dataDir) token() string         { return filepath.Join(string(d), "token") }
+func (d dataDir) kubeconfig() string    { return filepath.Join(string(d), "kubeconfig") }
+
+// lock makes the directory, with mode 0700, if it does not exist, and holds it until unlock
+// is called or the process ends. It fails at once if another process holds it.
+func (d dataDir) lock() (unlock func(), err error) {
+	if err := os.MkdirAll(string(d), 0o700); err != nil {
+		return nil, fmt.Errorf("cannot make the data directory: %w", err)
+	}
+	lock, err := fileutil.TryLockFile(filepath.Join(string(d), "lock"), os.O_WRONLY|os.O_CREATE, 0o600)
+	if errors.Is(err, fileutil.ErrLocked) {
+		return nil, fmt.Errorf("data directory %s is in use by another process", string(d))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot lock the data directory: %w", err)
+	}
+	return func() { lock.Close() }, nil
+}
+
+// ensureToken returns the token of the data directory, and makes one if there is none.
+func (d dataDir) ensureToken() (string, error) {
+	data, err := os.ReadFile(d.token())
+	if errors.Is(err, fs.ErrNotExist) {
+		token := auth.GenerateToken()
+		return token, files.Write(d.token(), []byte(token+"\n"), 0o600)
+	}
+	if err != nil {
+		return "", err
+	}
+	token := strings.TrimSpace(string(data))
+	// $(cat token) in a header must be this token.
+	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fmt.Errorf("%s contains no valid token; remove it to have a new one made", d.token())
+	}
+	return token, nil
+}

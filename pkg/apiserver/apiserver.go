@@ -1,0 +1,185 @@
+// Package apiserver wires the server together: storage over etcd, the registry of the
+// resources, and the HTTP handler. The binary and the tests start the same server with it.
+package apiserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/rs/zerolog"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/version"
+
+	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/endpoints"
+	"github.com/berth-project/berth/pkg/registry/namespaces"
+	"github.com/berth-project/berth/pkg/server"
+	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/pkg/storage/etcd"
+)
+
+const (
+	// DefaultMaxObjectBytes is Config.MaxObjectBytes where that is 0.
+	DefaultMaxObjectBytes = registry.DefaultMaxObjectBytes
+	// MaxReadableBytes is the most that Config.MaxObjectBytes may be.
+	MaxReadableBytes = registry.MaxReadableBytes
+)
+
+// Config is what an Instance is made of. Without a comment a field is required.
+type Config struct {
+	// Client is of an etcd that answers. The caller closes it after Close.
+	Client *clientv3.Client
+	// MaxValueBytes is the largest value that the etcd takes; 0: etcd's default.
+	MaxValueBytes int
+	// CompactionInterval is how often old revisions are removed from etcd, and how long they
+	// are kept at least; 0 is never.
+	CompactionInterval time.Duration
+	// WatchVersions says that the etcd is a cluster whose members may change: one that comes
+	// later and is too old is reported.
+	WatchVersions bool
+	// MaxObjectBytes bounds the JSON of an object; 0 is the registry's default.
+	MaxObjectBytes int
+	// WrapStorage, if not nil, returns what takes the storage's place. For tests.
+	WrapStorage func(storage.Interface) storage.Interface
+
+	Tokens *auth.Tokens
+	// Authorizer decides on every request of an authenticated user; nil allows all.
+	Authorizer auth.Authorizer
+	Limiter    *ratelimit.Limiter
+	// MaxRequestsInFlight and MaxMutatingRequestsInFlight bound the requests in progress; 0 is
+	// no bound.
+	MaxRequestsInFlight, MaxMutatingRequestsInFlight int
+	// RequestTimeout bounds a request; 0 is 60 s.
+	RequestTimeout time.Duration
+
+	// Logger gets a line for each request, and failures; the zero Logger discards them.
+	Logger zerolog.Logger
+	// Metrics is where all metrics are registered, and what /metrics shows.
+	Metrics *prometheus.Registry
+	Version version.Info
+}
+
+// Instance is a running server without its ports.
+type Instance struct {
+	// Handler answers requests. Call its EndStreams before Close.
+	Handler *server.Server
+	// Storage is what the registry reads and writes.
+	Storage storage.Interface
+
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// schema returns the Go types of all resources and the schemas of their field ownership.
+// They never change, and take 100 ms to build.
+var schema = sync.OnceValues(func() (*runtime.Scheme, managedfields.TypeConverter) {
+	scheme := runtime.NewScheme()
+	if err := corev1.AddToScheme(scheme); err != nil {
+		panic(err) // types of the same name: a mistake in this package
+	}
+	return scheme, registry.NewTypeConverter(server.Schemas)
+})
+
+// resources returns what is served.
+func resources() []*registry.Resource {
+	return []*registry.Resource{namespaces.Resource(), endpoints.Resource()}
+}
+
+// Start returns an instance that has read all objects and can answer requests. ctx bounds
+// the start alone; after an error nothing is left running. Close must be called.
+func Start(ctx context.Context, cfg Config) (*Instance, error) {
+	if cfg.Client == nil || cfg.Tokens == nil || cfg.Limiter == nil || cfg.Metrics == nil {
+		return nil, errors.New("apiserver: Client, Tokens, Limiter and Metrics are required")
+	}
+	run, cancel := context.WithCancel(context.Background())
+	i := &Instance{cancel: cancel}
+	if err := i.start(ctx, run, cfg); err != nil {
+		i.Close()
+		return nil, err
+	}
+	return i, nil
+}
+
+// start builds everything, from etcd up to the handler. The work in the background ends with
+// run.
+func (i *Instance) start(ctx, run context.Context, cfg Config) error {
+	cfg.Metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	store, err := etcd.New(cfg.Client, etcd.Config{
+		MaxValueBytes: cfg.MaxValueBytes, Registerer: cfg.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	i.Storage = store
+	if cfg.WrapStorage != nil {
+		i.Storage = cfg.WrapStorage(store)
+	}
+	compactor, err := etcd.NewCompactor(cfg.Client, etcd.CompactorConfig{Interval: cfg.CompactionInterval, Logger: cfg.Logger})
+	if err != nil {
+		return err
+	}
+	scheme, converter := schema()
+	objects, err := registry.New(registry.Config{
+		Storage: i.Storage, Scheme: scheme, TypeConverter: converter, Resources: resources(), MaxObjectBytes: cfg.MaxObjectBytes,
+		Report:     func(err error) { cfg.Logger.Error().Err(err).Msg("a fault in the background") },
+		Registerer: cfg.Metrics,
+	})
+	if err != nil {
+		return err
+	}
+	i.running.Go(func() { objects.Run(run) })
+	if err := objects.WaitReady(ctx); err != nil {
+		return fmt.Errorf("cannot read the objects: %w", err)
+	}
+	if err := namespaces.EnsureAlways(ctx, objects.Stores()[0]); err != nil {
+		return fmt.Errorf("cannot create the first namespaces: %w", err)
+	}
+	if i.Handler, err = newHandler(cfg, i.Storage, scheme, objects); err != nil {
+		return err
+	}
+	i.running.Go(func() { _ = compactor.Run(run) }) // nil by its promise
+	if cfg.WatchVersions {
+		i.running.Go(func() { etcd.WatchVersions(run, cfg.Client, cfg.Logger) })
+	}
+	return nil
+}
+
+func newHandler(cfg Config, store storage.Interface, scheme *runtime.Scheme, objects *registry.Registry) (*server.Server, error) {
+	var served []server.Resource
+	for _, resource := range objects.Stores() {
+		served = append(served, resource)
+	}
+	return server.New(server.Config{
+		Resources:  served,
+		Scheme:     scheme,
+		Tokens:     cfg.Tokens,
+		Authorizer: cfg.Authorizer,
+		Limiter:    cfg.Limiter,
+		Logger:     cfg.Logger,
+		Metrics:    cfg.Metrics,
+		Ready: func(ctx context.Context) error {
+			_, err := store.Get(ctx, "/registry/health", storage.GetOptions{})
+			return err
+		},
+		Version:                     cfg.Version,
+		MaxRequestsInFlight:         cfg.MaxRequestsInFlight,
+		MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
+		RequestTimeout:              cfg.RequestTimeout,
+	})
+}
+
+// Close ends the work in the background and waits for it. Requests must have ended.
+func (i *Instance) Close() {
+	i.cancel()
+	i.running.Wait()
+}

@@ -1,0 +1,112 @@
+package certificates
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+)
+
+// Serving is a serving certificate with what clients need to trust it.
+type Serving struct {
+	Pair *tls.Certificate // with its Leaf
+	// CAPEM is the certificates by which a client trusts the pair.
+	CAPEM []byte
+	// CAFile is the path of a file that holds them.
+	CAFile string
+}
+
+// Holder holds the certificate that new TLS connections get. Its zero value holds none; its
+// methods may be called from any goroutine.
+type Holder struct{ current atomic.Pointer[Serving] }
+
+// Get returns the current certificate, nil before the first Set or Load.
+func (h *Holder) Get() *Serving { return h.current.Load() }
+
+// Set replaces the certificate.
+func (h *Holder) Set(s *Serving) { h.current.Store(s) }
+
+// GetCertificate is for tls.Config.
+func (h *Holder) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return h.current.Load().Pair, nil
+}
+
+// Load replaces the certificate by that of a PEM file, followed by its intermediates, and
+// its key. After an error the one before stays.
+//
+// Clients trust the certificates in the file themselves: the CA may or may not be among
+// them, and once a kubeconfig has CA data, kubectl ignores the CAs of the system.
+func (h *Holder) Load(certFile, keyFile string) error {
+	certPEM, err := os.ReadFile(certFile)
+	if err != nil {
+		return err
+	}
+	keyPEM, err := os.ReadFile(keyFile)
+	if err != nil {
+		return err
+	}
+	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	if err != nil {
+		return fmt.Errorf("%s with %s: %w", certFile, keyFile, err)
+	}
+	certs, err := parse(certPEM)
+	if err != nil {
+		return fmt.Errorf("%s: %w", certFile, err)
+	}
+	h.Set(&Serving{Pair: &pair, CAPEM: encode(certs...), CAFile: certFile})
+	return nil
+}
+
+// ServerName returns the name by which a client that connects to host must verify the
+// certificate: "" if it is valid for host itself, or for nothing at all.
+func (s *Serving) ServerName(host string) string {
+	switch cert := s.Pair.Leaf; {
+	case cert.VerifyHostname(host) == nil:
+		return ""
+	case len(cert.DNSNames) > 0:
+		// Any name that the wildcard matches will do.
+		return strings.Replace(cert.DNSNames[0], "*", "berth", 1)
+	case len(cert.IPAddresses) > 0:
+		return cert.IPAddresses[0].String()
+	default:
+		return ""
+	}
+}
+
+// parse returns the certificates of a PEM file, at least one.
+func parse(data []byte) ([]*x509.Certificate, error) {
+	var certs []*x509.Certificate
+	for rest := data; ; {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		cert, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		certs = append(certs, cert)
+	}
+	if len(certs) == 0 {
+		return nil, errors.New("it contains no PEM certificate")
+	}
+	return certs, nil
+}
+
+// encode returns certs as PEM.
+func encode(certs ...*x509.Certificate) []byte {
+	var out bytes.Buffer
+	for _, cert := range certs {
+		// Writing to memory does not fail.
+		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
+	}
+	return out.Bytes()
+}
