@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// exampleBody creates the Endpoints that the API's documentation creates.
+// exampleBody is the request body of the example in the API's documentation.
 const exampleBody = `{
   "apiVersion": "v1",
   "kind": "Endpoints",
@@ -28,17 +28,17 @@ const exampleBody = `{
   }]
 }`
 
-// banner is what the user is told when the server is ready.
+// banner is what is printed when the server is ready.
 type banner struct {
 	access     access
 	caFile     string
-	tokenFile  string // empty: the token is one of --token-auth-file
+	tokenFile  string // empty: --token-auth-file is set
 	kubeconfig string
-	insecure   string // URL without TLS; empty: none
+	insecure   string // URL without TLS; empty: no such port
 }
 
-// print writes the address and two commands that can be pasted as they are into a shell
-// in the working directory of the server.
+// print writes the address and two commands that can be pasted into a shell in the server's
+// working directory.
 func (b banner) print(w io.Writer) error {
 	var s strings.Builder
 	fmt.Fprintf(&s, "Berth %s is ready at %s\n", binaryVersion(), b.access.server)
@@ -54,7 +54,7 @@ func (b banner) print(w io.Writer) error {
 func (b banner) curl() string {
 	base, resolve := b.access.server, ""
 	if u, err := url.Parse(base); err == nil && b.access.serverName != "" {
-		// curl verifies by the name in the URL alone, so the name leads to the address here.
+		// curl verifies the name in the URL, so that name is connected to the address here.
 		base = "https://" + net.JoinHostPort(b.access.serverName, u.Port())
 		resolve = fmt.Sprintf(" \\\n  --connect-to %s", shellQuote("::"+net.JoinHostPort(u.Hostname(), u.Port())))
 	}
@@ -66,8 +66,8 @@ func (b banner) curl() string {
 		shellQuote(base+"/api/v1/namespaces/default/endpoints"), exampleBody)
 }
 
-// tokenCommand prints the token in a shell: the token itself must not end up in
-// whatever collects our output.
+// tokenCommand returns a shell command that prints the token: the token itself must not end
+// up where the output is collected.
 func (b banner) tokenCommand() string {
 	if b.tokenFile != "" {
 		return "cat " + shellQuote(b.tokenFile)

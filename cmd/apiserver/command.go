@@ -13,11 +13,11 @@ import (
 
 const (
 	envPrefix = "BERTH_"
-	// helpWidth wraps the help text so that it is readable in a usual terminal.
+	// helpWidth is where the help text wraps, in characters.
 	helpWidth = 100
 )
 
-// flagGroup is flags that --help shows together.
+// flagGroup is the flags under one heading of --help.
 type flagGroup struct {
 	title string
 	flags *pflag.FlagSet
@@ -29,8 +29,8 @@ func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "apiserver",
 		Short: "Serve the Kubernetes API for Endpoints from etcd",
-		Long: `Berth serves the Kubernetes API for Endpoints from etcd. Without flags it keeps everything,
-an etcd of its own included, in ./berth.data and listens on https://127.0.0.1:6443.`,
+		Long: `Berth serves the Kubernetes API for Endpoints from etcd. Without flags it runs an embedded etcd,
+keeps everything in ./berth.data and listens on https://127.0.0.1:6443.`,
 		Version:       binaryVersion(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,
@@ -59,9 +59,9 @@ func newReadyCommand() *cobra.Command {
 	dir, server := defaultConfig().DataDir, ""
 	cmd := &cobra.Command{
 		Use:   "ready",
-		Short: "Exit with status 0 if the server is ready, with 1 if it is not",
-		Long: `Asks /readyz of a running server, without a token, and exits with status 0 if the answer is ok.
-Otherwise it prints the reason in one line and exits with status 1. For health checks of containers.`,
+		Short: "Exit with status 0 if the server is ready, else with 1",
+		Long: `Requests /readyz from a running server, without a token, and exits with status 0 if the answer is
+ok. Otherwise it prints the reason in one line and exits with status 1. For container health checks.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := applyEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
@@ -71,8 +71,8 @@ Otherwise it prints the reason in one line and exits with status 1. For health c
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar((*string)(&dir), "data-dir", string(dir), "Data directory of the server; its kubeconfig tells where the server is and which CA to trust")
-	flags.StringVar(&server, "server", server, "URL of the server, where it is not the one in the kubeconfig, such as https://127.0.0.1:6443")
+	flags.StringVar((*string)(&dir), "data-dir", string(dir), "Data directory of the server, whose kubeconfig has the server's address and CA")
+	flags.StringVar(&server, "server", server, "URL of the server, such as https://127.0.0.1:6443, if not the one in the kubeconfig")
 	return cmd
 }
 
@@ -87,42 +87,42 @@ func flagGroups(c *config) []flagGroup {
 
 func storageFlags(c *config) *pflag.FlagSet {
 	flags := newFlagSet()
-	flags.StringVar((*string)(&c.DataDir), "data-dir", string(c.DataDir), "Directory of the database, the token, the certificates and the kubeconfig; made where it does not exist, and held by one server at a time")
-	flags.StringSliceVar(&c.EtcdServers, "etcd-servers", c.EtcdServers, "Addresses of an etcd to use (scheme://host:port, comma separated); without them one runs inside the process, in the data directory")
-	flags.StringVar(&c.EtcdCAFile, "etcd-cafile", c.EtcdCAFile, "File of the CA that signed the certificates of --etcd-servers; without it the system's CAs count")
-	flags.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "File of the client certificate for --etcd-servers")
-	flags.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "File of the key of --etcd-certfile")
-	flags.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", c.EtcdCompactionInterval, "How often old versions are removed from etcd, and how long they are kept at least; 0 is never")
-	flags.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Bytes that the database of the etcd inside may grow to; 0 is 2 GiB")
-	flags.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Bytes that an object may have as JSON, before it is compressed for etcd, whose own limit of a request counts, too")
+	flags.StringVar((*string)(&c.DataDir), "data-dir", string(c.DataDir), "Directory for the database, the token, the certificates and the kubeconfig; created if it does not exist, and locked by one server at a time")
+	flags.StringSliceVar(&c.EtcdServers, "etcd-servers", c.EtcdServers, "Comma-separated addresses (scheme://host:port) of the etcd to use; if empty, an embedded etcd runs in the data directory")
+	flags.StringVar(&c.EtcdCAFile, "etcd-cafile", c.EtcdCAFile, "CA file to verify the certificates of --etcd-servers; if empty, the system's CAs are used")
+	flags.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "Client certificate file for --etcd-servers")
+	flags.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "Private key file of --etcd-certfile")
+	flags.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", c.EtcdCompactionInterval, "Interval at which old revisions are compacted in etcd, which is also how long they are kept at least; 0 disables compaction")
+	flags.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Maximum size of the embedded etcd's database, in bytes; 0 means 2 GiB")
+	flags.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Maximum size of an object as JSON, in bytes, before it is compressed for etcd, whose own request limit also applies")
 	return flags
 }
 
 func servingFlags(c *config) *pflag.FlagSet {
 	flags := newFlagSet()
-	flags.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "IP address to listen on with TLS; 0.0.0.0 or :: is every address")
-	flags.IntVar(&c.SecurePort, "secure-port", c.SecurePort, "Port to listen on with TLS; 0 is any free one")
-	flags.IntVar(&c.HTTPPort, "http-port", c.HTTPPort, "Port to listen on without TLS, on 127.0.0.1 whatever --bind-address says, for a proxy on the same host; 0 is none")
-	flags.StringVar(&c.TLSCertFile, "tls-cert-file", c.TLSCertFile, "File of the serving certificate and its intermediates, read again when it changes; without it one is made, with a CA, in the data directory")
-	flags.StringVar(&c.TLSPrivateKeyFile, "tls-private-key-file", c.TLSPrivateKeyFile, "File of the key of --tls-cert-file")
-	flags.StringVar(&c.ExternalHostname, "external-hostname", c.ExternalHostname, "Further host name or IP address of the certificate that is made, and the one that the kubeconfig uses")
-	flags.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "How long a request may take, watches excepted")
+	flags.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "IP address to listen on with TLS; 0.0.0.0 or :: means all addresses")
+	flags.IntVar(&c.SecurePort, "secure-port", c.SecurePort, "Port to listen on with TLS; 0 means any free port")
+	flags.IntVar(&c.HTTPPort, "http-port", c.HTTPPort, "Port to listen on without TLS, always on 127.0.0.1, for a proxy on the same host; 0 disables it")
+	flags.StringVar(&c.TLSCertFile, "tls-cert-file", c.TLSCertFile, "Serving certificate file, including intermediates, reloaded when it changes; if empty, a certificate and its CA are created in the data directory")
+	flags.StringVar(&c.TLSPrivateKeyFile, "tls-private-key-file", c.TLSPrivateKeyFile, "Private key file of --tls-cert-file")
+	flags.StringVar(&c.ExternalHostname, "external-hostname", c.ExternalHostname, "Host name or IP address to use in the kubeconfig and to add to the certificate that the server creates")
+	flags.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "Maximum duration of a request, except watches")
 	return flags
 }
 
 func accessFlags(c *config) *pflag.FlagSet {
 	flags := newFlagSet()
-	flags.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "CSV file of tokens (token,user,uid,\"group1,group2\"), read again when it changes; without it a token for the user admin is made in the data directory")
-	flags.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of the rate limits of tokens and users, read again when it changes; without it the defaults count")
-	flags.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Reading requests under way at once, watches excepted; beyond it they get a 429; 0 is no limit")
-	flags.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Writing requests under way at once; beyond it they get a 429; 0 is no limit")
+	flags.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "CSV file of tokens (token,user,uid,\"group1,group2\"), reloaded when it changes; if empty, a token for the user admin is created in the data directory")
+	flags.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of rate limits for tokens and users, reloaded when it changes; if empty, the defaults apply")
+	flags.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Maximum number of non-mutating requests in progress, except watches; more are answered with 429; 0 means no limit")
+	flags.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Maximum number of mutating requests in progress; more are answered with 429; 0 means no limit")
 	return flags
 }
 
 func logFlags(c *config) *pflag.FlagSet {
 	flags := newFlagSet()
-	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "Least level that is logged to stderr: "+strings.Join(logLevels, ", "))
-	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "Form of the log: "+strings.Join(logFormats, ", ")+"; auto is console on a terminal and json elsewhere")
+	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "Lowest level to log: "+strings.Join(logLevels, ", "))
+	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "Log format: "+strings.Join(logFormats, ", ")+"; auto means console on a terminal and json elsewhere")
 	return flags
 }
 
@@ -132,8 +132,8 @@ func newFlagSet() *pflag.FlagSet {
 	return flags
 }
 
-// printHelp writes the flags of the root command by their groups, and those of any other
-// command in one.
+// printHelp writes the flags of the root command in their groups, and those of any other
+// command in one group.
 func printHelp(cmd *cobra.Command, groups []flagGroup) {
 	out := cmd.OutOrStdout()
 	fmt.Fprintf(out, "%s\n\nUsage:\n  %s [flags]\n", cmd.Long, cmd.CommandPath())
@@ -151,18 +151,18 @@ func printHelp(cmd *cobra.Command, groups []flagGroup) {
 	if !cmd.HasParent() {
 		fmt.Fprint(out, "\nOther:\n  -h, --help      Print this text\n  -v, --version   Print the version\n")
 	}
-	fmt.Fprintf(out, "\nEach flag can also be given as an environment variable, --data-dir as %s.\nA flag wins over its variable; an empty variable counts as none.\n", envName("data-dir"))
+	fmt.Fprintf(out, "\nEach flag can also be given as an environment variable, --data-dir as %s.\nA flag takes precedence over its variable; an empty variable is ignored.\n", envName("data-dir"))
 }
 
-// envName is the environment variable that means the same as a flag.
+// envName returns the environment variable of a flag.
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
 type lookupFunc func(name string) (value string, ok bool)
 
-// applyEnvironment sets every flag that is not given on the command line from its
-// environment variable, where that is not empty.
+// applyEnvironment sets every flag that is not on the command line from its environment
+// variable, unless that is empty.
 func applyEnvironment(flags *pflag.FlagSet, lookup lookupFunc) error {
 	var failed error
 	flags.VisitAll(func(flag *pflag.Flag) {
@@ -177,7 +177,8 @@ func applyEnvironment(flags *pflag.FlagSet, lookup lookupFunc) error {
 	return failed
 }
 
-// fromEnvironment is what the environment says for a flag, "" where it has no say.
+// fromEnvironment returns the value of a flag's environment variable, "" if the flag is on
+// the command line or has no variable.
 func fromEnvironment(flag *pflag.Flag, lookup lookupFunc) string {
 	if flag.Changed || flag.Name == "help" || flag.Name == "version" {
 		return ""
@@ -186,8 +187,8 @@ func fromEnvironment(flag *pflag.Flag, lookup lookupFunc) string {
 	return value
 }
 
-// nameSource makes a *flagError name the environment variable where the value came from
-// one. Any other error it returns as it is.
+// nameSource makes a *flagError name the environment variable if the value came from one. It
+// returns any other error unchanged.
 func nameSource(err error, flags *pflag.FlagSet, lookup lookupFunc) error {
 	bad, ok := errors.AsType[*flagError](err)
 	if !ok {

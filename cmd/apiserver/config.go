@@ -12,12 +12,11 @@ import (
 	"github.com/berth-project/berth/pkg/apiserver"
 )
 
-// config is everything that the flags say. defaultConfig has the defaults; the zero
-// value is not a valid one.
+// config is the values of all flags. Its zero value is invalid; see defaultConfig.
 type config struct {
 	DataDir dataDir
 
-	EtcdServers            []string // empty: an etcd inside the process
+	EtcdServers            []string // empty: an embedded etcd
 	EtcdCAFile             string
 	EtcdCertFile           string
 	EtcdKeyFile            string
@@ -26,13 +25,13 @@ type config struct {
 	MaxObjectBytes         int
 
 	BindAddress       string
-	SecurePort        int // 0: any free one
-	HTTPPort          int // 0: none
+	SecurePort        int // 0: any free port
+	HTTPPort          int // 0: no such port
 	TLSCertFile       string
 	TLSPrivateKeyFile string
-	ExternalHostname  string // a host name or an address; empty: none
+	ExternalHostname  string // a host name or an IP address; may be empty
 
-	TokenAuthFile               string // empty: a token of the server's own making
+	TokenAuthFile               string // empty: the token in the data directory
 	RateLimitConfig             string // empty: the default limits
 	MaxRequestsInFlight         int    // 0: no limit
 	MaxMutatingRequestsInFlight int    // 0: no limit
@@ -57,8 +56,8 @@ func defaultConfig() config {
 	}
 }
 
-// flagError is a value that a flag may not have. source is what the value was given by:
-// the flag, or the environment variable of the same meaning.
+// flagError is an error in the value of a flag. source is where the value came from: the
+// flag or its environment variable.
 type flagError struct {
 	flag   string // without dashes
 	source string // empty: the flag
@@ -75,7 +74,7 @@ func (e *flagError) Error() string {
 
 func (e *flagError) Unwrap() error { return e.err }
 
-// validate returns the first fault of c as a *flagError. It reads no file.
+// validate returns the first error in c as a *flagError. It reads no file.
 func (c *config) validate() error {
 	for _, check := range []struct {
 		flag string
@@ -123,10 +122,10 @@ func validateEtcdServers(servers []string) error {
 	for _, server := range servers {
 		u, err := url.Parse(server)
 		if err != nil || u.Hostname() == "" || u.Port() == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("%q is no etcd address: it must look like http://127.0.0.1:2379 or https://etcd-1:2379", server)
+			return fmt.Errorf("%q is not an etcd address, such as http://127.0.0.1:2379 or https://etcd-1:2379", server)
 		}
 		if u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
-			return fmt.Errorf("%q is no etcd address: scheme, host and port are all it may have", u.Redacted())
+			return fmt.Errorf("%q is not an etcd address: only scheme, host and port are allowed", u.Redacted())
 		}
 	}
 	return nil
@@ -134,36 +133,36 @@ func validateEtcdServers(servers []string) error {
 
 func (c *config) onlyWithEtcdServers(set bool) error {
 	if set && len(c.EtcdServers) == 0 {
-		return errors.New("has no meaning without --etcd-servers")
+		return errors.New("requires --etcd-servers")
 	}
 	return nil
 }
 
 func (c *config) onlyWithoutEtcdServers(set bool) error {
 	if set && len(c.EtcdServers) > 0 {
-		return errors.New("is for the etcd inside the process and has no meaning with --etcd-servers")
+		return errors.New("is for the embedded etcd and cannot be used with --etcd-servers")
 	}
 	return nil
 }
 
-// validatePair wants the second file of a pair where the first one is given.
+// validatePair requires the second file of a pair if the first one is set.
 func validatePair(first, second, firstFlag string) error {
 	if first != "" && second == "" {
-		return fmt.Errorf("must be given together with %s", firstFlag)
+		return fmt.Errorf("must be set together with %s", firstFlag)
 	}
 	return nil
 }
 
 func validateNotNegative[N int | int64 | time.Duration](n N) error {
 	if n < 0 {
-		return fmt.Errorf("%v is less than 0", n)
+		return fmt.Errorf("%v is negative", n)
 	}
 	return nil
 }
 
 func validatePositive(d time.Duration) error {
 	if d <= 0 {
-		return fmt.Errorf("%v is not more than 0", d)
+		return fmt.Errorf("%v is not positive", d)
 	}
 	return nil
 }
@@ -179,7 +178,7 @@ func validateObjectBytes(n int) error {
 
 func validateAddress(s string) error {
 	if _, err := netip.ParseAddr(s); err != nil {
-		return fmt.Errorf("%q is no IP address", s)
+		return fmt.Errorf("%q is not an IP address", s)
 	}
 	return nil
 }
@@ -198,7 +197,7 @@ func (c *config) validateHTTPPort() error {
 	return nil
 }
 
-// validateHost accepts a DNS name, an IP address and nothing at all.
+// validateHost accepts a DNS name, an IP address, and the empty string.
 func validateHost(host string) error {
 	if host == "" {
 		return nil

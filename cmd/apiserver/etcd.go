@@ -18,32 +18,31 @@ import (
 )
 
 const (
-	// etcdStartTimeout is how long an etcd may take to answer when the server starts.
+	// etcdStartTimeout is how long --etcd-servers may take to answer at the start.
 	etcdStartTimeout = 5 * time.Second
 	etcdStartRetry   = 100 * time.Millisecond
-	// embeddedStartTimeout is for reading a large database, after a crash from its log.
+	// embeddedStartTimeout allows for a large database and, after a crash, its log.
 	embeddedStartTimeout = 5 * time.Minute
-	// As kube-apiserver's: a connection whose other end is gone without a word is noticed
-	// after both.
+	// As kube-apiserver's: a connection whose peer has vanished is detected after both.
 	etcdKeepAliveTime    = 30 * time.Second
 	etcdKeepAliveTimeout = 10 * time.Second
 	etcdDialTimeout      = 20 * time.Second
-	// etcdWindow is how many bytes etcd may send ahead. Where it is not said, gRPC looks for
-	// a good one with PINGs as long as it receives something, such as the events of a watch.
+	// etcdWindow is how many bytes etcd may send ahead. If it is not set, gRPC estimates it
+	// with PINGs for as long as it receives anything, such as the events of a watch.
 	etcdWindow = 4 << 20
 )
 
-// backend is a client of an etcd, and the etcd itself where it runs inside.
+// backend is a client of an etcd, and the etcd itself if it is embedded.
 type backend struct {
 	client *clientv3.Client
 	// maxValueBytes is the largest value that the etcd takes; 0: etcd's default.
 	maxValueBytes int
-	// failed delivers why the etcd inside has stopped by itself; nil where there is none.
+	// failed receives an error if an embedded etcd stops by itself; else it is nil.
 	failed <-chan error
 	close  func() error
 }
 
-// openBackend returns an etcd that answers.
+// openBackend returns a backend that answers.
 func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend, error) {
 	if len(c.EtcdServers) == 0 {
 		return openEmbedded(ctx, c, logger)
@@ -85,7 +84,7 @@ func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backen
 	}, nil
 }
 
-// connect returns the client of an etcd elsewhere, which connects in the background.
+// connect returns the client of --etcd-servers, which connects in the background.
 func connect(c config) (*backend, error) {
 	cfg := clientv3.Config{
 		Endpoints:            c.EtcdServers,
@@ -95,10 +94,10 @@ func connect(c config) (*backend, error) {
 		DialOptions: []grpc.DialOption{
 			etcd.DialOption(), grpc.WithInitialWindowSize(etcdWindow), grpc.WithInitialConnWindowSize(etcdWindow),
 		},
-		// What goes wrong reaches the log through the requests that fail.
+		// Errors are logged with the requests that fail.
 		Logger: zap.NewNop(),
 	}
-	// The files are read again for each connection, so that they can be replaced.
+	// The files are read for each connection, so they can be replaced.
 	info := transport.TLSInfo{CertFile: c.EtcdCertFile, KeyFile: c.EtcdKeyFile, TrustedCAFile: c.EtcdCAFile, Logger: zap.NewNop()}
 	var err error
 	if cfg.TLS, err = info.ClientConfig(); err != nil {
@@ -111,15 +110,14 @@ func connect(c config) (*backend, error) {
 	return &backend{client: client, close: client.Close}, nil
 }
 
-// checkEtcd returns nil as soon as etcd answers, and the reason when it has not done so
-// within etcdStartTimeout. In between it asks again and again: where both are started
-// together, etcd may be the later one.
+// checkEtcd returns nil as soon as etcd answers, and the reason if it does not within
+// etcdStartTimeout. It asks repeatedly, since etcd may be starting at the same time.
 func checkEtcd(ctx context.Context, client *clientv3.Client) error {
 	ctx, cancel := context.WithTimeout(ctx, etcdStartTimeout)
 	defer cancel()
 	retry := time.NewTicker(etcdStartRetry)
 	defer retry.Stop()
-	reason := errors.New("it takes connections and says nothing")
+	reason := errors.New("it accepts connections and does not answer")
 	for {
 		_, err := client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
 		if err == nil {
@@ -136,8 +134,8 @@ func checkEtcd(ctx context.Context, client *clientv3.Client) error {
 	}
 }
 
-// connectionFailure is the innermost reason in an error of gRPC, which wraps what the
-// network said in several layers of text.
+// connectionFailure returns the innermost reason in an error of gRPC, which wraps the
+// network's error in several layers of text.
 func connectionFailure(err error) string {
 	message := err.Error()
 	if _, inner, ok := strings.Cut(message, `desc = "`); ok {

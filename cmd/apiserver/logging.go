@@ -26,11 +26,12 @@ func validateOneOf(s string, allowed []string) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("%q is none of %s", s, strings.Join(allowed, ", "))
+	return fmt.Errorf("%q is not one of %s", s, strings.Join(allowed, ", "))
 }
 
-// newLogger writes to w what level lets pass. The format auto is console where w is a
-// terminal and json elsewhere. flush writes what is still held back; call it at the end.
+// newLogger returns a logger that writes lines of a level and above to w. The format auto
+// means console if w is a terminal and json elsewhere. flush writes the lines that are still
+// buffered; call it at the end.
 func newLogger(w io.Writer, level, format string) (logger zerolog.Logger, flush func(), err error) {
 	parsed, err := zerolog.ParseLevel(level)
 	if err != nil {
@@ -51,21 +52,21 @@ func newLog(w io.Writer, level zerolog.Level) zerolog.Logger {
 }
 
 const (
-	// logDelay is how long a line may wait for others, so that a busy server does not make
-	// a system call for each request.
+	// logDelay is how long a line may wait for others, so that a busy server does not need a
+	// system call for each request.
 	logDelay = 100 * time.Millisecond
-	// logBytes is how much is gathered at most.
+	// logBytes is the size at which the buffer is written.
 	logBytes = 32 << 10
 )
 
-// logWriter gathers lines. Warnings and what is worse go out at once, with everything
-// before them.
+// logWriter buffers lines. Warnings and errors are written at once, with everything before
+// them.
 type logWriter struct {
 	w io.Writer
 
 	mu      sync.Mutex
 	lines   []byte
-	waiting *time.Timer // nil: nothing was ever gathered
+	waiting *time.Timer // flushes; nil before the first line
 }
 
 var _ zerolog.LevelWriter = (*logWriter)(nil)
@@ -73,7 +74,7 @@ var _ zerolog.LevelWriter = (*logWriter)(nil)
 // Write is WriteLevel for a line without a level.
 func (l *logWriter) Write(line []byte) (int, error) { return l.WriteLevel(zerolog.NoLevel, line) }
 
-// WriteLevel takes a line. What cannot be written is lost, as it would be without a delay.
+// WriteLevel buffers a line. A line that cannot be written is lost.
 func (l *logWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -91,7 +92,7 @@ func (l *logWriter) WriteLevel(level zerolog.Level, line []byte) (int, error) {
 	return len(line), nil
 }
 
-// flush writes what was gathered.
+// flush writes the buffer.
 func (l *logWriter) flush() {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -1,5 +1,5 @@
-// Command apiserver serves the Kubernetes API for Endpoints from etcd: from one inside
-// the process, or from one that is running elsewhere.
+// Command apiserver serves the Kubernetes API for Endpoints from etcd: an embedded etcd, or
+// one that you point it to.
 package main
 
 import (
@@ -18,10 +18,10 @@ func main() {
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// execute runs the command line args and returns the exit status: 0 after a stop that
-// was asked for, 1 after any failure, which it has then reported in one line on stderr.
+// execute runs the command line args and returns the exit status: 0 after a requested stop,
+// 1 after any failure, which it reports in one line on stderr.
 func execute(args []string, stdout, stderr io.Writer) int {
-	uuid.EnableRandPool() // a system call for each request, otherwise
+	uuid.EnableRandPool() // saves a system call for each request
 	ctx, stop := untilSignal(context.Background())
 	defer stop()
 	cmd := newCommand(stdout, stderr)
@@ -33,8 +33,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	return 0
 }
 
-// untilSignal returns a context that ends at the first SIGINT or SIGTERM. A second one
-// ends the process at once, with status 1: whoever sends it does not want to wait.
+// untilSignal returns a context that ends at the first SIGINT or SIGTERM. A second signal
+// ends the process at once, with status 1.
 func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	ctx, cancel := context.WithCancel(parent)
 	signals := make(chan os.Signal, 2)
@@ -59,7 +59,7 @@ func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
 	}
 }
 
-// oneLine is the text of err without line breaks, so that it stays one line in a log.
+// oneLine returns the text of err without line breaks.
 func oneLine(err error) string {
 	return strings.Join(strings.Fields(err.Error()), " ")
 }

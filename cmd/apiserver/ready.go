@@ -13,14 +13,14 @@ import (
 	"time"
 )
 
-// readyTimeout is less than the time-out of the usual health checks, so that theirs
-// carries our reason.
+// readyTimeout is shorter than usual time-outs of health checks, so that they get the reason
+// of a failure.
 const readyTimeout = 4 * time.Second
 
-// checkReady returns nil when the server of a data directory answers /readyz with ok.
-// server is its base URL; empty: the one in the kubeconfig of the data directory. A
-// server by https is trusted by the CA of the kubeconfig and must be who the kubeconfig
-// names, whatever the URL calls it.
+// checkReady returns nil if the server of a data directory answers /readyz with ok. server is
+// its base URL; empty: the one in the kubeconfig of the data directory. The certificate of
+// an https server is verified by the CA and the name in the kubeconfig, whatever host is in
+// the URL.
 func checkReady(ctx context.Context, dir dataDir, server string) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -47,8 +47,8 @@ func checkReady(ctx context.Context, dir dataDir, server string) error {
 		return fmt.Errorf("%s does not answer: %w", req.URL.Host, err)
 	}
 	defer resp.Body.Close()
-	const enough = 1 << 10
-	body, err := io.ReadAll(io.LimitReader(resp.Body, enough))
+	const maxBody = 1 << 10
+	body, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	if err != nil {
 		return err
 	}

@@ -9,15 +9,15 @@ import (
 	apiversion "k8s.io/apimachinery/pkg/version"
 )
 
-// version of the binary, set by the linker (-X main.version=v1.2.3). Left empty, the
-// version of the module counts, and "devel" where that is not known either.
+// version of the binary, set by the linker (-X main.version=v1.2.3). If it is empty, the
+// version of the module is used, or "devel" if that is not known either.
 var version string
 
-// kubernetesVersion is the release whose API is served. Clients compare it with their
-// own and choose by it, so that it leads gitVersion. It goes with k8s.io/api in go.mod.
+// kubernetesVersion is the release whose API is served. Clients compare it with their own,
+// so gitVersion begins with it. It must match k8s.io/api in go.mod.
 const kubernetesVersion = "1.37.2"
 
-// binaryVersion is what --version prints.
+// binaryVersion returns what --version prints.
 func binaryVersion() string {
 	if version != "" {
 		return version
@@ -30,8 +30,8 @@ func binaryVersion() string {
 
 var notInBuildMetadata = regexp.MustCompile(`[^0-9A-Za-z.-]+`)
 
-// servedVersion is what /version answers. gitVersion is a semantic version, which
-// clients parse: the binary's own is the build metadata of the Kubernetes release.
+// servedVersion returns the answer to /version. Clients parse gitVersion as a semantic
+// version: the Kubernetes release, with the binary's version as build metadata.
 func servedVersion() apiversion.Info {
 	parts := strings.SplitN(kubernetesVersion, ".", 3)
 	info := apiversion.Info{
