@@ -63,6 +63,9 @@ var importRules = []importRule{
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
 	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache", "pkg/yamljson"}},
+	// Pure: what they are given decides what they return.
+	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
+	{folder: "pkg/registry/ownership"},
 	{folder: "pkg/storage", stdlibOnly: true},
 	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/storage/cache", ours: []string{"pkg/storage"}},

@@ -1,0 +1,45 @@
+package patch
+
+import (
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	kjson "sigs.k8s.io/json"
+
+	"github.com/berth-project/berth/pkg/yamljson"
+)
+
+// DecodeApply decodes the configuration of a server-side apply, in JSON or YAML. fault tells
+// of fields that it has twice, nil if there are none; whether that matters is up to the
+// caller.
+//
+// Errors: BadRequest for what is not an object, or nested more than MaxNesting deep, and
+// RequestEntityTooLarge for YAML that stands for far more than it says.
+func DecodeApply(data []byte) (config *unstructured.Unstructured, fault, err error) {
+	config = &unstructured.Unstructured{}
+	// JSON, which most programs send, costs many times more as YAML.
+	faults, err := kjson.UnmarshalStrict(data, &config.Object)
+	if err != nil {
+		var duplicates error
+		data, duplicates, err = yamljson.Convert(data)
+		switch {
+		case errors.Is(err, yamljson.ErrTooLarge):
+			return nil, nil, apierrors.NewRequestEntityTooLargeError(err.Error())
+		case err != nil:
+			return nil, nil, malformed(fmt.Errorf("error converting YAML to JSON: %w", err))
+		case duplicates != nil:
+			duplicates = fmt.Errorf("error converting YAML to JSON: %w", duplicates)
+		}
+		config.Object = nil
+		if faults, err = kjson.UnmarshalStrict(data, &config.Object); err != nil {
+			return nil, nil, malformed(fmt.Errorf("error unmarshaling JSON: %w", err))
+		}
+		faults = append(faults, duplicates)
+	}
+	if err := checkNesting(data); err != nil {
+		return nil, nil, err
+	}
+	return config, errors.Join(faults...), nil
+}

@@ -1,0 +1,161 @@
+// Package patch applies the patches of Kubernetes to the JSON of objects. It knows neither
+// stores nor rules of objects, and bounds what a patch may cost: see Parse.
+package patch
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+
+	jsonpatch "gopkg.in/evanphx/json-patch.v4"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	kjson "sigs.k8s.io/json"
+)
+
+// Patch is a JSON patch, a merge patch or a strategic merge patch. It never changes, and may
+// be used by several goroutines at once.
+type Patch struct {
+	// Faults tells of fields that the patch has twice, in kube-apiserver's words: the last
+	// one counts. Whether that matters is up to the caller.
+	Faults []error
+
+	concerns members // what of an object the patch may read or change
+	apply    func(before []byte) (after []byte, err error)
+}
+
+// members are top-level members of an object, by name.
+type members struct {
+	all   bool // whatever there is
+	names map[string]bool
+}
+
+// Parse reads a patch for objects of the Go type of the given one, which it leaves alone.
+//
+// Errors: BadRequest for a patch that is malformed, or nested more than MaxNesting deep, and
+// RequestEntityTooLarge for a JSON patch of more than MaxOperations.
+func Parse(patchType types.PatchType, data []byte, of runtime.Object) (*Patch, error) {
+	if err := checkNesting(data); err != nil {
+		return nil, err
+	}
+	switch patchType {
+	case types.JSONPatchType:
+		return parseJSONPatch(data)
+	case types.MergePatchType:
+		return parseMergePatch(data)
+	case types.StrategicMergePatchType:
+		return parseStrategicPatch(data, of)
+	}
+	return nil, fmt.Errorf("%q is not a patch of a JSON document", patchType)
+}
+
+// Apply returns the outcome of the patch for an object's JSON, which it leaves alone. What
+// the outcome is, and how large, is for the caller to check: it has at most the bytes of
+// before, six times those of the patch and MaxCopies.
+//
+// Errors: BadRequest, RequestEntityTooLarge and Invalid (422) for a patch that cannot be
+// applied to this object, and any other where before is not a JSON object.
+func (p *Patch) Apply(before []byte) (after []byte, err error) {
+	if p.concerns.all {
+		return p.apply(before)
+	}
+	// The libraries read all that they are given several times: they get what the patch is
+	// about, and the rest goes past them.
+	concerned, rest, err := divide(before, p.concerns.names)
+	if err != nil {
+		return nil, err
+	}
+	if concerned, err = p.apply(concerned); err != nil {
+		return nil, err
+	}
+	return join(concerned, rest)
+}
+
+func parseMergePatch(data []byte) (*Patch, error) {
+	var decoded map[string]any
+	faults, err := kjson.UnmarshalStrict(data, &decoded)
+	if err != nil {
+		return nil, malformed(err)
+	}
+	apply := func(before []byte) ([]byte, error) {
+		after, err := jsonpatch.MergePatch(before, data)
+		if err != nil {
+			return nil, apierrors.NewBadRequest(err.Error())
+		}
+		return after, nil
+	}
+	return &Patch{Faults: faults, concerns: members{names: keys(decoded)}, apply: apply}, nil
+}
+
+func keys(object map[string]any) map[string]bool {
+	names := make(map[string]bool, len(object))
+	for name := range object {
+		names[name] = true
+	}
+	return names
+}
+
+// malformed is the 400 for data that is not a patch of its type.
+func malformed(cause error) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", cause))
+}
+
+// unprocessable is the 422 for a patch that does not fit the object, with the cause if there
+// is one to tell.
+func unprocessable(cause string) error {
+	err := apierrors.NewGenericServerResponse(http.StatusUnprocessableEntity, "", schema.GroupResource{}, "", "", 0, false)
+	if cause != "" {
+		err.ErrStatus.Message += ": " + shorten(cause)
+	}
+	return err
+}
+
+// Invalid is the 422 for an outcome that is not an object of its kind.
+func Invalid(after []byte, cause error) error {
+	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
+		field.Invalid(field.NewPath("patch"), shorten(string(after)), cause.Error()),
+	})
+}
+
+// shorten keeps an error from repeating a large object.
+func shorten(text string) string {
+	const most = 1024
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + " ..."
+}
+
+// MaxNesting bounds how deep a patch may be nested, and how far into an object a JSON
+// pointer may lead: the libraries take time for every level of every value.
+const MaxNesting = 100
+
+// checkNesting refuses JSON that is nested too deep. What it says of data that is not JSON
+// does not matter.
+func checkNesting(data []byte) error {
+	depth := 0
+	for i := 0; i < len(data); i++ {
+		switch data[i] {
+		case '"':
+			for i++; i < len(data) && data[i] != '"'; i++ {
+				if data[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			if depth++; depth > MaxNesting {
+				return nestedTooDeep("the patch is nested")
+			}
+		case '}', ']':
+			depth--
+		}
+	}
+	return nil
+}
+
+func nestedTooDeep(what string) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("%s more than %d levels deep, the limit", what, MaxNesting))
+}
