@@ -40,7 +40,7 @@ func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1
 		case verdict == decided, verdict == unwritten && fresh:
 			return result, err
 		case ctx.Err() != nil:
-			return nil, apiError(ctx.Err())
+			return nil, retryTimeout()
 		}
 	}
 }

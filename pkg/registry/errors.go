@@ -29,8 +29,10 @@ func apiError(err error) error {
 		return apierrors.NewResourceExpired("The provided resource version is too old: etcd has compacted it.")
 	case errors.Is(err, storage.ErrUnknownOutcome):
 		return timeout("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.", 0)
-	case errors.Is(err, storage.ErrTimeout), errors.Is(err, context.DeadlineExceeded):
+	case errors.Is(err, storage.ErrTimeout):
 		return timeout("etcd did not answer within the time allotted to the request.", 1)
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return timeout("The time allotted to the request ended before etcd was asked.", 1)
 	case errors.Is(err, storage.ErrNoSpace):
 		return unavailable("etcd's database is full: nothing can be written until space is made. Deleting objects still works; an embedded etcd then makes space by itself.", 10)
 	case errors.Is(err, storage.ErrUnavailable):
@@ -56,6 +58,11 @@ func (r *Resource) invalid(name string, faults field.ErrorList) error {
 // trying again blindly can do harm: clients do so when they are told when.
 func timeout(message string, retryAfterSeconds int) error {
 	return apierrors.NewTimeoutError(message, retryAfterSeconds)
+}
+
+// retryTimeout is the 504 of a write that did not fit what etcd holds by now.
+func retryTimeout() error {
+	return timeout("The time allotted to the request ended before it could be tried again on the newest state of the object.", 1)
 }
 
 // unavailable is a 503 that says when it is worth trying again.

@@ -243,7 +243,7 @@ func TestStorageErrors(t *testing.T) {
 		"too large":   {&storage.TooLargeError{Size: 9, Limit: 8}, 413, metav1.StatusReasonRequestEntityTooLarge, 0, "Request entity too large: the object takes 9 bytes in etcd, the limit is 8"},
 		"no limit":    {&storage.TooLargeError{Size: 9}, 413, metav1.StatusReasonRequestEntityTooLarge, 0, "the object takes 9 bytes in etcd, more than it accepts in one request"},
 		"timeout":     {storage.ErrTimeout, 504, metav1.StatusReasonTimeout, 1, "etcd did not answer"},
-		"deadline":    {context.DeadlineExceeded, 504, metav1.StatusReasonTimeout, 1, "etcd did not answer"},
+		"deadline":    {context.DeadlineExceeded, 504, metav1.StatusReasonTimeout, 1, "ended before etcd was asked"},
 		"full":        {storage.ErrNoSpace, 503, metav1.StatusReasonServiceUnavailable, 10, "etcd's database is full"},
 		"unavailable": {storage.ErrUnavailable, 503, metav1.StatusReasonServiceUnavailable, 1, "etcd cannot be reached"},
 		"compacted":   {storage.ErrCompacted, 410, metav1.StatusReasonExpired, 0, "too old"},

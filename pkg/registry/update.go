@@ -163,7 +163,7 @@ func (s *Store) modify(ctx context.Context, namespace, name string, dryRun bool,
 		case verdict == decided, verdict == unwritten && fresh:
 			return out.object, out.created, out.warnings, err
 		case ctx.Err() != nil:
-			return nil, false, nil, apiError(ctx.Err())
+			return nil, false, nil, retryTimeout()
 		}
 	}
 }

@@ -33,6 +33,21 @@ type result struct {
 // warn adds warnings that the answer will carry.
 func (c *call) warn(warnings ...string) { c.warnings = append(c.warnings, warnings...) }
 
+// timedOut returns the error of a call whose context has ended, nil while it has not. when
+// continues "its time ended".
+func (c *call) timedOut(when string) error {
+	if c.ctx.Err() == nil {
+		return nil
+	}
+	return errTimedOut(when)
+}
+
+// errTimedOut is a 504 that tells where the time went: etcd is not to blame for what it was
+// never asked.
+func errTimedOut(when string) error {
+	return apierrors.NewTimeoutError("request did not complete within the allotted timeout: its time ended "+when, 1)
+}
+
 // serve is the adapter between HTTP and the handlers: it authorises, bounds the time,
 // negotiates the form of the answer, and renders what the handler returns. The order of
 // the checks is kube-apiserver's.

@@ -2,12 +2,10 @@ package server
 
 import (
 	"bytes"
-	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"strings"
 	"sync"
@@ -47,34 +45,31 @@ func readBody(c *call) (body, error) {
 	if c.req.ContentLength > maxBodyBytes {
 		return body{}, errBodyTooLarge
 	}
-	endReading(c)
+	// A deadline that has passed would cost a connection of HTTP/1, whatever has come on it.
+	if err := c.timedOut("before its body was read"); err != nil {
+		return body{}, err
+	}
+	if deadline, ok := c.ctx.Deadline(); ok {
+		c.rec.limitReading(deadline)
+	}
 	b := body{bodies.Get().(*bytes.Buffer)}
-	// One reader more than the limit tells a body at the limit from one beyond it.
-	n, err := b.buffer.ReadFrom(io.LimitReader(c.req.Body, maxBodyBytes+1))
+	// One byte more than the limit tells a body at the limit from one beyond it.
+	n, err := b.buffer.ReadFrom(io.LimitReader(c.rec, maxBodyBytes+1))
 	switch {
-	case c.ctx.Err() != nil:
-		err = c.ctx.Err()
-	case errors.Is(err, os.ErrDeadlineExceeded): // which the context is about to find
-		err = context.DeadlineExceeded
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		err = errTimedOut("while its body was being read")
 	case err != nil:
 		err = apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
 	case n > maxBodyBytes:
 		err = errBodyTooLarge
+	default:
+		err = c.timedOut("while its body was being read")
 	}
 	if err != nil {
 		b.release()
 		return body{}, err
 	}
 	return b, nil
-}
-
-// endReading has reads of the body fail once the call's time is up, so that a client which
-// stops sending holds nothing for longer. For a connection of HTTP/1 net/http undoes it at
-// the body's end; a stream of HTTP/2 has nothing else to read.
-func endReading(c *call) {
-	if deadline, ok := c.ctx.Deadline(); ok && c.req.ContentLength != 0 {
-		_ = http.NewResponseController(c.rec).SetReadDeadline(deadline) // every connection of net/http has one
-	}
 }
 
 // jsonDecoder decodes JSON into an empty object, keeps nothing of data, and returns what is

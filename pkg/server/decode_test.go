@@ -8,9 +8,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 // The texts are kube-apiserver's.
@@ -111,5 +113,22 @@ func TestBodyThatStops(t *testing.T) {
 				t.Errorf("the next request got %d", resp.StatusCode)
 			}
 		})
+	}
+}
+
+// slowResource takes its time to decode.
+type slowResource struct{ fakeResource }
+
+func (s *slowResource) DecodeInto(data []byte, obj runtime.Object) ([]error, error) {
+	<-time.After(20 * time.Millisecond)
+	return decodeAny(data, obj)
+}
+
+// The time may be up when the body has been decoded: the resource is not asked any more.
+func TestTimeoutWhileDecoding(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &slowResource{}))
+	w := serveOnce(s, newRequest(t, http.MethodPost, testPath+"?timeout=10ms", `{}`))
+	if want := "its time ended while its body was being decoded"; w.Code != http.StatusGatewayTimeout || !strings.Contains(w.Body.String(), want) {
+		t.Errorf("got %d %s, want 504 and %q", w.Code, w.Body, want)
 	}
 }

@@ -104,6 +104,9 @@ func (s *Server) decodeBody(c *call, body body, mediaType, fieldValidation strin
 	obj := c.resource.New()
 	warnings, err := s.codecs.decode(body.bytes(), mediaType, obj, c.resource.DecodeInto, fieldValidation)
 	c.warn(warnings...)
+	if err == nil {
+		err = c.timedOut("while its body was being decoded")
+	}
 	return obj, err
 }
 

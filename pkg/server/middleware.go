@@ -29,8 +29,11 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 			s.renderError(rec, rec.req, errors.New("a handler panicked"))
 		}
 	}
-	if rec.code == 0 {
-		rec.code = http.StatusOK
+	switch {
+	case aborted:
+		rec.limitUnreadBody() // for which net/http looks before it closes the connection
+	case rec.code == 0:
+		rec.WriteHeader(http.StatusOK)
 	}
 	s.log(rec)
 	s.metrics.observe(rec)

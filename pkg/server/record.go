@@ -1,6 +1,8 @@
 package server
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"net/netip"
 	"time"
@@ -43,6 +45,8 @@ type record struct {
 
 	detached bool // whether the answer goes on after the handler has returned
 
+	bodyEnded bool // whether the request's body has been read to its end
+
 	code  int // 0 until the header is written
 	bytes int64
 	cause error // what the client was not told
@@ -68,10 +72,17 @@ func newRecord(w http.ResponseWriter, req *http.Request) *record {
 // recordOf returns the request's record, which every handler has for its answer.
 func recordOf(w http.ResponseWriter) *record { return w.(*record) }
 
-// WriteHeader notes the status code.
+// WriteHeader notes the status code, and sees to it that the connection is fit for the
+// next request, or closed.
 func (r *record) WriteHeader(code int) {
 	if r.code == 0 {
 		r.code = code
+		r.limitUnreadBody()
+		// Once a read from a connection of HTTP/1 has failed, be it by a deadline, net/http ends
+		// the context of the request under way and of every one that comes after it.
+		if r.req.ProtoMajor == 1 && r.req.Context().Err() != nil {
+			r.Header().Set("Connection", "close")
+		}
 	}
 	r.ResponseWriter.WriteHeader(code)
 }
@@ -80,7 +91,7 @@ func (r *record) WriteHeader(code int) {
 // is given up.
 func (r *record) Write(p []byte) (int, error) {
 	if r.code == 0 {
-		r.code = http.StatusOK
+		r.WriteHeader(http.StatusOK)
 	}
 	if r.watch || r.bytes+int64(len(p)) > burstThreshold {
 		r.startTimeout(time.Now())
@@ -111,12 +122,29 @@ func (r *record) stopTimeout() {
 	}
 }
 
-// limitUnreadBody bounds the wait for a body that nobody reads: net/http looks for its end
-// before it answers.
-func (r *record) limitUnreadBody() {
-	if r.req.ContentLength != 0 {
-		_ = http.NewResponseController(r).SetReadDeadline(time.Now().Add(unreadBodyTimeout))
+// limitReading has reads of the body fail from the deadline on, so that a client which stops
+// sending holds nothing for longer. Nothing is set where there is no body or it has been
+// read: net/http then reads on from a connection of HTTP/1, to notice that the client goes.
+// It takes the deadline away when it finds the body's end, and before the next request.
+func (r *record) limitReading(deadline time.Time) {
+	if r.req.ContentLength != 0 && !r.bodyEnded {
+		_ = http.NewResponseController(r).SetReadDeadline(deadline) // every connection of net/http has one
 	}
+}
+
+// limitUnreadBody bounds the wait for a body that nobody reads: net/http looks for its end
+// before it sends the answer over HTTP/1, and closes the connection where it finds none.
+func (r *record) limitUnreadBody() {
+	if r.req.ProtoMajor == 1 {
+		r.limitReading(time.Now().Add(unreadBodyTimeout))
+	}
+}
+
+// Read reads the request's body.
+func (r *record) Read(p []byte) (int, error) {
+	n, err := r.req.Body.Read(p)
+	r.bodyEnded = r.bodyEnded || errors.Is(err, io.EOF)
+	return n, err
 }
 
 // Unwrap lets http.ResponseController reach the connection.

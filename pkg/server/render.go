@@ -49,7 +49,6 @@ func (s *Server) renderError(w http.ResponseWriter, req *http.Request, err error
 	if status.Details != nil && status.Details.RetryAfterSeconds > 0 {
 		header.Set("Retry-After", strconv.Itoa(int(status.Details.RetryAfterSeconds)))
 	}
-	rec.limitUnreadBody()
 	w.WriteHeader(int(status.Code))
 	if err := out.encoder.Encode(status, w); err != nil && rec.cause == nil && req.Context().Err() == nil {
 		rec.cause = err

@@ -119,9 +119,6 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header := w.Header()
 	header.Set("Audit-Id", rec.auditID)
 	header.Set("Cache-Control", "no-cache, private")
-	if isReadOnly(req) {
-		rec.limitUnreadBody()
-	}
 	if strings.HasPrefix(req.URL.Path, "/api") { // nothing public is there to be looked for
 		s.protect(rec, req)
 		return

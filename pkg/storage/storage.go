@@ -161,7 +161,8 @@ var (
 	// to a later revision were delivered. There may be more of them, so the watch must not go
 	// on from its last revision: read the state again.
 	ErrMissedEvents = errors.New("the watch has missed events")
-	// ErrUnavailable: the store did not answer, and nothing was written.
+	// ErrUnavailable: the store did not answer, and nothing was written. It comes with the
+	// context's own error where that had ended before the store was asked.
 	ErrUnavailable = errors.New("the store is unavailable")
 	// ErrTimeout: the deadline passed before a read was answered.
 	ErrTimeout = errors.New("the store did not answer in time")

@@ -37,7 +37,11 @@ type look struct {
 }
 
 // Fresh waits until the cache is at least as new as the store was when Fresh was called.
+// ErrTimeout: ctx ended before; ErrUnavailable with ctx's error: it had ended already.
 func (c *Cache[T]) Fresh(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
 	revision, err := c.storeRevision(ctx)
 	if err != nil {
 		return err

@@ -194,6 +194,15 @@ func waitsForALook(c *running) bool {
 }
 
 // Those who come while a look is under way share the next one.
+func TestFreshAfterItsContextHasEnded(t *testing.T) {
+	c := newCache(t, shared.store, newPrefix())
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	if err := c.Fresh(ctx); !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want ErrUnavailable and the context's error", err)
+	}
+}
+
 func TestFreshSharesLooks(t *testing.T) {
 	store := newFlaky(shared.store)
 	begun, release := heldRevision(store)

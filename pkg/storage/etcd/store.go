@@ -133,6 +133,10 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 
 func (s *Store) read(ctx context.Context, operation, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	defer s.metrics.observe(operation, key, time.Now())
+	if err := ctx.Err(); err != nil {
+		s.metrics.failed(operation, key)
+		return nil, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	resp, err := s.client.Get(requireLeader(ctx), key, opts...)
