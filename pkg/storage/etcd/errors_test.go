@@ -170,22 +170,20 @@ func TestReadTimesOut(t *testing.T) {
 
 // Where the time had ended before, etcd is not asked, and not blamed.
 func TestContextHasEnded(t *testing.T) {
-	forEachWay(t, func(t *testing.T, start startFunc) {
-		kv := &brokenKV{}
-		s, _ := start(t, kv, Config{})
-		ctx, cancel := context.WithTimeout(t.Context(), 0)
-		defer cancel()
-		_, read := s.Get(ctx, "/a", storage.GetOptions{})
-		_, written := s.Put(ctx, "/a", nil, storage.PutOptions{})
-		for _, err := range []error{read, written} {
-			if !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
-				t.Errorf("got %v, want ErrUnavailable and the context's error", err)
-			}
+	kv := &brokenKV{}
+	s, _ := startBroken(t, kv, Config{})
+	ctx, cancel := context.WithTimeout(t.Context(), 0)
+	defer cancel()
+	_, read := s.Get(ctx, "/a", storage.GetOptions{})
+	_, written := s.Put(ctx, "/a", nil, storage.PutOptions{})
+	for _, err := range []error{read, written} {
+		if !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("got %v, want ErrUnavailable and the context's error", err)
 		}
-		if n := kv.calls.Load(); n != 0 {
-			t.Errorf("etcd was asked %d times", n)
-		}
-	})
+	}
+	if n := kv.calls.Load(); n != 0 {
+		t.Errorf("etcd was asked %d times", n)
+	}
 }
 
 // Nothing answers, not even with a refusal: a write that found no connection within its
