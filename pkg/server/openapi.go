@@ -7,7 +7,9 @@ import (
 	"embed"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"path"
@@ -40,9 +42,42 @@ type openAPIDocument struct {
 	hash        string // changes whenever the document does
 }
 
-// Schemas returns the schemas of the resources' types by name, as OpenAPI v3 has them.
-func Schemas() (map[string]*spec.Schema, error) {
-	r, err := gzip.NewReader(bytes.NewReader(loadOpenAPI("v3/api/v1", openAPIV3Proto).json))
+// Schemas returns the schemas of the types of all groups and versions by name, as OpenAPI v3
+// has them.
+func Schemas() (map[string]*spec.Schema, error) { return schemasIn(openAPIFiles) }
+
+// schemasIn puts the schemas of all documents of OpenAPI v3 together. A type that several of
+// them have is of all the kinds that they tell: each tells those of its own group.
+func schemasIn(files fs.FS) (map[string]*spec.Schema, error) {
+	const kinds = "x-kubernetes-group-version-kind"
+	all := make(map[string]*spec.Schema)
+	for _, name := range openAPINames(files, "openapi/v3") {
+		schemas, err := schemasOf(files, "openapi/v3/"+name+".json.gz")
+		if err != nil {
+			return nil, fmt.Errorf("the OpenAPI document %s: %w", name, err)
+		}
+		for name, s := range schemas {
+			if known := all[name]; known != nil {
+				before, _ := known.Extensions[kinds].([]any)
+				more, _ := s.Extensions[kinds].([]any)
+				if len(before) > 0 {
+					s.AddExtension(kinds, append(before, more...))
+				}
+			}
+			all[name] = s
+		}
+	}
+	return all, nil
+}
+
+// schemasOf returns the schemas of one document by name.
+func schemasOf(files fs.FS, path string) (map[string]*spec.Schema, error) {
+	file, err := files.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	r, err := gzip.NewReader(file)
 	if err != nil {
 		return nil, err
 	}
@@ -51,10 +86,8 @@ func Schemas() (map[string]*spec.Schema, error) {
 			Schemas map[string]*spec.Schema `json:"schemas"`
 		} `json:"components"`
 	}
-	if err := json.NewDecoder(r).Decode(&document); err != nil {
-		return nil, err
-	}
-	return document.Components.Schemas, nil
+	err = json.NewDecoder(r).Decode(&document)
+	return document.Components.Schemas, err
 }
 
 const (
@@ -94,7 +127,7 @@ func (s *Server) routeOpenAPI() {
 	index := struct {
 		Paths map[string]address `json:"paths"`
 	}{make(map[string]address)}
-	for _, name := range openAPINames("openapi/v3") {
+	for _, name := range openAPINames(openAPIFiles, "openapi/v3") {
 		doc := loadOpenAPI("v3/"+name, openAPIV3Proto)
 		documents[name] = doc
 		index.Paths[name] = address{openAPIAddress(name, doc)}
@@ -128,15 +161,15 @@ func (s *Server) readable(next http.HandlerFunc) http.Handler {
 }
 
 // openAPINames are the documents in and below a folder, by their paths from there.
-func openAPINames(folder string) []string {
-	entries, err := openAPIFiles.ReadDir(folder)
+func openAPINames(files fs.FS, folder string) []string {
+	entries, err := fs.ReadDir(files, folder)
 	if err != nil {
 		panic(err) // it is embedded
 	}
 	var names []string
 	for _, entry := range entries {
 		if entry.IsDir() {
-			for _, name := range openAPINames(folder + "/" + entry.Name()) {
+			for _, name := range openAPINames(files, folder+"/"+entry.Name()) {
 				names = append(names, path.Join(entry.Name(), name))
 			}
 		} else if name, ok := strings.CutSuffix(entry.Name(), ".json.gz"); ok {

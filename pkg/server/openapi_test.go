@@ -48,6 +48,7 @@ func TestOpenAPI(t *testing.T) {
 		run  func(*testing.T, *apitest.Server)
 	}{
 		{"describes the server", testOpenAPIDescribesTheServer},
+		{"a schema for every resource", testSchemaOfEveryResource},
 		{"v3 schemas", testOpenAPIV3Schemas},
 		{"v3 operations", testOpenAPIV3Operations},
 		{"v2", testOpenAPIV2},
