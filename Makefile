@@ -1,10 +1,10 @@
-# Everything that one does with this repository. `make verify` is exactly what CI runs,
-# and each of its steps that can be mended has a twin under `make fix`.
+# Development tasks. `make verify` is exactly what CI runs, and each of its steps that can
+# be fixed automatically has a counterpart under `make fix`.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-# One step after the other: their output stays readable and they share the cores well.
+# Steps run one at a time: each uses all cores already, and the output stays readable.
 .NOTPARALLEL:
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
@@ -12,8 +12,7 @@ MODULES := $(shell find . -name go.mod -not -path './.*' | xargs -n 1 dirname | 
 LINT_VERSION := v2.15.0
 LINT := $(CURDIR)/bin/golangci-lint-$(LINT_VERSION)
 
-# The same flags for build, generators and lint, so that each dependency is compiled once
-# for all of them.
+# Build, generators and lint share these flags, so that dependencies are compiled only once.
 STATIC := CGO_ENABLED=0 GOFLAGS='$(strip $(shell go env GOFLAGS) -trimpath)'
 
 # What `make bench` measures: make bench BENCH=Create PKG=./pkg/registry/...
@@ -27,20 +26,20 @@ LOAD ?= --rate=200 --duration=10s --watchers=20
 in-each-module = for dir in $(MODULES); do (cd "$$dir" && $(1)); done
 
 .PHONY: help
-help: ## say what each target does
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: build
-build: ## build the server and the load generator: bin/apiserver, bin/loadtest, static
+build: ## build the server and the load generator as static binaries: bin/apiserver, bin/loadtest
 	@echo "==> build bin/apiserver bin/loadtest $(VERSION)"
 	@$(STATIC) go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/apiserver ./cmd/loadtest
 
 .PHONY: run
-run: build ## build and run the server with its defaults: everything under ./berth.data
+run: build ## build and run the server with its defaults, with its data in ./berth.data
 	@exec bin/apiserver
 
 .PHONY: load
-load: build ## generate load on the server of `make run`; report in berth.data/load.html
+load: build ## generate load on the server of `make run`, with a report in berth.data/load.html
 	@test -f berth.data/kubeconfig || { echo "no server has run here: start one with \`make run\` in another shell" >&2; exit 1; }
 	@bin/loadtest --kubeconfig=berth.data/kubeconfig --output=text,html=berth.data/load.html $(LOAD)
 
@@ -49,7 +48,7 @@ test: ## run all tests of all modules with the race detector
 	@$(call in-each-module,go test -race -timeout 15m ./...)
 
 .PHONY: bench
-bench: ## run the benchmarks, six times each, in benchstat's format
+bench: ## run the benchmarks six times each, for benchstat
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
 
 .PHONY: image
@@ -57,11 +56,11 @@ image: ## build the container image berth:VERSION
 	docker build --file deploy/Dockerfile --build-arg VERSION=$(VERSION) --tag berth:$(VERSION) .
 
 .PHONY: up
-up: ## start etcd and the server in containers; token, CA and kubeconfig go to ./compose.data
+up: ## start etcd and the server in containers; copies token, CA and kubeconfig to ./compose.data
 	@VERSION=$(VERSION) deploy/up.sh
 
 .PHONY: down
-down: ## stop the containers; their volumes stay
+down: ## stop the containers, keeping their volumes
 	@deploy/compose.sh down
 
 .PHONY: verify
@@ -69,44 +68,44 @@ verify: verify-mod verify-format verify-lint verify-generated build verify-test 
 	@echo "==> verified"
 
 .PHONY: verify-mod
-verify-mod: ## go.mod and go.sum are tidy
+verify-mod: ## check that go.mod and go.sum are tidy
 	@echo "==> go.mod and go.sum are tidy"
 	@$(call in-each-module,go mod tidy -diff)
 
 .PHONY: verify-format
-verify-format: $(LINT) ## the code is formatted
+verify-format: $(LINT) ## check that the code is formatted
 	@echo "==> the code is formatted"
 	@$(LINT) fmt --diff
 
 .PHONY: verify-lint
-verify-lint: $(LINT) ## go vet and the linters of .golangci.yml have no finding
-	@echo "==> go vet and the linters have no finding"
+verify-lint: $(LINT) ## run go vet and the linters of .golangci.yml
+	@echo "==> go vet and linters"
 	@$(call in-each-module,$(STATIC) $(LINT) run --allow-parallel-runners --config '$(CURDIR)/.golangci.yml')
 
 .PHONY: verify-generated
-verify-generated: ## generated files are up to date
+verify-generated: ## check that generated files are up to date
 	@echo "==> generated files are up to date"
 	@$(STATIC) test/generated.sh
 
 .PHONY: verify-test
-verify-test: ## all tests: import rules, conformance cases and README examples among them
+verify-test: ## run all tests, including import rules, conformance cases and README examples
 	@echo "==> tests with the race detector: packages, import rules, conformance cases, README examples"
 	@$(MAKE) --no-print-directory test
 
 .PHONY: verify-image
-verify-image: ## the image and docker-compose.yml work, where a Docker engine is there
+verify-image: ## check that the image and docker-compose.yml work, if Docker is available
 	@echo "==> the image and docker-compose.yml"
 	@VERSION=$(VERSION) test/compose.sh
 
 .PHONY: fix
-fix: fix-mod fix-generated fix-format fix-lint ## mend what can be mended of what verify checks
+fix: fix-mod fix-generated fix-format fix-lint ## fix what can be fixed automatically of what verify checks
 
 .PHONY: fix-mod
 fix-mod: ## tidy go.mod and go.sum
 	@$(call in-each-module,go mod tidy)
 
 .PHONY: fix-generated
-fix-generated: ## generate again
+fix-generated: ## regenerate generated files
 	@$(call in-each-module,$(STATIC) go generate ./...)
 
 .PHONY: fix-format
@@ -114,7 +113,7 @@ fix-format: $(LINT) ## format the code
 	@$(LINT) fmt
 
 .PHONY: fix-lint
-fix-lint: $(LINT) ## let the linters mend what they can
+fix-lint: $(LINT) ## let the linters fix what they can
 	@$(call in-each-module,$(STATIC) $(LINT) run --fix --allow-parallel-runners --config '$(CURDIR)/.golangci.yml')
 
 $(LINT):

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compose, whichever is installed: the engine's plugin or the older docker-compose.
+# Runs Docker Compose: the plugin if it is installed, otherwise docker-compose.
 set -eu
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 if docker compose version >/dev/null 2>&1; then

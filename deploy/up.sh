@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts the services of docker-compose.yml, waits until the server is healthy, and
-# copies its token, CA and kubeconfig into a directory, ./compose.data unless named:
+# copies its token, CA and kubeconfig into a directory (default ./compose.data):
 #
 #   deploy/up.sh [DIRECTORY]
 set -euo pipefail
@@ -22,13 +22,13 @@ for ((waited = 0; ; waited++)); do
 	sleep 1
 done
 
-# Only what a caller needs: the CA's key stays in the volume.
+# Only what a client needs: the CA's key stays in the volume.
 mkdir -p "$data/pki"
 for file in token kubeconfig pki/ca.crt; do
 	docker cp "$container:/data/$file" "$data/$file"
 done
 
-# The server knows its port inside the container; BERTH_PORT may have moved it.
+# The kubeconfig has the port inside the container; BERTH_PORT may have mapped another.
 address=$($compose port apiserver 6443)
 sed -i.inside "s|server: https://.*|server: https://$address|" "$data/kubeconfig"
 rm "$data/kubeconfig.inside"
