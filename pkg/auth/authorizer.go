@@ -6,46 +6,45 @@ import (
 	"strings"
 )
 
-// Attributes is what a request asks to do, in the words of a Kubernetes authorizer.
+// Attributes describes what a request asks to do, in the terms of a Kubernetes authorizer.
 type Attributes struct {
-	User *User  // nil when nobody is known
+	User *User  // nil if the user is not known
 	Verb string // get list watch create update patch delete deletecollection; the lower-case method for a path
 
-	// ResourceRequest says which of the following counts: the fields of a resource,
-	// or Path.
+	// ResourceRequest is true if the resource fields below apply, false if Path does.
 	ResourceRequest bool
 
 	APIGroup    string // "" is the core group
 	Resource    string
-	Subresource string // "" when there is none
+	Subresource string // "" if there is none
 	Namespace   string // "" at the cluster scope, and for a request across all namespaces
-	Name        string // "" where the verb names no object
+	Name        string // "" if the verb names no object
 
 	Path string // as in the URL
 }
 
-// Authorizer decides whether a request may do what it asks.
+// Authorizer decides whether a request is allowed.
 type Authorizer interface {
-	// Authorize returns whether a is allowed. The reason may be empty; with a refusal
-	// it is shown to the client, with a permission it is for logs. After an error,
-	// which is never the client's fault, nothing is allowed.
+	// Authorize reports whether a is allowed. The reason may be empty; it is shown to
+	// the client if a is denied, and is for logs otherwise. An error is always an
+	// internal one, and means that a is not allowed.
 	Authorize(ctx context.Context, a Attributes) (allowed bool, reason string, err error)
 }
 
 // AlwaysAllow is the Authorizer of --authorization-mode=AlwaysAllow.
 type AlwaysAllow struct{}
 
-// Authorize allows everything.
+// Authorize allows every request.
 func (AlwaysAllow) Authorize(context.Context, Attributes) (allowed bool, reason string, err error) {
 	return true, "", nil
 }
 
-// htmlSanitizer keeps a message from looking like HTML, as kube-apiserver does.
+// htmlSanitizer keeps a message from being rendered as HTML, as in kube-apiserver.
 var htmlSanitizer = strings.NewReplacer("&", "&amp;", "<", "&lt;", ">", "&gt;")
 
-// ForbiddenMessage returns why a was refused, in kube-apiserver's words. It is the
-// text of the error to hand to k8s.io/apimachinery's NewForbidden, which puts the
-// resource and the name before it. An empty reason is left out.
+// ForbiddenMessage returns why a was denied, in kube-apiserver's words. It is the text
+// of the error to pass to k8s.io/apimachinery's NewForbidden, which prepends the
+// resource and the name. An empty reason is omitted.
 func ForbiddenMessage(a Attributes, reason string) string {
 	msg := htmlSanitizer.Replace(refusal(a))
 	if reason != "" {

@@ -1,4 +1,4 @@
-// Package auth says who a request comes from and whether it may do what it asks:
-// a token becomes a User, and a User with a verb and a resource becomes a yes or a
-// no. It knows nothing of HTTP.
+// Package auth authenticates tokens and authorizes requests: it maps a token to a User,
+// and decides whether that User may perform a verb on a resource. It does not depend on
+// HTTP.
 package auth

@@ -13,12 +13,12 @@ import (
 //
 //	token,user,uid,"group1,group2"
 //
-// for each token, the groups optional. As upstream reads it, blank lines are skipped,
-// columns after the fourth are ignored, groups are taken as they stand, spaces
-// included, and there are no comments: a line that begins with # is a token like any
-// other. Unlike upstream, which only warns, it refuses the whole file for an empty or
-// a repeated token, for an empty user name, and for having no token at all, since that
-// would lock out everybody. Empty group names are dropped.
+// for each token; the groups are optional. As upstream, it skips blank lines, ignores
+// columns after the fourth, keeps spaces in group names, and knows no comments: a line
+// that begins with # is a token like any other. Unlike upstream, which only warns, it
+// rejects the whole file for an empty or repeated token, for an empty user name, and
+// for containing no token, since that would lock everybody out. Empty group names are
+// dropped.
 func parseTokens(r io.Reader) (tokenSet, error) {
 	reader := csv.NewReader(r)
 	reader.FieldsPerRecord = -1
@@ -31,8 +31,8 @@ func parseTokens(r io.Reader) (tokenSet, error) {
 			break
 		}
 		if err != nil {
-			// A *csv.ParseError has the position and the rule that was broken, and
-			// nothing of the line's text.
+			// A *csv.ParseError contains the position and the violated rule, but no
+			// text of the line.
 			if parseErr, ok := errors.AsType[*csv.ParseError](err); ok {
 				return nil, lineError(parseErr.Line, parseErr.Err)
 			}
@@ -57,7 +57,7 @@ func parseTokens(r io.Reader) (tokenSet, error) {
 
 func lineError(line int, err error) error { return fmt.Errorf("line %d: %w", line, err) }
 
-// parseRecord clones what it keeps: the fields of a record are parts of one string,
+// parseRecord clones what it keeps: the fields of a record are slices of one string,
 // which begins with the token.
 func parseRecord(record []string) (*Identity, error) {
 	if len(record) < 3 {

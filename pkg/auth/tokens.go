@@ -14,11 +14,11 @@ import (
 	"sync/atomic"
 )
 
-// Names that have a meaning of their own, as in k8s.io/apiserver's user package.
+// Well-known names, as in k8s.io/apiserver's user package.
 const (
-	// Anonymous is the user of a request that carries no token.
+	// Anonymous is the user of a request without a token.
 	Anonymous = "system:anonymous"
-	// AllAuthenticated is the group of every user that has authenticated.
+	// AllAuthenticated is the group of every authenticated user.
 	AllAuthenticated = "system:authenticated"
 	// AllUnauthenticated is the group of Anonymous.
 	AllUnauthenticated = "system:unauthenticated"
@@ -26,35 +26,35 @@ const (
 	SystemPrivilegedGroup = "system:masters"
 )
 
-// User is who a request acts for. UID and Groups may be empty.
+// User is the user a request acts for. UID and Groups may be empty.
 type User struct {
 	Name, UID string
 	Groups    []string
 }
 
-// Identity is one token of a user. It is shared by all requests with that token:
-// read its fields, never change them.
+// Identity is one token of a user. All requests with that token share it, so its fields
+// must not be changed.
 type Identity struct {
 	User User
 	// ID is the token's SHA-256. The token itself is not kept.
 	ID [sha256.Size]byte
 
-	// lastAddr is shared with the Identity that takes this one's place at a reload,
-	// so that requests that are still under way with either keep one memory.
+	// lastAddr is shared with the Identity that replaces this one at a reload, so that
+	// requests in progress with either update the same address.
 	lastAddr *atomic.Pointer[netip.Addr]
 }
 
-// SeenFrom reports whether addr is the address that Saw was last told. A server
-// that refuses an address because too many guesses came from it can so make an
-// exception for a token that is in use from there. An IPv4-mapped IPv6 address is
-// the IPv4 address; the zero Addr has never been seen.
+// SeenFrom reports whether addr is the address last passed to Saw. A server that rejects
+// an address because of too many guesses can use it to make an exception for a token
+// that is in use from there. An IPv4-mapped IPv6 address counts as the IPv4 address;
+// the zero Addr has never been seen.
 func (id *Identity) SeenFrom(addr netip.Addr) bool {
 	last := id.lastAddr.Load()
 	return last != nil && *last == addr.Unmap()
 }
 
-// Saw remembers addr as the last one that this token authenticated from, in place of
-// the one before. The zero Addr is ignored.
+// Saw records addr as the last address that this token authenticated from, replacing the
+// previous one. The zero Addr is ignored.
 func (id *Identity) Saw(addr netip.Addr) {
 	if !addr.IsValid() || id.SeenFrom(addr) {
 		return
@@ -63,28 +63,28 @@ func (id *Identity) Saw(addr netip.Addr) {
 	id.lastAddr.Store(&addr)
 }
 
-// tokenSet is never changed once it is in use.
+// tokenSet is never modified once it is in use.
 type tokenSet map[[sha256.Size]byte]*Identity
 
-// Tokens is the set of tokens that are valid now. Its methods may be called at the
-// same time; Authenticate never waits for a Load. Use NewTokens.
+// Tokens is the set of currently valid tokens. Its methods are safe for concurrent use;
+// Authenticate never waits for a Load. Create it with NewTokens.
 type Tokens struct {
-	replacing sync.Mutex // held while a new set takes over what the old one remembers
+	replacing sync.Mutex // held while a new set takes over the addresses of the old one
 	current   atomic.Pointer[tokenSet]
 }
 
-// NewTokens returns a set without any token.
+// NewTokens returns an empty set.
 func NewTokens() *Tokens {
 	t := &Tokens{}
 	t.current.Store(&tokenSet{})
 	return t
 }
 
-// Load replaces the set by the tokens of a file in kube-apiserver's CSV form (see
-// parseTokens). After an error the set is what it was before. An error tells the
-// path, the line and the reason, never a token.
+// Load replaces the set with the tokens of a file in kube-apiserver's CSV format (see
+// parseTokens). After an error the set is unchanged. The error contains the path, the
+// line and the reason, never a token.
 //
-// A user that keeps a token keeps what that token remembers of addresses.
+// A token that keeps its user also keeps its last address.
 func (t *Tokens) Load(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -99,9 +99,9 @@ func (t *Tokens) Load(path string) error {
 	return nil
 }
 
-// Set makes token the only one of the set and u its user, who is put into the group
-// system:authenticated as Load does it. An empty token or user name is an error,
-// and the set then stays as it was.
+// Set makes token the only one of the set and u its user, who is added to the group
+// system:authenticated as in Load. An empty token or user name is an error, and leaves
+// the set unchanged.
 func (t *Tokens) Set(token string, u User) error {
 	switch {
 	case token == "":
@@ -126,14 +126,15 @@ func (t *Tokens) replace(set tokenSet) {
 	t.current.Store(&set)
 }
 
-// Authenticate returns the identity that token belongs to, and whether there is one.
+// Authenticate returns the identity that token belongs to, and reports whether there is
+// one.
 //
-// How long it takes tells nothing about the tokens of the set. The time of hashing
-// depends on what the caller sent alone. The lookup compares SHA-256 values, and a
-// caller who wanted to learn one bit by bit would have to send tokens whose hashes
-// agree with it in ever more bits: finding them is as hard as inverting the hash,
-// and a known hash still is no token. The last comparison is of all 32 bytes
-// whatever they hold, so that the answer does not rest on how a map compares keys.
+// Its timing reveals nothing about the tokens of the set. The time of hashing depends
+// only on the caller's input. The lookup compares SHA-256 values; to learn one bit by
+// bit, a caller would need tokens whose hashes share ever longer prefixes with it.
+// Finding those is as hard as inverting the hash, and a hash is not a token. The final
+// comparison always covers all 32 bytes, so the result does not depend on how a map
+// compares keys.
 func (t *Tokens) Authenticate(token string) (*Identity, bool) {
 	hash := hashToken(token)
 	id, ok := (*t.current.Load())[hash]
@@ -150,8 +151,8 @@ func newIdentity(token string, u User) *Identity {
 
 func hashToken(token string) [sha256.Size]byte { return sha256.Sum256([]byte(token)) }
 
-// withAuthenticated returns a copy of u's groups with system:authenticated added, by
-// the rule of k8s.io/apiserver's AuthenticatedGroupAdder.
+// withAuthenticated returns a copy of u's groups with system:authenticated added, as in
+// k8s.io/apiserver's AuthenticatedGroupAdder.
 func withAuthenticated(u User) []string {
 	groups := slices.Clone(u.Groups)
 	if u.Name == Anonymous || slices.Contains(groups, AllAuthenticated) || slices.Contains(groups, AllUnauthenticated) {
@@ -160,10 +161,10 @@ func withAuthenticated(u User) []string {
 	return append(groups, AllAuthenticated)
 }
 
-// GenerateToken returns a new secret token: 256 bits from crypto/rand as 43
-// characters that need no quoting in a URL, a header or the CSV form.
+// GenerateToken returns a new secret token: 256 bits from crypto/rand as 43 characters
+// that need no quoting in a URL, a header or the CSV format.
 func GenerateToken() string {
 	var b [32]byte
-	rand.Read(b[:]) // never fails, by its documentation
+	rand.Read(b[:]) // documented never to fail
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }

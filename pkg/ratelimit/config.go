@@ -19,7 +19,7 @@ const (
 )
 
 // Bounds of a Limit. A wait of 1/minQPS seconds, a little over a day, and a time of
-// maxBurst/minQPS seconds still fit wherever they are computed; above maxQPS a
+// maxBurst/minQPS seconds do not overflow where they are computed; above maxQPS, a
 // nanosecond, the resolution of a wait, would be worth more than one request.
 const (
 	minQPS   = 0.00001
@@ -27,47 +27,47 @@ const (
 	maxBurst = 1_000_000_000
 )
 
-// Limit is the size and the speed of a bucket.
+// Limit is the size and refill rate of a bucket.
 type Limit struct {
-	QPS   float64 `json:"qps"`   // requests gained in a second, 0.00001 to 1e9
-	Burst int     `json:"burst"` // requests held when full, 1 to 1e9
+	QPS   float64 `json:"qps"`   // requests gained per second, 0.00001 to 1e9
+	Burst int     `json:"burst"` // requests in a full bucket, 1 to 1e9
 }
 
-// Scope is what has a bucket of its own.
+// Scope is what each bucket belongs to.
 type Scope string
 
-// The scopes. The empty Scope is the one of the defaults, and there PerToken.
+// The scopes. The empty Scope means that of the defaults, and PerToken there.
 const (
 	PerToken Scope = "token" // each token has its own buckets
 	PerUser  Scope = "user"  // all tokens of a user share theirs
 )
 
-// Config says who is limited to what. What is nil or empty keeps the built-in
-// default, so that the zero Config is DefaultConfig.
+// Config is a rate limit configuration. A nil or empty field means the built-in default,
+// so the zero Config equals DefaultConfig.
 type Config struct {
 	Kind       string `json:"kind"`
 	APIVersion string `json:"apiVersion"`
 
-	// Defaults are for every user to whom no override applies.
+	// Defaults apply to every user that no override matches.
 	Defaults Defaults `json:"defaults,omitempty"`
-	// Anonymous is for the requests from one client address that have no valid token.
+	// Anonymous limits the requests without a valid token from one client address.
 	Anonymous *Limit `json:"anonymous,omitempty"`
-	// Overrides are tried in order, and the first one that applies to a user decides.
-	// After them comes a built-in one that exempts the group system:masters, so that a
-	// file which says nothing of it does not limit the administrator; one that names
-	// the group, exempt or not, comes first and so takes its place.
+	// Overrides are tried in order, and the first one that matches a user applies.
+	// They are followed by a built-in one that exempts the group system:masters, so a
+	// file that does not mention the group does not limit the administrator. An
+	// override that names the group, exempt or not, replaces it.
 	Overrides []Override `json:"overrides,omitempty"`
 }
 
-// Defaults are the limits where no override has its own.
+// Defaults are the limits of users without an override, and of overrides without their own.
 type Defaults struct {
 	Read  *Limit `json:"read,omitempty"`
 	Write *Limit `json:"write,omitempty"`
 	Per   Scope  `json:"per,omitempty"`
 }
 
-// Override applies to a user whom Users names or who is in one of Groups; at least
-// one of the two must name somebody. What it leaves out is as in Defaults.
+// Override applies to the users named in Users and the members of Groups; at least one
+// of the two must not be empty. Omitted limits are those of Defaults.
 type Override struct {
 	Users  []string `json:"users,omitempty"`
 	Groups []string `json:"groups,omitempty"`
@@ -75,14 +75,14 @@ type Override struct {
 	Read  *Limit `json:"read,omitempty"`
 	Write *Limit `json:"write,omitempty"`
 	Per   Scope  `json:"per,omitempty"`
-	// Exempt means no limit at all. It excludes Read, Write and Per.
+	// Exempt means no limit at all. It cannot be combined with Read, Write or Per.
 	Exempt bool `json:"exempt,omitempty"`
 }
 
-// DefaultConfig returns the configuration that is used without a file: 200 reads a
-// second with a burst of 400 and 20 writes a second with a burst of 100 for each
-// token, and 2 requests a second with a burst of 20 for each address that has no
-// valid token. Members of system:masters are exempt.
+// DefaultConfig returns the configuration used without a file: for each token 200 reads
+// per second with a burst of 400 and 20 writes per second with a burst of 100, and for
+// each address 2 requests per second without a valid token with a burst of 20. Members
+// of system:masters are exempt.
 func DefaultConfig() *Config {
 	return &Config{
 		Kind:       Kind,
@@ -97,8 +97,8 @@ func DefaultConfig() *Config {
 }
 
 // ParseConfig reads a configuration file: one YAML or JSON document of Kind and
-// APIVersion. Unknown and repeated keys are refused; upper and lower case matter. The error names the fields that
-// are wrong, and why.
+// APIVersion. Unknown and repeated keys are rejected, and keys are case-sensitive. The
+// error names the invalid fields and the reasons.
 func ParseConfig(data []byte) (*Config, error) {
 	if hasSecondDocument(data) {
 		return nil, errors.New("rate limit configuration: more than one YAML document")
@@ -108,7 +108,7 @@ func ParseConfig(data []byte) (*Config, error) {
 		return nil, fmt.Errorf("rate limit configuration: %w", err)
 	}
 	var c Config
-	// Unlike yaml.UnmarshalStrict, which would read a QPS after a qps as the same key.
+	// yaml.UnmarshalStrict would take QPS after qps for the same key.
 	strictErrs, err := json.UnmarshalStrict(asJSON, &c)
 	if err := utilerrors.NewAggregate(append(strictErrs, err)); err != nil {
 		return nil, fmt.Errorf("rate limit configuration: %w", err)
@@ -127,8 +127,8 @@ func ParseConfig(data []byte) (*Config, error) {
 	return &c, nil
 }
 
-// hasSecondDocument reports whether a document begins after the first one, where the
-// YAML library would stop reading and leave the rest unnoticed.
+// hasSecondDocument reports whether another document follows the first one, which the
+// YAML library would silently ignore.
 func hasSecondDocument(data []byte) bool {
 	inDocument := false
 	for line := range bytes.Lines(data) {
@@ -144,8 +144,8 @@ func hasSecondDocument(data []byte) bool {
 	return false
 }
 
-// Validate returns what is wrong with c, or nil. Kind and APIVersion do not matter:
-// they tell files apart.
+// Validate returns an error that describes what is invalid in c, or nil. Kind and
+// APIVersion are not checked: they only identify files.
 func (c *Config) Validate() error { return c.validate().ToAggregate() }
 
 func (c *Config) validate() field.ErrorList {

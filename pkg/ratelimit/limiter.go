@@ -7,49 +7,46 @@ import (
 )
 
 // Bounds of the tables. A bucket takes up to 400 bytes: 128 for itself, 80 for its
-// rate.Limiter, and the rest for its share of the map and of the slots. The tables so
-// take 26 MB and 6.5 MB at the very most. Only buckets that are not full count: with
-// the default limits one full write bucket stays for the 5 s that it takes to fill up
-// again, a read bucket for 2 s, an address's for 10 s.
+// rate.Limiter, and the rest for its share of the map and of the slots. So the tables
+// take at most 26 MB and 6.5 MB. Only buckets that are not full count: with the default
+// limits a fully drained write bucket takes 5 s to refill, a read bucket 2 s, an
+// address's bucket 10 s.
 const (
-	// maxSubjects bounds the buckets of tokens and users, two for each at most. Only
-	// more than 32,768 tokens that are all busy within the same seconds reach it.
+	// maxSubjects bounds the buckets of tokens and users, at most two for each. It
+	// takes more than 32,768 tokens active within the same seconds to reach it.
 	maxSubjects = 1 << 16
 	// maxAddresses bounds the buckets of client addresses.
 	maxAddresses = 1 << 14
 )
 
-// Subject is who makes a request.
+// Subject identifies who makes a request.
 type Subject struct {
 	Token  [32]byte // the token's hash
 	User   string
-	Groups []string // kept: not to be changed afterwards
+	Groups []string // retained, so must not be modified afterwards
 }
 
-// Limiter decides which requests are admitted. Its methods may be called at the same
-// time.
+// Limiter decides which requests are admitted. Its methods are safe for concurrent use.
 //
-// Time never runs backwards for it: a now that is before one that it has already been
-// given counts as that later one, and the waits it returns are still meant from the
-// caller's now.
+// Time never runs backwards for it: a now earlier than a previous one counts as that
+// later one, while returned waits still count from the caller's now.
 type Limiter struct {
-	mu        sync.Mutex // held for everything below, for 100 to 300 ns a request
+	mu        sync.Mutex // guards everything below; held for 100 to 300 ns per request
 	policy    *policy
 	latest    time.Time // the latest now of all calls
 	subjects  table
 	addresses table
 }
 
-// New returns a Limiter whose buckets are all full. A nil cfg is DefaultConfig. It
-// panics if cfg is not valid: what comes from a file comes through ParseConfig.
+// New returns a Limiter with full buckets. A nil cfg means DefaultConfig. It panics if
+// cfg is invalid; configurations from files are validated by ParseConfig.
 func New(cfg *Config) *Limiter {
 	return &Limiter{policy: newPolicy(cfg), subjects: newTable(maxSubjects), addresses: newTable(maxAddresses)}
 }
 
-// SetConfig puts cfg, valid or nil as for New, in the place of the configuration so
-// far. A bucket keeps what it holds, or the new burst if that is less, and fills up at
-// the new rate from the latest now on. Where PerToken becomes PerUser or the other way
-// round, the buckets are others, and new ones begin full.
+// SetConfig replaces the configuration with cfg, which may be nil and must be valid as
+// for New. A bucket keeps its tokens, up to the new burst, and refills at the new rate
+// from the latest now. A change between PerToken and PerUser starts new, full buckets.
 func (l *Limiter) SetConfig(cfg *Config) {
 	p := newPolicy(cfg)
 	l.mu.Lock()
@@ -63,21 +60,21 @@ func (l *Limiter) SetConfig(cfg *Config) {
 		if b.key.overflow == 0 {
 			i = p.match(b.key.user, b.groups)
 		}
-		// What is now exempt, or shared by a rule that is gone, is not asked again and
-		// leaves when it is full.
+		// Buckets that are now exempt, or were shared under a removed rule, are not used
+		// any more and are dropped once full.
 		if i >= 0 && !p.rules[i].exempt {
 			b.setLimit(l.latest, p.rules[i].limits[b.key.class])
 		}
 	}
 }
 
-// Allow admits a request of s and takes a token for it, or returns how long after now
-// the next request will be admitted, provided that nobody else takes that token; then
-// nothing is taken. 0 means admitted.
+// Allow admits a request of s and takes a token for it, returning 0, or takes nothing
+// and returns how long after now the next request will be admitted, unless another
+// request takes that token first.
 //
-// While the table has no room, subjects without a bucket share one for each override
-// and class, with the limit that each of them would have alone: nobody gets more than
-// that, and whoever has a bucket does not notice.
+// While the table is full, subjects without a bucket share one for each override and
+// class, with the limit that each would have alone: nobody gets more than that, and
+// existing buckets are not affected.
 func (l *Limiter) Allow(now time.Time, s Subject, class Class) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -96,10 +93,10 @@ func (l *Limiter) Allow(now time.Time, s Subject, class Class) time.Duration {
 	return fromNow(now, t, b.take(t))
 }
 
-// addressOverflow is the one bucket of the addresses that find no room.
+// addressOverflow is the bucket shared by addresses that do not fit into the table.
 var addressOverflow = key{overflow: 1}
 
-// AnonymousWait returns what AllowAnonymous would, but takes nothing.
+// AnonymousWait returns what AllowAnonymous would, but takes no token.
 func (l *Limiter) AnonymousWait(now time.Time, addr netip.Addr) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -111,10 +108,10 @@ func (l *Limiter) AnonymousWait(now time.Time, addr netip.Addr) time.Duration {
 	return fromNow(now, t, b.wait(t))
 }
 
-// AllowAnonymous is Allow for a request from addr without a valid token. The
-// addresses of an IPv6 network of 64 bits share a bucket, since one host has them
-// all; an IPv4-mapped address is the IPv4 address; all calls with the zero Addr share
-// a bucket. While the table has no room, all addresses without a bucket share one.
+// AllowAnonymous is Allow for a request from addr without a valid token. The addresses
+// of an IPv6 /64 network share a bucket, since one host may have all of them; an
+// IPv4-mapped address counts as the IPv4 address; all calls with the zero Addr share a
+// bucket. While the table is full, all addresses without a bucket share one.
 func (l *Limiter) AllowAnonymous(now time.Time, addr netip.Addr) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -131,7 +128,7 @@ func addressKey(addr netip.Addr) (k key) {
 		clear(b[8:])
 	}
 	copy(k.token[1:], b[:])
-	k.token[0] = 1 // sets ::/64 apart from the zero Addr
+	k.token[0] = 1 // distinguishes ::/64 from the zero Addr
 	return k
 }
 
@@ -143,7 +140,7 @@ func (l *Limiter) advance(now time.Time) time.Time {
 	return l.latest
 }
 
-// fromNow turns a wait from t into one from now, which is not after t.
+// fromNow converts a wait from t into one from now, which is not after t.
 func fromNow(now, t time.Time, wait time.Duration) time.Duration {
 	if wait == 0 {
 		return 0
@@ -151,8 +148,8 @@ func fromNow(now, t time.Time, wait time.Duration) time.Duration {
 	return t.Sub(now) + wait
 }
 
-// RetryAfterSeconds returns wait in whole seconds, rounded up and at least 1, as a
-// Retry-After header and a Status's details have it.
+// RetryAfterSeconds returns wait in whole seconds, rounded up and at least 1, for a
+// Retry-After header and the details of a Status.
 func RetryAfterSeconds(wait time.Duration) int {
 	seconds := int(wait / time.Second)
 	if wait%time.Second > 0 {

@@ -2,7 +2,7 @@ package ratelimit
 
 import "fmt"
 
-// Class is the kind of a request, each with a bucket of its own.
+// Class is the kind of a request. Each kind has its own bucket.
 type Class uint8
 
 // The classes.
@@ -24,21 +24,21 @@ func (c Class) String() string {
 
 const privilegedGroup = "system:masters"
 
-// rule is what an override or the defaults come down to for those they apply to.
+// rule is an override, or the defaults, with everything filled in.
 type rule struct {
 	limits  [2]Limit // by Class
 	perUser bool
 	exempt  bool
 }
 
-// policy is a Config made ready for lookups. It is never changed.
+// policy is a Config prepared for lookups. It is immutable.
 type policy struct {
-	rules         []rule // in the order of precedence, the defaults last
+	rules         []rule // in order of precedence, the defaults last
 	users, groups map[string]int
 	anonymous     Limit
 }
 
-// newPolicy panics when c is not valid, and takes nil for DefaultConfig.
+// newPolicy panics if c is invalid; nil means DefaultConfig.
 func newPolicy(c *Config) *policy {
 	if c == nil {
 		c = &Config{}
@@ -96,9 +96,9 @@ func setFirst(m map[string]int, name string, i int) {
 	}
 }
 
-// match returns the index of the rule for a user in groups. It costs one map lookup
-// for each name, however many overrides there are, so that nothing has to remember
-// its answer and a user's new groups count at once.
+// match returns the index of the rule for a user in groups. It costs one map lookup per
+// name, however many overrides there are, so results need no caching and changes of a
+// user's groups take effect at once.
 func (p *policy) match(user string, groups []string) int {
 	best := len(p.rules) - 1
 	if i, ok := p.users[user]; ok {

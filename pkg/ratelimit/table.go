@@ -7,29 +7,29 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// key names a bucket. In the table of addresses token holds the address and the rest
-// is empty.
+// key identifies a bucket. In the table of addresses, token holds the address and the
+// rest is empty.
 type key struct {
-	token [32]byte // zero where a user's tokens share a bucket
+	token [32]byte // zero if a user's tokens share a bucket
 	user  string
 	class Class
-	// overflow is 0, or tells the rule whose newcomers share this bucket: 1 for the last
-	// one, the defaults, and so on backwards.
+	// overflow is 0, or identifies the rule whose newcomers share this bucket: 1 is the
+	// last rule, the defaults, 2 the one before it, and so on.
 	overflow int
 }
 
-// bucket is a token bucket in a table. What it holds it owes to its limit: setLimit
-// keeps the two together.
+// bucket is a token bucket in a table. setLimit keeps its tokens consistent with its
+// limit.
 type bucket struct {
 	key    key
-	groups []string // of the latest request, to find the limit of a new policy
+	groups []string // of the latest request, to find the limit in a new policy
 	limit  Limit
 	rate   *rate.Limiter
 	slot   int // in table.slots
 }
 
-// setLimit changes how fast and how far b fills up from t on. What it holds stays, or
-// becomes the new burst if that is less.
+// setLimit changes the rate and size of b from t on. Its tokens are kept, up to the new
+// burst.
 func (b *bucket) setLimit(t time.Time, l Limit) {
 	if b.limit == l {
 		return
@@ -39,7 +39,7 @@ func (b *bucket) setLimit(t time.Time, l Limit) {
 	b.rate.SetBurstAt(t, l.Burst)
 }
 
-// take takes one token, or takes nothing and returns how long there will be none.
+// take takes one token, or takes nothing and returns the time until one is available.
 func (b *bucket) take(t time.Time) time.Duration {
 	if b.rate.AllowN(t, 1) {
 		return 0
@@ -47,10 +47,10 @@ func (b *bucket) take(t time.Time) time.Duration {
 	return b.wait(t)
 }
 
-// wait returns how long after t there will be a token, and 0 if there is one. A token
-// that is less than a nanosecond away is there, for rate.Limiter too: so rounding to
+// wait returns the time from t until a token is available, 0 if one already is. A token
+// less than a nanosecond away counts as available, for rate.Limiter too. So rounding to
 // the nearest nanosecond is never too early, nor a nanosecond too late because of a
-// floating-point error, which would make a client wait a whole second more.
+// floating-point error, which would make a client wait a whole second longer.
 func (b *bucket) wait(t time.Time) time.Duration {
 	missing := 1 - b.rate.TokensAt(t)
 	ns := missing / b.limit.QPS * float64(time.Second)
@@ -62,19 +62,19 @@ func (b *bucket) wait(t time.Time) time.Duration {
 
 func (b *bucket) full(t time.Time) bool { return b.rate.TokensAt(t) >= float64(b.limit.Burst) }
 
-// table is a bounded set of buckets. A full bucket says no more than one that does
-// not exist, and leaves.
+// table is a bounded set of buckets. A full bucket is equivalent to none, and is
+// dropped.
 type table struct {
 	max     int
 	buckets map[key]*bucket
-	slots   []*bucket // the same ones, in the order of the sweep
-	hand    int       // the slot that is looked at next
+	slots   []*bucket // the same buckets, in the order of the sweep
+	hand    int       // the slot to sweep next
 }
 
 func newTable(limit int) table { return table{max: limit, buckets: map[key]*bucket{}} }
 
-// find returns k's bucket. While max buckets are in use, a k that has none is sent to
-// the one of overflow. It returns nil where a new bucket would be made.
+// find returns k's bucket. While max buckets are in use, a k without one gets overflow's.
+// It returns nil if get would create a bucket.
 func (tb *table) find(t time.Time, k, overflow key) *bucket {
 	tb.sweep(t)
 	b, ok := tb.buckets[k]
@@ -84,7 +84,7 @@ func (tb *table) find(t time.Time, k, overflow key) *bucket {
 	return b
 }
 
-// get is find, but makes the bucket. Those of overflow come on top of max.
+// get is find, but creates the bucket. Overflow buckets are in addition to max.
 func (tb *table) get(t time.Time, k, overflow key, l Limit) *bucket {
 	b := tb.find(t, k, overflow)
 	if b == nil {
@@ -100,10 +100,10 @@ func (tb *table) get(t time.Time, k, overflow key, l Limit) *bucket {
 	return b
 }
 
-// sweep looks at the next bucket in turn and drops it if it is full. Every access does
-// so once and one that makes a bucket twice, which is enough to keep up: even if every
-// access makes one, those that have become full stay for half a round at most, and the
-// table holds a third more than the ones in use.
+// sweep checks the next bucket in turn and drops it if it is full. Every access sweeps
+// once, and one that creates a bucket twice, which is enough to keep up: even if every
+// access creates one, full buckets stay for at most half a round, and the table holds a
+// third more than the buckets in use.
 func (tb *table) sweep(t time.Time) {
 	if tb.hand >= len(tb.slots) {
 		tb.hand = 0
@@ -112,7 +112,7 @@ func (tb *table) sweep(t time.Time) {
 		return
 	}
 	if b := tb.slots[tb.hand]; b.full(t) {
-		tb.remove(b) // which puts another one under the hand
+		tb.remove(b) // moves another bucket under the hand
 	} else {
 		tb.hand++
 	}
