@@ -8,7 +8,7 @@ import (
 	"go.etcd.io/etcd/server/v3/proxy/grpcproxy/adapter"
 )
 
-// newClient returns etcd's in-process client, whose Watcher makes further ones.
+// newClient returns etcd's in-process client, whose Watcher can create more watchers.
 func newClient(server *etcdserver.EtcdServer) *clientv3.Client {
 	c := v3client.New(server)
 	service := adapter.WatchServerToWatchClient(v3rpc.NewWatchServer(server))
@@ -21,7 +21,7 @@ type watcher struct {
 	another func() clientv3.Watcher
 }
 
-// NewWatcher returns a Watcher with streams of its own, as clientv3.NewWatcher does for a
-// client with a connection. Its watches share events with others: who asks for the state
-// before a change has etcd write it into the events of all.
+// NewWatcher returns a Watcher with its own streams, as clientv3.NewWatcher does for a
+// client with a connection. Watchers share events: if one asks for previous values, etcd
+// writes them into the events of all.
 func (w watcher) NewWatcher() clientv3.Watcher { return w.another() }

@@ -1,5 +1,5 @@
-// Package embedded runs etcd inside the process: one member, no listening socket, and a
-// client that calls it directly.
+// Package embedded runs a single-member etcd inside the process, without a listening
+// socket, and provides a client that calls it directly.
 package embedded
 
 import (
@@ -21,36 +21,37 @@ const (
 	// DefaultQuotaBytes is etcd's own default quota, 2 GiB.
 	DefaultQuotaBytes = 2 << 30
 
-	// MaxRequestBytes is the largest request that this etcd takes, in bytes. It is above
+	// MaxRequestBytes is the largest request that this etcd accepts, in bytes. It is above
 	// etcd's default of 1.5 MiB, and below the 10 MiB above which etcd warns.
 	MaxRequestBytes = 8 << 20
 
 	// MaxValueBytes is the largest value that fits into such a request, in bytes: the rest
-	// is room for the keys and conditions of its transaction.
+	// is for the keys and conditions of its transaction.
 	MaxValueBytes = MaxRequestBytes - 4<<10
 
-	// defragFreeBytes is how much of the file must be free, and it must be more than
-	// half, for Start to rewrite it: below that, the rewriting is not worth the wait.
+	// defragFreeBytes is the minimum free space in the file, in addition to half of it
+	// being free, for Start to defragment it: below that it is not worth the wait.
 	defragFreeBytes = 64 << 20
 
-	// stopTimeout bounds Close: an etcd that has failed may never come to a stop.
+	// stopTimeout bounds Close: an etcd that has failed may never stop.
 	stopTimeout = 10 * time.Second
 )
 
 // Config configures an Etcd.
 type Config struct {
-	// DataDir is the directory that holds the data, made if it does not exist. Required.
+	// DataDir is the directory for the data, created if it does not exist. Required.
 	DataDir string
 
-	// QuotaBytes is how large the database file may grow; beyond it writes fail until
-	// deletions have made room, which is then reclaimed by itself. 0 is DefaultQuotaBytes.
+	// QuotaBytes is the maximum size of the database file. Beyond it writes fail until
+	// deletions have freed space, which is then reclaimed automatically. 0 means
+	// DefaultQuotaBytes.
 	QuotaBytes int64
 
-	// Logger takes etcd's warnings and errors; the zero Logger discards them.
+	// Logger receives etcd's warnings and errors; the zero Logger discards them.
 	Logger zerolog.Logger
 }
 
-// Etcd is a running etcd. Its methods may be called from any goroutine.
+// Etcd is a running etcd. Its methods are safe for concurrent use.
 type Etcd struct {
 	server *etcdserver.EtcdServer
 	client *clientv3.Client
@@ -58,21 +59,21 @@ type Etcd struct {
 	quota  int64
 	log    zerolog.Logger
 
-	failed fatalHook  // what etcd's logger called fatal
-	errc   chan error // what Err returns
+	failed fatalHook  // the reason of the first Fatal or Panic of etcd's logger
+	errc   chan error // returned by Err
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of maintain and the purger
 
-	compactRev int64 // maintain's: what it compacted a full database to, 0 before
+	compactRev int64 // used by maintain: revision a full database was compacted to, 0 if none
 
 	closeOnce sync.Once
 	closeErr  error
 }
 
-// Start returns a running etcd that has a leader and answers reads, or one clear error:
-// the directory is in use by another process, cannot be made or written, holds data that
-// etcd cannot read, or ctx ended first. Every write that the client saw succeed survives
-// the end of the process, however it ends.
+// Start returns a running etcd that has a leader and answers reads. It fails with one
+// clear error if the directory is in use by another process, cannot be created or
+// written, or holds data that etcd cannot read, or if ctx ends first. Acknowledged writes
+// survive a crash of the process.
 func Start(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 	if cfg.DataDir == "" {
 		return nil, errors.New("embedded etcd: no data directory")
@@ -118,17 +119,17 @@ func Start(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 	return e, nil
 }
 
-// Client returns the client, which is in process. Close closes it.
+// Client returns the in-process client. It is closed by Close.
 func (e *Etcd) Client() *clientv3.Client { return e.client }
 
-// Err returns a channel that receives one error if etcd stops by itself, for instance
-// because the disk fails: from then on nothing is written any more, and the owner should
-// close it and end the process. The channel is never closed.
+// Err returns a channel that receives one error if etcd stops by itself, for example
+// because the disk fails. Nothing is written from then on, so the owner should close it
+// and exit. The channel is never closed.
 func (e *Etcd) Err() <-chan error { return e.errc }
 
-// Close stops etcd, waits for it, and releases the directory. Requests under way fail.
-// Its error says that etcd did not stop within 10 s; nothing that was committed is lost
-// then either. Further calls return the same.
+// Close stops etcd, waits for it, and releases the directory. Requests in progress fail.
+// It returns an error if etcd did not stop within 10 s; even then no committed write is
+// lost. Further calls return the same error.
 func (e *Etcd) Close() error {
 	e.closeOnce.Do(func() {
 		e.cancel()
@@ -136,7 +137,7 @@ func (e *Etcd) Close() error {
 		go func() {
 			defer close(stopped)
 			e.wg.Wait()
-			e.client.Close() // its error only says that its context ended
+		e.client.Close() // its error only reports that its context ended
 			e.server.Stop()
 		}()
 		timer := time.NewTimer(stopTimeout)
@@ -152,7 +153,7 @@ func (e *Etcd) Close() error {
 	return e.closeErr
 }
 
-// waitReady returns when a leader is elected and a linearizable read is answered.
+// waitReady returns when a leader is elected and a linearizable read has succeeded.
 func (e *Etcd) waitReady(ctx context.Context) error {
 	select {
 	case <-e.server.ReadyNotify():
@@ -167,8 +168,8 @@ func (e *Etcd) waitReady(ctx context.Context) error {
 	return err
 }
 
-// lockDir makes the directory and takes its lock, which the kernel releases when the
-// process ends, however it ends.
+// lockDir creates the directory and locks it. The kernel releases the lock when the
+// process ends for any reason.
 func lockDir(dir string) (*fileutil.LockedFile, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory %s cannot be made: %w", dir, err)

@@ -11,14 +11,14 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// fatalHook replaces what etcd's logger does at Fatal and Panic: instead of ending the
-// process it keeps the first reason and ends the goroutine that logged it. It must not
-// return to the caller, which relies on that. Etcd.Err then tells the owner to stop.
+// fatalHook replaces what etcd's logger does at Fatal and Panic: instead of exiting, it
+// records the first reason and ends the goroutine that logged it. It must not return to
+// the caller, which relies on that. Etcd.Err then tells the owner to stop.
 //
-// That is right for all of them, as of etcd 3.7: they come from the goroutines that write
-// the log, apply entries, commit to the database, compact it, or take snapshots between two
-// entries. Any of them ended halfway, with its locks held, and nothing can be acknowledged
-// any more. The one exception was the removal of old files, which purger does instead.
+// As of etcd 3.7 that is right for all of them: they come from the goroutines that write
+// the log, apply entries, commit to the database, compact it, or take snapshots between
+// two entries. Each ends halfway, holding its locks, and nothing can be acknowledged any
+// more. The one exception was the removal of old files, which purger does instead.
 type fatalHook chan error
 
 func (h fatalHook) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
@@ -39,10 +39,10 @@ func newZapLogger(log zerolog.Logger, fatal fatalHook) *zap.Logger {
 	return zap.New(zerologCore{log: log}, zap.WithFatalHook(fatal), zap.WithPanicHook(fatal))
 }
 
-// routine are parts of the messages above Info of healthy starts and stops: on a fresh
-// directory etcd tries to note its versions before the first entry is committed, and again
-// later, a stop interrupts that, and the election may come before the member's own entry
-// is applied, and then comes again.
+// routine lists parts of messages above Info that healthy starts and stops log. In a new
+// directory etcd tries to record its versions before the first entry is committed, and
+// retries later; a stop interrupts that; and the election may precede the member's own
+// entry, and is then repeated.
 var routine = []string{
 	"Failed to detect schema version",
 	"failed to update storage version",
@@ -54,8 +54,8 @@ func isRoutine(message string) bool {
 	return slices.ContainsFunc(routine, func(part string) bool { return strings.Contains(message, part) })
 }
 
-// zerologCore passes warnings and worse on to zerolog. Nothing is worse than an error
-// there, since the process lives on.
+// zerologCore passes warnings and worse to zerolog, at most as errors, since the process
+// lives on.
 type zerologCore struct {
 	log    zerolog.Logger
 	fields []zapcore.Field

@@ -12,15 +12,15 @@ import (
 )
 
 const (
-	// maintainInterval is how soon a full database is noticed, and how soon room that was
-	// made in it is used.
+	// maintainInterval is how often a full database is checked for, and for space that can
+	// be reclaimed in it.
 	maintainInterval = time.Second
 
-	// maintainTimeout bounds each request of the maintenance.
+	// maintainTimeout bounds each maintenance request.
 	maintainTimeout = 10 * time.Second
 )
 
-// maintain reclaims room in a full database until ctx ends or etcd stops by itself.
+// maintain reclaims space in a full database until ctx ends or etcd stops by itself.
 func (e *Etcd) maintain(ctx context.Context) {
 	ticker := time.NewTicker(maintainInterval)
 	defer ticker.Stop()
@@ -36,16 +36,16 @@ func (e *Etcd) maintain(ctx context.Context) {
 			return
 		case <-ticker.C:
 			if err := e.reclaim(ctx); err != nil && ctx.Err() == nil {
-				e.log.Error().Err(err).Msg("reclaiming room in the full etcd database failed")
+				e.log.Error().Err(err).Msg("reclaiming space in the full etcd database failed")
 			}
 		}
 	}
 }
 
-// reclaim brings a full database back to use: etcd counts the whole file, while deleting
-// an object only adds to it. The history goes first, in the background; a later round,
-// when at least a tenth of the quota is then free inside the file, rewrites the file
-// without it and ends the alarm.
+// reclaim makes a full database writable again: etcd counts the whole file, to which even
+// a deletion adds. It first compacts the history, in the background. A later round, when
+// at least a tenth of the quota is free inside the file, defragments the file and ends the
+// alarm.
 func (e *Etcd) reclaim(ctx context.Context) error {
 	if !e.full() {
 		e.compactRev = 0
@@ -71,7 +71,7 @@ func (e *Etcd) reclaim(ctx context.Context) error {
 	return nil
 }
 
-// shrink rewrites the file, which halts reads and writes meanwhile, and ends the alarm.
+// shrink defragments the file, which blocks reads and writes, and ends the alarm.
 func (e *Etcd) shrink(ctx context.Context) error {
 	if err := e.server.Defragment(); err != nil {
 		return fmt.Errorf("defragmenting: %w", err)
@@ -87,11 +87,11 @@ func (e *Etcd) shrink(ctx context.Context) error {
 		return fmt.Errorf("ending the alarm: %w", err)
 	}
 	e.log.Warn().Int64("sizeBytes", e.server.Backend().Size()).Int64("quotaBytes", e.quota).
-		Msg("the etcd database was full; room was reclaimed and writes go on")
+		Msg("the etcd database was full; space was reclaimed and writes resume")
 	return nil
 }
 
-// compacted is the revision of the last compaction that is finished, 0 if there is none.
+// compacted returns the revision of the last finished compaction, 0 if there is none.
 func (e *Etcd) compacted() int64 {
 	tx := e.server.Backend().ReadTx()
 	tx.RLock()
@@ -100,9 +100,9 @@ func (e *Etcd) compacted() int64 {
 	return rev
 }
 
-// countFreePages has bbolt count the pages that compaction freed. It releases them two
-// commits later, and without writes there are none. Deleting a key that does not exist is
-// a write that changes nothing.
+// countFreePages makes bbolt count the pages that compaction freed. It releases them two
+// commits later, and without writes there are no commits. Deleting a key that does not
+// exist is a write that changes nothing.
 func (e *Etcd) countFreePages() {
 	backend := e.server.Backend()
 	for range 2 {

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// purgeInterval is etcd's own.
+	// purgeInterval is that of etcd's own purge loop.
 	purgeInterval = 30 * time.Second
 	// keptFiles is how many write-ahead logs and snapshots are kept, those in use included.
 	keptFiles = 2
@@ -23,15 +23,15 @@ const (
 
 // purger removes the write-ahead logs and snapshots that etcd no longer needs.
 //
-// etcd would do that itself, but its loop gives up at the first failure and calls that
-// fatal. A failed run is harmless, and the reason may be gone a moment later: too many open
-// files, for instance. So etcd's loop is switched off, and this one tries again.
+// etcd would do that itself, but its loop gives up at the first failure and treats it as
+// fatal. A failed run is harmless, and its cause, such as too many open files, may be gone
+// a moment later. So etcd's loop is disabled, and this one tries again.
 type purger struct {
 	walDir, snapDir string
 	log             zerolog.Logger
 }
 
-// run purges at once and then at every interval, until ctx ends.
+// run purges immediately and then at every interval, until ctx ends.
 func (p purger) run(ctx context.Context, interval time.Duration) {
 	ticker := time.NewTicker(interval)
 	defer ticker.Stop()
@@ -55,8 +55,8 @@ func (p purger) purge() error {
 	)
 }
 
-// removeOldest removes the files with a suffix in dir, except the newest keptFiles. Their
-// names sort by age. A file that is locked is in use, and so is every newer one.
+// removeOldest removes the files with the suffix in dir, except the newest keptFiles. Their
+// names sort by age. A locked file is in use, and so is every newer one.
 func removeOldest(dir, suffix string, remove func(path string) error) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -73,7 +73,7 @@ func removeOldest(dir, suffix string, remove func(path string) error) error {
 		switch {
 		case errors.Is(err, fileutil.ErrLocked):
 			return nil
-		// etcd removes snapshots of its own accord, too.
+		// etcd removes snapshots by itself, too.
 		case err != nil && !errors.Is(err, fs.ErrNotExist):
 			return err
 		}
@@ -81,8 +81,8 @@ func removeOldest(dir, suffix string, remove func(path string) error) error {
 	return nil
 }
 
-// removeUnlocked removes a write-ahead log unless etcd holds its lock, which it does for as
-// long as a start would need the file.
+// removeUnlocked removes a write-ahead log unless etcd holds its lock, which it does as
+// long as it would need the file to start.
 func removeUnlocked(path string) error {
 	lock, err := fileutil.TryLockFile(path, os.O_WRONLY, fileutil.PrivateFileMode)
 	if err != nil {

@@ -19,8 +19,8 @@ import (
 
 const memberName = "berth"
 
-// memberURL only names the member: its identity is derived from it, and nothing listens
-// on it or connects to it. Data directories depend on it.
+// memberURL only identifies the member, whose ID is derived from it. Nothing listens on it
+// or connects to it. It is part of every data directory and must not change.
 var memberURL = url.URL{Scheme: "http", Host: "127.0.0.1:2380"}
 
 func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
@@ -35,20 +35,21 @@ func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
 		DataDir:             cfg.DataDir,
 		Logger:              lg,
 
-		// A single member has no one to wait for: 10 ticks of 10 ms are only the delay
+		// A single member has no peers to wait for: 10 ticks of 10 ms are only the delay
 		// before it elects itself.
 		TickMs:                     10,
 		ElectionTicks:              10,
 		InitialElectionTickAdvance: true,
 		PreVote:                    true,
 
-		// There is no follower to catch up, and every entry kept is a whole object in
-		// memory. The entries since the last snapshot are read into memory at the start:
-		// etcd's 10,000 are many where objects are large, but each snapshot is a halt for
-		// an fsync, and at 1,000 they cost a sixth of a small write's CPU.
+		// There is no follower to catch up, and every retained entry is a whole object in
+		// memory. The entries since the last snapshot are read into memory at startup:
+		// etcd's default of 10,000 is a lot of memory for large objects, but each snapshot
+		// blocks for an fsync, and every 1,000 entries they cost a sixth of a small write's
+		// CPU.
 		SnapshotCount:          5000,
 		SnapshotCatchUpEntries: 1,
-		// 0 switches off etcd's own removal of old files: see purger.
+		// 0 disables etcd's own removal of old files: see purger.
 		MaxSnapFiles: 0,
 		MaxWALFiles:  0,
 
@@ -58,12 +59,12 @@ func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
 		MaxRequestBytes:     MaxRequestBytes,
 		StrictReconfigCheck: true,
 		BcryptCost:          10,
-		// AuthToken stays empty: nobody but this process can reach the server.
+		// AuthToken stays empty: only this process can reach the server.
 
 		WarningApplyDuration:        time.Second,
 		WarningUnaryRequestDuration: time.Second,
-		// Upstream's advice for kube-apiserver, so that a quiet prefix is not left behind by
-		// compactions.
+		// As upstream advises for kube-apiserver, so that watches of a quiet prefix do not
+		// fall behind compactions.
 		WatchProgressNotifyInterval: 5 * time.Second,
 		V2Deprecation:               config.V2DeprDefault,
 		ServerFeatureGate:           features.NewDefaultServerFeatureGate(memberName, lg),
@@ -71,9 +72,9 @@ func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
 	}
 }
 
-// newServer opens the database. etcd panics or ends the process on data that it cannot
-// read, partly in goroutines of its own; here that becomes an error. What it has opened by
-// then stays open until the process ends.
+// newServer opens the database. On data that it cannot read, etcd panics or exits, partly
+// in goroutines of its own; here that becomes an error. Files it has opened by then stay
+// open until the process ends.
 func newServer(ctx context.Context, cfg Config, fatal fatalHook) (*etcdserver.EtcdServer, error) {
 	lg := newZapLogger(cfg.Logger, fatal)
 	sc := serverConfig(cfg, lg)
@@ -108,7 +109,7 @@ func newServer(ctx context.Context, cfg Config, fatal fatalHook) (*etcdserver.Et
 	select {
 	case r := <-done:
 		select {
-		case err := <-fatal: // the cause, where the goroutine ended because of it
+		case err := <-fatal: // the cause, if it ended the goroutine
 			return nil, err
 		default:
 			return r.server, r.err
@@ -125,8 +126,8 @@ func newServer(ctx context.Context, cfg Config, fatal fatalHook) (*etcdserver.Et
 	}
 }
 
-// checkBackend opens the database file as etcd is going to, which does it in a goroutine
-// where a panic of bbolt's cannot be caught. Only damage to the file's head is found.
+// checkBackend opens the database file like etcd does later, in a goroutine where a panic
+// of bbolt could not be recovered. It only detects damage to the file's header.
 func checkBackend(path string) error {
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil

@@ -18,28 +18,28 @@ const compactRevKey = "compact_rev_key"
 
 // CompactorConfig configures a Compactor.
 type CompactorConfig struct {
-	// Interval is how often the store is compacted, and how long old revisions are kept
-	// at least: --etcd-compaction-interval. 0 is never.
+	// Interval is how often the store is compacted, and the minimum time that old revisions
+	// are kept: --etcd-compaction-interval. 0 disables compaction.
 	Interval time.Duration
-	// Timeout bounds one compaction's requests together; 0 is 10 s.
+	// Timeout bounds all requests of one compaction together; 0 means 10 s.
 	Timeout time.Duration
-	// Logger is told of compactions that failed; the zero Logger discards.
+	// Logger receives the errors of failed compactions; the zero Logger discards them.
 	Logger zerolog.Logger
 }
 
 // Compactor removes old revisions: at every interval it compacts the store to the revision
-// that it saw one interval before. Of several compactors on one etcd, one compacts in each
-// interval; another takes over within two intervals after that one is gone.
+// of one interval before. Of several compactors on one etcd, only one compacts in each
+// interval; if it stops, another takes over within two intervals.
 type Compactor struct {
 	client *clientv3.Client
 	cfg    CompactorConfig
-	ticks  <-chan time.Time // nil: a ticker of cfg.Interval; tests hand in their own
+	ticks  <-chan time.Time // nil means a ticker of cfg.Interval; tests pass their own
 
 	version int64 // of compactRevKey as last seen: the logical time
-	rev     int64 // the store's revision as last seen; 0 is none yet
+	rev     int64 // the store's revision as last seen; 0 if not seen yet
 }
 
-// NewCompactor returns a Compactor that Run starts. It fails on a negative duration.
+// NewCompactor returns a Compactor, to be started with Run. A negative duration is an error.
 func NewCompactor(client *clientv3.Client, cfg CompactorConfig) (*Compactor, error) {
 	if client == nil {
 		return nil, errors.New("etcd: no client")
@@ -53,8 +53,8 @@ func NewCompactor(client *clientv3.Client, cfg CompactorConfig) (*Compactor, err
 	return &Compactor{client: client, cfg: cfg}, nil
 }
 
-// Run compacts until ctx ends and then returns nil; it is called once. What fails is
-// logged and tried again at the next interval.
+// Run compacts until ctx ends and then returns nil. It may be called once. Failures are
+// logged and retried at the next interval.
 func (c *Compactor) Run(ctx context.Context) error {
 	ticks := c.ticks
 	if ticks == nil && c.cfg.Interval > 0 {
@@ -74,8 +74,9 @@ func (c *Compactor) Run(ctx context.Context) error {
 	}
 }
 
-// compact is one interval's work; it returns the revision that it compacted to, 0 where
-// it did not. Raising the key's version by compare-and-swap is what wins the interval.
+// compact does one interval's work and returns the revision it compacted to, 0 if it did
+// not. The interval belongs to the compactor that increments the key's version by
+// compare-and-swap.
 func (c *Compactor) compact(ctx context.Context) (int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
 	defer cancel()

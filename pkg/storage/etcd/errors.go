@@ -15,7 +15,7 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// readError translates the error of a read that ctx bounded.
+// readError translates the error of a read bounded by ctx.
 func readError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -35,9 +35,9 @@ func readError(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", kind, err)
 }
 
-// writeError translates the error of a transaction that was handed to clientv3. Only what
-// was not sent, or what etcd says before it proposes the transaction, is certain not to be
-// written; every other error leaves the outcome open. size is that of the value.
+// writeError translates the error of a transaction that was passed to clientv3. Only a
+// transaction that was not sent, or that etcd rejected before proposing it, is certain not
+// to be written; every other error leaves the outcome open. size is that of the value.
 func writeError(size int, err error) error {
 	if err == nil {
 		return nil
@@ -55,10 +55,10 @@ func writeError(size int, err error) error {
 	return fmt.Errorf("%w: %w", kind, err)
 }
 
-// isRefusal reports whether a transaction was not sent, or refused by etcd before it was
-// proposed. etcd's errors with the codes Unavailable, Canceled and DeadlineExceeded arise
-// at any time, those with other codes only then; ErrNoLeader comes from the check that
-// WithRequireLeader asks for.
+// isRefusal reports whether a transaction was not sent, or rejected by etcd before it was
+// proposed. etcd's errors with the codes Unavailable, Canceled and DeadlineExceeded can
+// arise at any time, those with other codes only before; ErrNoLeader comes from the check
+// that WithRequireLeader requests.
 func isRefusal(err error) bool {
 	var unsent *notSentError
 	if errors.Is(err, rpctypes.ErrNoLeader) || errors.As(err, &unsent) {
@@ -76,7 +76,7 @@ func isRefusal(err error) bool {
 	return false
 }
 
-// isMessageTooLarge reports whether gRPC, on either side, refused a request for its size.
+// isMessageTooLarge reports whether gRPC, on either side, rejected a request for its size.
 func isMessageTooLarge(err error) bool {
 	s, ok := status.FromError(err)
 	return ok && s.Code() == codes.ResourceExhausted && strings.Contains(s.Message(), "larger than max")
@@ -99,8 +99,8 @@ func isTimeout(err error) bool {
 	return ok && (s.Code() == codes.DeadlineExceeded || s.Code() == codes.Canceled)
 }
 
-// notSentError is the error of a request that never reached a connection. Its code is one
-// that clientv3 passes on as it is and does not repeat the request for.
+// notSentError is the error of a request that never reached a connection. clientv3 passes
+// errors with its code on unchanged and does not retry them.
 type notSentError struct{ cause error }
 
 func (e *notSentError) Error() string { return "not sent to etcd: " + e.cause.Error() }
@@ -110,22 +110,22 @@ func (e *notSentError) GRPCStatus() *status.Status {
 	return status.New(codes.FailedPrecondition, e.Error())
 }
 
-// DialOption belongs into clientv3.Config.DialOptions of every client that is handed to
-// New. Without it a Store is as correct but knows less:
+// DialOption belongs in clientv3.Config.DialOptions of every client passed to New. Without
+// it a Store is still correct but less precise:
 //
 //   - While etcd refuses connections, requests fail at once with ErrUnavailable. clientv3
-//     has them wait for the whole timeout and then hides that they were never sent, which
-//     makes it ErrUnknownOutcome for a write.
-//   - A transaction goes out at most once. clientv3 itself sends it again only where it is
-//     certain not to be written, with one exception: an answer with code Canceled or
-//     DeadlineExceeded while the request's own context lives, be it a proxy's, or etcd's
-//     own a moment before the context ends.
+//     lets them wait for the whole timeout and then hides that they were never sent, which
+//     makes them ErrUnknownOutcome for a write.
+//   - A transaction is sent at most once. clientv3 itself retries only transactions that
+//     are certain not to be written, with one exception: answers with code Canceled or
+//     DeadlineExceeded while the request's own context is alive, from a proxy, or from
+//     etcd itself just before the context ends.
 func DialOption() grpc.DialOption {
 	return grpc.WithChainUnaryInterceptor(func(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {
 		if !strings.HasPrefix(method, "/etcdserverpb.KV/") {
 			return invoke(ctx, method, req, reply, conn, opts...)
 		}
-		var p peer.Peer // gRPC sets it once the request has a stream on a connection
+		var p peer.Peer // set by gRPC once the request has a stream on a connection
 		err := invoke(ctx, method, req, reply, conn, append(opts, grpc.WaitForReady(false), grpc.Peer(&p))...)
 		if err == nil {
 			return nil

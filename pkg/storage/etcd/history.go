@@ -8,11 +8,11 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// progressRetry is how long History waits for a progress report before it asks again:
-// etcd leaves a request unanswered while the watch is behind.
+// progressRetry is how long History waits for a progress report before it asks again: etcd
+// does not answer a request while the watch is behind.
 const progressRetry = 20 * time.Millisecond
 
-// emptyRevision is that of a store to which nothing has been written.
+// emptyRevision is the revision of a store to which nothing has been written.
 const emptyRevision = 1
 
 // History implements storage.Interface.
@@ -30,7 +30,7 @@ func (s *Store) History(ctx context.Context, prefix string, after, upTo int64) (
 	return events, s.addPrevious(ctx, events, after)
 }
 
-// changes reads the events after the one revision and up to the other off a watch.
+// changes reads the events after the revision after and up to upTo from a watch.
 func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
 	retry := time.NewTicker(progressRetry)
 	defer retry.Stop()
@@ -46,7 +46,7 @@ func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) (
 		case <-retry.C:
 			select {
 			case progress <- struct{}{}:
-			default: // the request before is still to be made
+			default: // the previous request has not been sent yet
 			}
 		case response, ok := <-watch:
 			if !ok {
@@ -67,8 +67,8 @@ func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) (
 	}
 }
 
-// addPrevious sets Prev: the event before of the same key says it, and of a key's first
-// event the store does, as it was at the revision after.
+// addPrevious sets Prev, from the previous event of the same key or, for a key's first
+// event, from the store at the revision after.
 func (s *Store) addPrevious(ctx context.Context, events []storage.Event, after int64) error {
 	latest := map[string]*storage.KeyValue{}
 	for i := range events {

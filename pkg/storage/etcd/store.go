@@ -1,5 +1,5 @@
-// Package etcd implements the storage contract over etcd's client, be it connected to
-// a cluster or to an etcd in this process.
+// Package etcd implements the storage contract with etcd's client, connected either to a
+// cluster or to an etcd in this process.
 package etcd
 
 import (
@@ -23,28 +23,28 @@ const (
 	// defaultMaxRequestBytes is etcd's default of --max-request-bytes.
 	defaultMaxRequestBytes = 3 << 19
 
-	// RequestOverhead is how much of etcd's request limit a write's transaction needs
-	// beside its value, in bytes. It names the key three times (compare, put, get) and the
-	// guard's key twice; keys of this project stay below 350 bytes, so that together with
-	// the framing and the request's header it comes to some 1.5 KiB.
+	// RequestOverhead is the part of etcd's request limit that a write's transaction needs
+	// in addition to its value, in bytes. The transaction contains the key three times
+	// (compare, put, get) and the guard's key twice. Keys stay below 350 bytes, so together
+	// with framing and the request's header it takes some 1.5 KiB.
 	RequestOverhead = 4 << 10
 )
 
 // Config configures a Store. Its zero value is ready to use.
 type Config struct {
-	// Timeout bounds every call except Watch; a context that ends earlier wins. 0 is 10 s.
+	// Timeout bounds every call except Watch, as does the context. 0 means 10 s.
 	Timeout time.Duration
 
-	// MaxValueBytes is the largest value that Put sends. 0 is what fits under etcd's
-	// default request limit: 1.5 MiB less RequestOverhead. Where the cluster's
-	// --max-request-bytes differs, it is that less RequestOverhead.
+	// MaxValueBytes is the largest value that Put sends. 0 means what fits under etcd's
+	// default request limit: 1.5 MiB less RequestOverhead. If the cluster's
+	// --max-request-bytes differs, set it to that less RequestOverhead.
 	MaxValueBytes int
 
-	// Registerer takes the metrics of requests; nil leaves them unregistered.
+	// Registerer registers the metrics of requests; if nil they are not registered.
 	Registerer prometheus.Registerer
 }
 
-// Store is a storage.Interface over an etcd client.
+// Store implements storage.Interface with an etcd client.
 type Store struct {
 	client  *clientv3.Client
 	timeout time.Duration
@@ -54,9 +54,9 @@ type Store struct {
 
 var _ storage.Interface = (*Store)(nil)
 
-// New returns a Store that uses client and does not close it. It fails on a negative
-// limit and where the metrics cannot be registered. A client that connects over a network
-// should be made with DialOption.
+// New returns a Store that uses client but does not close it. It fails on a negative limit
+// and if the metrics cannot be registered. A client with a network connection should be
+// created with DialOption.
 func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("etcd: no client")
@@ -94,7 +94,7 @@ func (s *Store) Get(ctx context.Context, key string, opts storage.GetOptions) (s
 	return storage.GetResponse{KV: first(resp.Kvs), Revision: resp.Header.GetRevision()}, nil
 }
 
-// freshnessKey is read for the revision in the answer's header; it never exists.
+// freshnessKey is read only for the revision in the response header; it never exists.
 const freshnessKey = "/registry/\x00"
 
 // Revision implements storage.Interface.
@@ -110,7 +110,7 @@ func (s *Store) Revision(ctx context.Context) (int64, error) {
 func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOptions) (storage.ListResponse, error) {
 	from := max(prefix, opts.From)
 	if from == "" {
-		from = "\x00" // etcd refuses the empty key; this is the smallest one
+		from = "\x00" // etcd rejects the empty key; this is the smallest valid one
 	}
 	resp, err := s.read(ctx, "list", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithRev(opts.Revision), clientv3.WithLimit(opts.Limit))
 	if err != nil {
@@ -158,7 +158,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	}
 	t.expect(key, opts.Expect)
 	if g := opts.Guard; g != nil {
-		t.expect(g.Key, existing(g.ModRevision))
+		t.expect(g.Key, mustExist(g.ModRevision))
 	}
 	if !opts.DryRun {
 		t.then = []clientv3.Op{clientv3.OpPut(key, string(value))}
@@ -169,20 +169,20 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 // Delete implements storage.Interface.
 func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptions) (storage.WriteResponse, error) {
 	t := txn{operation: "delete", key: key}
-	t.expect(key, existing(opts.Expect))
+	t.expect(key, mustExist(opts.Expect))
 	if !opts.DryRun {
 		t.then = []clientv3.Op{clientv3.OpDelete(key)}
 	}
 	return s.commit(ctx, &t)
 }
 
-// txn is a conditional write of one key: if every comparison holds it does what it is for,
-// and otherwise it brings back what the comparisons looked at.
+// txn is a conditional write of one key: if every comparison holds it does the write, and
+// otherwise it reads the compared keys.
 type txn struct {
 	operation, key string // for the metrics
-	size           int    // of the value, for the error of a store that refuses it
+	size           int    // of the value, for the error of a store that rejects it
 	conditions     []clientv3.Cmp
-	then           []clientv3.Op // none in a dry run
+	then           []clientv3.Op // empty in a dry run
 	otherwise      []clientv3.Op // reads the key of each condition
 }
 
@@ -191,9 +191,9 @@ func (t *txn) expect(key string, modRevision int64) {
 	t.otherwise = append(t.otherwise, clientv3.OpGet(key))
 }
 
-// existing is the revision to compare a key with that must exist: etcd gives 0 to a key
-// that does not exist, and 1 to none, since an empty store is at revision 1.
-func existing(modRevision int64) int64 { return max(modRevision, 1) }
+// mustExist returns the revision to compare a key with that must exist: etcd gives 0 to a
+// key that does not exist, and 1 to no key, since an empty store is at revision 1.
+func mustExist(modRevision int64) int64 { return max(modRevision, 1) }
 
 func (s *Store) commit(ctx context.Context, t *txn) (storage.WriteResponse, error) {
 	defer s.metrics.observe(t.operation, t.key, time.Now())
@@ -218,10 +218,10 @@ func (s *Store) commit(ctx context.Context, t *txn) (storage.WriteResponse, erro
 	return w, nil
 }
 
-// leaderRequired is what clientv3.WithRequireLeader makes anew for each request.
+// leaderRequired is what clientv3.WithRequireLeader allocates for each request.
 var leaderRequired = metadata.Pairs(rpctypes.MetadataRequireLeaderKey, rpctypes.MetadataHasLeader)
 
-// requireLeader has a member without a leader refuse the request before it acts on it, and
+// requireLeader makes a member without a leader reject the request before acting on it, and
 // end a watch.
 func requireLeader(ctx context.Context) context.Context {
 	return metadata.NewOutgoingContext(ctx, leaderRequired)

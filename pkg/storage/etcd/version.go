@@ -16,26 +16,26 @@ import (
 // memberTimeout bounds how long CheckVersions waits for each round of answers.
 const memberTimeout = 2 * time.Second
 
-// checkInterval is how often WatchVersions asks.
+// checkInterval is how often WatchVersions asks all members.
 const checkInterval = 30 * time.Second
 
-// firstReliable is the first version of each minor release on whose progress notifications
-// a reader can rely, by etcd's changelogs. The fix of etcd-io/etcd#15220 (3.4.25, 3.5.8)
-// stopped them from overtaking events, but a watch without events could then be left
-// without an answer for good (#17507), and a slow one lose events to a compaction (#17555),
-// until 3.4.31 and 3.5.13. kube-apiserver draws the same line. Later minor releases are
-// reliable from the first.
+// firstReliable is the first version of each minor release whose progress notifications can
+// be relied on, according to etcd's changelogs. The fix of etcd-io/etcd#15220 (3.4.25,
+// 3.5.8) stopped them from overtaking events, but until 3.4.31 and 3.5.13 a watch without
+// events could be left without an answer for good (#17507), and a slow one lose events to a
+// compaction (#17555). kube-apiserver draws the same line. Later minor releases are
+// reliable from the start.
 var firstReliable = map[uint]*version.Version{
 	4: version.MustParseSemantic("3.4.31"),
 	5: version.MustParseSemantic("3.5.13"),
 	6: version.MustParseSemantic("3.6.0-rc.0"),
 }
 
-// oldestReliable is what a member of a minor release without any reliable version needs.
+// oldestReliable is the version required of a member whose minor release has no reliable one.
 var oldestReliable = firstReliable[4]
 
-// checkVersion returns an error that names the version needed if a member of version v
-// cannot be used, or if v is not a version.
+// checkVersion returns an error with the required version if a member of version v cannot
+// be used, and an error if v is not a version.
 func checkVersion(v string) error {
 	parsed, err := version.ParseSemantic(v)
 	if err != nil {
@@ -51,19 +51,19 @@ func checkVersion(v string) error {
 	return nil
 }
 
-// member is what a member answered about itself.
+// member is a member's answer about itself.
 type member struct {
 	url         string
 	id, cluster uint64
 	version     string
-	err         error // nil: it answered
+	err         error // nil if it answered
 }
 
-// CheckVersions asks every member of client's cluster for its version, at the client's
-// endpoints and, for members that are not among them, at the URLs by which the cluster
-// knows them. Its error names each member whose version cannot be used, or says that no
-// member answered. One that does not answer is no error while another does; silent names
-// it. CheckVersions returns within some seconds.
+// CheckVersions asks every member of client's cluster for its version: at the client's
+// endpoints and, for the other members, at the URLs by which the cluster knows them. It
+// returns an error that names each member whose version cannot be used, or an error if no
+// member answered. If only some members do not answer, that is no error and silent names
+// them. CheckVersions returns within some seconds.
 func CheckVersions(ctx context.Context, client *clientv3.Client) (silent []string, err error) {
 	members, asked := ask(ctx, client, client.Endpoints()), map[uint64]bool{}
 	var cluster uint64
@@ -80,7 +80,7 @@ func CheckVersions(ctx context.Context, client *clientv3.Client) (silent []strin
 	}
 	others, urls := unasked(ctx, client, asked)
 	for _, m := range ask(ctx, client, urls) {
-		// What a member listens on may be another etcd's address here, such as localhost.
+		// A member's URL, such as localhost, may be another etcd's address here.
 		if m.err == nil && m.cluster == cluster && others[m.id] != "" {
 			delete(others, m.id)
 			members = append(members, m)
@@ -104,9 +104,9 @@ func CheckVersions(ctx context.Context, client *clientv3.Client) (silent []strin
 	return silent, nil
 }
 
-// WatchVersions checks the versions again and again until ctx ends, for members that did not
-// answer before, are new, or run another version by now. It logs an error as long as one of
-// them cannot be used: requests go on, and watches that miss events end.
+// WatchVersions repeats the check until ctx ends, for members that did not answer before,
+// are new, or have changed their version. It logs an error as long as one cannot be used:
+// requests continue, and watches that miss events end.
 func WatchVersions(ctx context.Context, client *clientv3.Client, logger zerolog.Logger) {
 	ticks := time.NewTicker(checkInterval)
 	defer ticks.Stop()
@@ -126,9 +126,8 @@ func watchVersions(ctx context.Context, client *clientv3.Client, logger zerolog.
 	}
 }
 
-// unasked returns the cluster's members other than those that were asked, each with a name
-// for messages, and the URLs to ask them at. A cluster that does not list its members has
-// none.
+// unasked returns the cluster's members that were not asked, each with a name for messages,
+// and their URLs. It returns none if the cluster does not list its members.
 func unasked(ctx context.Context, client *clientv3.Client, asked map[uint64]bool) (others map[uint64]string, urls []string) {
 	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
 	defer cancel()
@@ -138,7 +137,7 @@ func unasked(ctx context.Context, client *clientv3.Client, asked map[uint64]bool
 		return others, nil
 	}
 	for _, m := range list.Members {
-		if !asked[m.ID] && len(m.ClientURLs) > 0 { // one that has not started yet has none
+		if !asked[m.ID] && len(m.ClientURLs) > 0 { // a member that has not started has none
 			others[m.ID] = m.ClientURLs[0]
 			urls = append(urls, m.ClientURLs...)
 		}
@@ -146,7 +145,7 @@ func unasked(ctx context.Context, client *clientv3.Client, asked map[uint64]bool
 	return others, urls
 }
 
-// ask asks all URLs at the same time.
+// ask asks all URLs concurrently.
 func ask(ctx context.Context, client *clientv3.Client, urls []string) []member {
 	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
 	defer cancel()

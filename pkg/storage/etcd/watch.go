@@ -12,27 +12,27 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// maxPendingBytes bounds what one watch holds for a reader that does not read: events are
-// counted with their values. It is far more than a reader that is alive falls behind by,
-// and little enough for one watch per resource.
+// maxPendingBytes bounds what one watch holds for a slow reader, counting events with their
+// values. A live reader never falls that far behind, and it is little enough for one watch
+// per resource.
 const maxPendingBytes = 64 << 20
 
-// eventBytes is what an event is taken to cost beside its key and value.
+// eventBytes is the assumed size of an event without its key and value.
 const eventBytes = 256
 
 var errSlowReader = errors.New("the reader of the watch is too slow")
 
 // Watch implements storage.Interface. With Revision 0 it first reads the store's revision,
-// and the first response reports it. Events wait for a slow reader up to a bound of 64 MiB
-// each watch; beyond it the watch ends with ErrUnavailable after all that was held has been
-// read, and may be taken up again from there. Values are shared with other watches of an
-// etcd in this process: they are not to be changed.
+// which the first response reports. Up to 64 MiB of events wait for a slow reader; beyond
+// that the watch ends with ErrUnavailable after the pending events have been read, and may
+// be resumed from there. Values are shared with other watches of an in-process etcd and
+// must not be modified.
 func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
 	out := make(chan storage.WatchResponse, 1)
 	w := &watcher{last: opts.Revision, max: maxPendingBytes}
 	if opts.Revision == 0 {
-		// Were etcd asked to begin at “now”, its client would begin at another “now” after
-		// a connection that broke before the first event.
+		// If etcd were asked to begin “now”, its client would begin at a later “now” after a
+		// connection that broke before the first event.
 		resp, err := s.read(ctx, "get", prefix+"\x00", clientv3.WithCountOnly())
 		if err != nil {
 			if ctx.Err() == nil {
@@ -47,11 +47,10 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 	w.delivered = w.last
 	go func() {
 		defer close(out)
-		// A watcher of its own, so that the watch is alone on its stream: a request for
-		// progress concerns all watches of a stream, and is left unanswered while one of
-		// them is behind.
+		// The watch has its own watcher, and so a stream of its own: a progress request
+		// concerns all watches of a stream, and is not answered while one of them is behind.
 		watches := s.newWatcher()
-		closeWatches := sync.OnceFunc(func() { _ = watches.Close() }) // whose error is the stream's
+		closeWatches := sync.OnceFunc(func() { _ = watches.Close() }) // its error is the stream's
 		defer closeWatches()
 		defer context.AfterFunc(s.client.Ctx(), closeWatches)()
 		var asking sync.WaitGroup
@@ -65,8 +64,8 @@ func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOpti
 	return out
 }
 
-// newWatcher returns a watcher that shares no stream with others. A client in process has
-// no connection to make one from, and makes it itself.
+// newWatcher returns a watcher that shares no stream with others. An in-process client has
+// no connection to create one from, and creates it itself.
 func (s *Store) newWatcher() clientv3.Watcher {
 	if inProcess, ok := s.client.Watcher.(interface{ NewWatcher() clientv3.Watcher }); ok {
 		return inProcess.NewWatcher()
@@ -74,8 +73,8 @@ func (s *Store) newWatcher() clientv3.Watcher {
 	return clientv3.NewWatcher(s.client)
 }
 
-// askProgress hands on the reader's requests until ctx ends. They wait while there is no
-// stream, and why one ended the watch itself says.
+// askProgress passes on the reader's requests until ctx ends. They wait while there is no
+// stream; the watch itself reports why one ended.
 func askProgress(ctx context.Context, watches clientv3.Watcher, requests <-chan struct{}) {
 	for {
 		select {
@@ -87,11 +86,11 @@ func askProgress(ctx context.Context, watches clientv3.Watcher, requests <-chan 
 	}
 }
 
-// watcher carries the responses of one watch from clientv3 to its reader. It always takes
-// what clientv3 has, which would hold it back without a bound.
+// watcher passes the responses of one watch from clientv3 to its reader. It always takes
+// what clientv3 has, which would otherwise buffer it without a bound.
 type watcher struct {
-	last      int64 // every event up to this revision has been taken in, or so etcd reported
-	delivered int64 // the revision of the last event that was taken in, or that of the start
+	last      int64 // revision up to which all events were received, or were reported to be
+	delivered int64 // revision of the last event received, or that of the start
 	pending   []pendingResponse
 	bytes     int // of pending
 	max       int // of bytes
@@ -108,7 +107,7 @@ func (w *watcher) push(r storage.WatchResponse, bytes int) {
 }
 
 // run returns when ctx ends, or once the response that ends the watch has been read. It
-// calls end when it needs no more of in.
+// calls end when it needs nothing more from in.
 func (w *watcher) run(ctx context.Context, in clientv3.WatchChan, end func(), out chan<- storage.WatchResponse) {
 	for {
 		var next storage.WatchResponse
@@ -133,14 +132,14 @@ func (w *watcher) run(ctx context.Context, in clientv3.WatchChan, end func(), ou
 			if err := w.take(resp, ok); err != nil {
 				w.push(storage.WatchResponse{Revision: w.last, Err: err}, 0)
 				in = nil
-				end() // clientv3 would go on to take in events
+				end() // otherwise clientv3 would keep receiving events
 			}
 		}
 	}
 }
 
 // take adds a response of clientv3 to the pending ones; an error ends the watch. etcd
-// sends all events of a revision in one response, unless it is asked for fragments.
+// sends all events of a revision in one response unless fragments were requested.
 func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 	if !ok {
 		return fmt.Errorf("%w: etcd's client closed the watch", storage.ErrUnavailable)
@@ -161,7 +160,7 @@ func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 	events, bytes := make([]storage.Event, 0, len(resp.Events)), 0
 	for _, e := range resp.Events {
 		if e.Kv.ModRevision <= w.delivered {
-			continue // each event once, whatever a stream that resumes repeats
+			continue // deliver each event once, even if a resumed stream repeats it
 		}
 		if e.Kv.ModRevision <= w.last {
 			err := fmt.Errorf("%w: %w: etcd sent the event of revision %d after it had reported revision %d", storage.ErrUnavailable, storage.ErrMissedEvents, e.Kv.ModRevision, w.last)
