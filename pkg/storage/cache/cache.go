@@ -1,6 +1,6 @@
 // Package cache serves the read side of the storage contract from memory. It follows one
-// prefix of the store by one watch, keeps what Config.Make makes of every key, and shares
-// each change among all who watch.
+// prefix of the store with a single watch, keeps the result of Config.Make for every key,
+// and shares each change among all watchers.
 package cache
 
 import (
@@ -15,42 +15,41 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// Config is what a Cache is made of. Without a comment a field is required.
+// Config configures a Cache. Fields without a comment are required.
 type Config[T any] struct {
 	Storage storage.Interface
-	// Prefix is the part of the store that is followed; it ends with a slash.
+	// Prefix is the part of the store to follow; it ends with a slash.
 	Prefix string
-	// Make makes of a stored key what is served. It is called once for each version of a
-	// key, by one goroutine at a time, and does not change the key.
+	// Make converts a stored key to what is served. It is called once for each version of a
+	// key, by one goroutine at a time, and must not modify the key.
 	Make func(*storage.KeyValue) T
-	// Size is the memory that a T takes, in bytes; it bounds the history together with
-	// HistoryBytes.
+	// Size returns the memory of a T in bytes, which counts towards HistoryBytes.
 	Size func(T) int
-	// HistoryEvents and HistoryBytes bound the recent events that are kept for watchers
-	// that are behind. 0 is 8,192 events and 32 MiB. HistoryBytes also bounds the older
-	// events that are read from the store for watchers that begin before these.
+	// HistoryEvents and HistoryBytes bound the recent events kept for watchers that are
+	// behind. 0 means 8,192 events and 32 MiB. HistoryBytes also bounds the older events
+	// read from the store for watchers that begin before these.
 	HistoryEvents, HistoryBytes int
-	// Report is told why the store could not be followed; following is tried again. nil
-	// tells nobody.
+	// Report receives the errors of following the store, which is then retried. It may be
+	// nil.
 	Report func(error)
 }
 
 const (
 	defaultHistoryEvents = 8192
 	defaultHistoryBytes  = 32 << 20
-	// loadPage is how many keys are read at once when the cache is filled.
+	// loadPage is how many keys are read at a time when the cache is filled.
 	loadPage = 1000
 	// startHistory is how many revisions back the history reaches when the cache is filled,
-	// so that watchers that come back after a restart find where they were.
+	// so that watchers can resume after a restart.
 	startHistory = 2000
-	// emptyRevision is that of a store to which nothing was ever written. To the store a
-	// watch after 0 is one that begins now.
+	// emptyRevision is the revision of a store to which nothing was ever written. For the
+	// store, a watch after 0 begins now.
 	emptyRevision = 1
-	// retryPause is the wait before the store is followed again after a failure.
+	// retryPause is the wait after a failure before the store is followed again.
 	retryPause = 200 * time.Millisecond
 )
 
-// Entry is one key of the cache. It never changes.
+// Entry is one key of the cache. It is immutable.
 type Entry[T any] struct {
 	Key            string
 	Value          T
@@ -58,19 +57,18 @@ type Entry[T any] struct {
 	CreateRevision int64
 }
 
-// Event is one change, shared by all who watch. Its exported fields never change.
+// Event is one change, shared by all watchers. Its exported fields are immutable.
 type Event[T any] struct {
 	Key      string
 	Revision int64     // of the change
-	Entry    *Entry[T] // after the change; nil: the key was deleted
-	Prev     *Entry[T] // before the change; nil: the key did not exist
+	Entry    *Entry[T] // after the change; nil if the key was deleted
+	Prev     *Entry[T] // before the change; nil if the key did not exist
 
 	encodings *encodings // shared by all events of the cache
 	encoded   *encoded
 }
 
-// Cache holds one prefix of the store in memory. Run must be running for it to be filled
-// and kept up to date.
+// Cache holds one prefix of the store in memory. Run fills it and keeps it up to date.
 type Cache[T any] struct {
 	cfg   Config[T]
 	fresh freshness
@@ -78,16 +76,16 @@ type Cache[T any] struct {
 
 	mu       sync.RWMutex
 	tree     *btree.Map[string, *Entry[T]] // nil until it is first filled
-	revision int64                         // the tree is the prefix as of this revision
+	revision int64                         // the tree is the prefix at this revision
 	history  ring[T]
 	watchers watchers[T]
 	encoded  encodings
-	advance  chan struct{} // closed, and made anew, when revision grows or the tree is filled
+	advance  chan struct{} // closed and replaced when revision grows or the tree is filled
 
-	progress chan struct{} // asks the store's watch for a progress report
+	progress chan struct{} // requests a progress report from the store's watch
 }
 
-// New returns an empty cache, or an error that names what is missing from cfg.
+// New returns an empty cache, or an error if cfg is incomplete.
 func New[T any](cfg Config[T]) (*Cache[T], error) {
 	if cfg.Storage == nil || cfg.Prefix == "" || cfg.Make == nil || cfg.Size == nil {
 		return nil, errors.New("cache: Storage, Prefix, Make and Size are required")
@@ -112,8 +110,8 @@ func New[T any](cfg Config[T]) (*Cache[T], error) {
 	return c, nil
 }
 
-// Run fills the cache and follows the store until ctx ends. Between failures the cache
-// goes on serving what it has.
+// Run fills the cache and follows the store until ctx ends. After a failure it retries, and
+// the cache goes on serving what it has.
 func (c *Cache[T]) Run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := c.follow(ctx); err != nil && ctx.Err() == nil {
@@ -142,7 +140,7 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision, Progress: c.progress}) {
 		c.apply(response)
 		if errors.Is(response.Err, storage.ErrCompacted) || errors.Is(response.Err, storage.ErrMissedEvents) {
-			// Changes are missing here: begin anew, and so must all who watch.
+			// Changes are missing: start over, and make all watchers do so too.
 			c.clear()
 		}
 		if response.Err != nil {
@@ -152,7 +150,7 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 	return nil
 }
 
-// fill reads the prefix as of one revision, and the history before it.
+// fill reads the prefix at one revision, and the history before it.
 func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 	tree := new(btree.Map[string, *Entry[T]])
 	opts := storage.ListOptions{Limit: loadPage}
@@ -173,7 +171,7 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 	since := max(opts.Revision-startHistory, emptyRevision)
 	past, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, since, opts.Revision)
 	if err != nil {
-		past, since = nil, opts.Revision // compacted, or slow: watchers that are behind list anew
+		past, since = nil, opts.Revision // compacted, or slow: watchers that are behind list again
 	}
 	events := make([]*Event[T], len(past))
 	for i := range past {
@@ -198,8 +196,8 @@ func (c *Cache[T]) event(kv *storage.KeyValue) *Event[T] {
 	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision, encodings: &c.encoded, encoded: &encoded{}}
 }
 
-// pastEvent is an event of the time before the cache was filled with tree. An entry that is
-// still there is not made twice.
+// pastEvent returns an event from before the cache was filled with tree. It reuses the
+// entry of the tree if that is the event's.
 func (c *Cache[T]) pastEvent(past *storage.Event, tree *btree.Map[string, *Entry[T]]) *Event[T] {
 	event := c.event(past.KV)
 	if past.Prev != nil {
@@ -216,8 +214,8 @@ func (c *Cache[T]) pastEvent(past *storage.Event, tree *btree.Map[string, *Entry
 	return event
 }
 
-// eventSize is the memory that an event keeps from being freed: the state before it, and
-// that after it only until the next change.
+// eventSize returns the memory that an event keeps alive: the state before it. The state
+// after it counts only until the next change.
 func (c *Cache[T]) eventSize(event *Event[T]) int {
 	const overhead = 200
 	if event.Prev == nil {
@@ -226,9 +224,9 @@ func (c *Cache[T]) eventSize(event *Event[T]) int {
 	return overhead + c.cfg.Size(event.Prev.Value)
 }
 
-// apply takes in a response of the watch and wakes whoever waits for it. What takes time
-// is done before the lock is taken, and watchers are woken after it: the first thing that
-// they do is to ask for it.
+// apply processes a response of the watch and wakes the goroutines that wait for it. Slow
+// work is done before taking the lock, and watchers are woken after releasing it, since
+// they begin by taking it.
 func (c *Cache[T]) apply(response storage.WatchResponse) {
 	entries := make([]*Entry[T], len(response.Events))
 	for i := range response.Events {
@@ -241,7 +239,7 @@ func (c *Cache[T]) apply(response storage.WatchResponse) {
 	}
 }
 
-// take takes in a response whose entries have been made, and returns whom to wake.
+// take applies a response with its entries, and returns the watchers to wake.
 func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T]) []*Watcher[T] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -265,7 +263,7 @@ func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T]) []*
 	return woken
 }
 
-// clear forgets everything. Watchers learn that they have lost their place.
+// clear empties the cache. Watchers learn that they have lost their place.
 func (c *Cache[T]) clear() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -273,7 +271,7 @@ func (c *Cache[T]) clear() {
 	c.watchers.loseAll()
 }
 
-// signal wakes whoever waits for the revision to grow; c.mu is held.
+// signal wakes the goroutines that wait for the revision to grow; c.mu must be held.
 func (c *Cache[T]) signal() {
 	close(c.advance)
 	c.advance = make(chan struct{})

@@ -6,11 +6,11 @@ import (
 	"sync"
 )
 
-// maxEncodedBytes bounds what is kept of all events' encodings together. Watchers write an
-// event at about the same time; whoever comes later encodes it again.
+// maxEncodedBytes bounds the encodings kept for all events together. Watchers write an event
+// at about the same time; one that comes later encodes it again.
 const maxEncodedBytes = 16 << 20
 
-// encodings is the account of the encodings that are kept, oldest first.
+// encodings tracks the encodings that are kept, oldest first.
 type encodings struct {
 	mu    sync.Mutex
 	kept  []keptEncoding
@@ -22,15 +22,15 @@ type keptEncoding struct {
 	bytes int
 }
 
-// encoded is what has been encoded of one event, by the name of the encoding. It is apart
-// from the event, so that the account keeps no objects that nobody else needs.
+// encoded holds the encodings of one event by name. It is separate from the event, so that
+// encodings does not keep objects alive.
 type encoded struct {
 	mu    sync.Mutex
 	forms map[string][]byte
 }
 
-// Encoded returns what encode writes of the event, which must depend on the event and id
-// alone. All who ask at about the same time share one encoding.
+// Encoded returns what encode writes for the event, which must depend only on the event and
+// id. Calls at about the same time share one encoding.
 func (e *Event[T]) Encoded(id string, encode func(io.Writer) error) ([]byte, error) {
 	data, added, err := e.encoded.form(id, encode)
 	if added > 0 {
@@ -41,7 +41,7 @@ func (e *Event[T]) Encoded(id string, encode func(io.Writer) error) ([]byte, err
 	return data, err
 }
 
-// form returns the named encoding, made if need be; added is then what it takes.
+// form returns the named encoding. If it has to be made, added is its size.
 func (e *encoded) form(id string, encode func(io.Writer) error) (data []byte, added int, err error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -59,8 +59,8 @@ func (e *encoded) form(id string, encode func(io.Writer) error) (data []byte, ad
 	return buf.Bytes(), buf.Cap(), nil
 }
 
-// add takes an encoding into the account, and returns the oldest ones, which are to be
-// forgotten for it. No lock is held while that is done.
+// add records an encoding, and returns the oldest ones, which must be forgotten to make
+// room for it. No lock is held while that is done.
 func (a *encodings) add(of *encoded, size int) (oldest []*encoded) {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -9,22 +9,22 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// patience is how long a read waits for the watch to catch up by itself before it asks
-// for a progress report: while the prefix is written to, events come anyway.
+// patience is how long a read waits for the watch to catch up by itself before it requests
+// a progress report: while the prefix is being written, events arrive anyway.
 const patience = time.Millisecond
 
-// progressRetry is how often a progress report is asked for again.
+// progressRetry is how often a progress report is requested again.
 const progressRetry = 50 * time.Millisecond
 
-// freshness shares one look at the store's revision among all readers that wait for one.
-// A reader is served only by a look that began after it came: that makes its read
+// freshness shares one read of the store's revision among all readers that wait for one.
+// A reader is served only by a read that began after it arrived, which makes its own read
 // linearizable.
 type freshness struct {
-	turn chan struct{} // held by the reader that looks
+	turn chan struct{} // held by the reader that reads the revision
 
 	mu      sync.Mutex
-	waiting *look // the next look, which newcomers join; nil: none is planned
-	// asked is the revision up to which progress was asked for last, and when.
+	waiting *look // the next read, which new readers join; nil if none is planned
+	// asked is the revision up to which progress was last requested, and when.
 	asked   int64
 	askedAt time.Time
 }
@@ -33,11 +33,12 @@ type look struct {
 	done      chan struct{} // closed before the turn is given back
 	revision  int64
 	err       error
-	abandoned bool // its reader gave up: the others look again
+	abandoned bool // its reader gave up: the others read again
 }
 
 // Fresh waits until the cache is at least as new as the store was when Fresh was called.
-// ErrTimeout: ctx ended before; ErrUnavailable with ctx's error: it had ended already.
+// It returns ErrTimeout if ctx ends first, and ErrUnavailable with ctx's error if ctx had
+// already ended.
 func (c *Cache[T]) Fresh(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
@@ -49,8 +50,8 @@ func (c *Cache[T]) Fresh(ctx context.Context) error {
 	return c.WaitFor(ctx, revision)
 }
 
-// storeRevision returns what the store's revision was at some time since it was called. Of
-// those who wait for the same look, whoever gets the turn looks for all of them.
+// storeRevision returns what the store's revision was at some time after the call. Of the
+// readers that wait for the same read, the one that gets the turn reads for all of them.
 func (c *Cache[T]) storeRevision(ctx context.Context) (int64, error) {
 	f := &c.fresh
 	for {
@@ -75,7 +76,7 @@ func (c *Cache[T]) storeRevision(ctx context.Context) (int64, error) {
 	}
 }
 
-// join returns the next look, which has not begun.
+// join returns the next read, which has not begun.
 func (f *freshness) join() *look {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -85,7 +86,8 @@ func (f *freshness) join() *look {
 	return f.waiting
 }
 
-// begin closes a look to newcomers; false: another reader has seen to it. The turn is held.
+// begin closes a read to new readers, and reports whether the caller is to do it: another
+// reader may already have. The turn must be held.
 func (f *freshness) begin(next *look) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -96,8 +98,8 @@ func (f *freshness) begin(next *look) bool {
 	return true
 }
 
-// WaitFor waits until the cache is filled and has reached the revision. ErrTimeout: ctx
-// ended before.
+// WaitFor waits until the cache is filled and has reached the revision. It returns
+// ErrTimeout if ctx ends first.
 func (c *Cache[T]) WaitFor(ctx context.Context, revision int64) error {
 	reached, advance := c.reached(revision)
 	if reached {
@@ -120,8 +122,8 @@ func (c *Cache[T]) WaitFor(ctx context.Context, revision int64) error {
 	}
 }
 
-// askProgress has the watch report the revision, unless another reader that waits for the
-// same one has just seen to it.
+// askProgress makes the watch report the revision, unless another reader that waits for the
+// same one has just requested it.
 func (c *Cache[T]) askProgress(revision int64) {
 	f, now := &c.fresh, time.Now()
 	f.mu.Lock()
@@ -135,7 +137,7 @@ func (c *Cache[T]) askProgress(revision int64) {
 	}
 	select {
 	case c.progress <- struct{}{}:
-	default: // a request that the watch is yet to take serves this one, too
+	default: // a pending request serves this one, too
 	}
 }
 

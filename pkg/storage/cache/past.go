@@ -10,22 +10,22 @@ import (
 )
 
 const (
-	// catchUps bounds how many watchers read the store's history at the same time: what it
-	// returns is all there in memory at once.
+	// catchUps bounds how many watchers read the store's history at the same time, since
+	// each result is held in memory as a whole.
 	catchUps = 8
-	// catchUpTime bounds the wait for the store's history.
+	// catchUpTime bounds the time to read the store's history.
 	catchUpTime = 10 * time.Second
 )
 
-// past bounds what watchers cost that begin before the cache's history.
+// past bounds the cost of watchers that begin before the cache's history.
 type past struct {
 	turns chan struct{} // held while a watcher reads the store's history
-	bytes atomic.Int64  // of events that watchers have still to deliver, together
+	bytes atomic.Int64  // of undelivered past events of all watchers
 }
 
 // catchUp attaches a watcher that begins before the history, and gives it the events in
-// between from the store's own. ErrCompacted: they are not all there any more, or more
-// than all watchers together may hold.
+// between from the store's history. It returns ErrCompacted if they are no longer all
+// available, or are more than all watchers together may hold.
 func (c *Cache[T]) catchUp(ctx context.Context, w *Watcher[T], revision int64) error {
 	ctx, cancel := context.WithTimeout(ctx, catchUpTime)
 	defer cancel()
@@ -63,8 +63,8 @@ func (c *Cache[T]) catchUp(ctx context.Context, w *Watcher[T], revision int64) e
 	return nil
 }
 
-// middle is a revision after which the history is complete. It stays so for as long as it
-// takes half of the history to be replaced.
+// middle returns a revision after which the history is complete, and stays so until half of
+// the history has been replaced.
 func (c *Cache[T]) middle() (int64, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -74,7 +74,7 @@ func (c *Cache[T]) middle() (int64, error) {
 	return c.history.middle(), nil
 }
 
-// oldEvent is an event that only one watcher holds.
+// oldEvent returns an event that only one watcher holds.
 func (c *Cache[T]) oldEvent(change *storage.Event) *Event[T] {
 	event := c.event(change.KV)
 	if change.Prev != nil {
@@ -86,7 +86,7 @@ func (c *Cache[T]) oldEvent(change *storage.Event) *Event[T] {
 	return event
 }
 
-// hold adds an event to the watcher's past; false: that would be too much.
+// hold adds an event to the watcher's past, and reports whether that is within the bound.
 func (w *Watcher[T]) hold(event *Event[T], bytes int) bool {
 	if event.Entry != nil {
 		bytes += w.cache.cfg.Size(event.Entry.Value)
@@ -102,7 +102,7 @@ func (w *Watcher[T]) release() {
 	w.past, w.pastBytes = nil, 0
 }
 
-// nextPast appends to events the next ones of the past. Those of one revision are never
+// nextPast appends the next events of the past to events. Events of one revision are never
 // split.
 func (w *Watcher[T]) nextPast(events []*Event[T]) ([]*Event[T], int64) {
 	n := min(len(w.past), batch)

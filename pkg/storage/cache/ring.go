@@ -2,11 +2,11 @@ package cache
 
 import "sort"
 
-// ring keeps the most recent events, numbered from 1 in the order of their appending,
-// within bounds of count and bytes.
+// ring keeps the most recent events, numbered from 1 in order of arrival, within bounds of
+// count and bytes.
 type ring[T any] struct {
 	slots    []slot[T] // the event of sequence s is in slots[s%len(slots)]
-	first    uint64    // the oldest sequence that is kept; first == next: none is
+	first    uint64    // the oldest sequence that is kept; first == next if none is
 	next     uint64    // the sequence of the next event
 	bytes    int
 	maxBytes int
@@ -22,14 +22,14 @@ func (r *ring[T]) init(maxEvents, maxBytes int) {
 	r.slots, r.maxBytes, r.first, r.next = make([]slot[T], maxEvents), maxBytes, 1, 1
 }
 
-// reset empties the ring, which from now on is complete after the revision since.
+// reset empties the ring, which is then complete after the revision since.
 func (r *ring[T]) reset(since int64) {
 	clear(r.slots)
 	r.first, r.bytes, r.since = r.next, 0, since
 }
 
-// append adds an event, drops as many old ones as the bounds demand, and returns the
-// event's sequence. The newest event is always kept.
+// append adds an event, drops old ones as the bounds require, and returns the event's
+// sequence. The newest event is always kept.
 func (r *ring[T]) append(event *Event[T], bytes int) uint64 {
 	if r.next-r.first == uint64(len(r.slots)) {
 		r.drop()
@@ -52,13 +52,12 @@ func (r *ring[T]) drop() {
 	r.first++
 }
 
-// at returns the event of a sequence that is kept.
+// at returns the event with a sequence that is kept.
 func (r *ring[T]) at(sequence uint64) *Event[T] {
 	return r.slots[sequence%uint64(len(r.slots))].event
 }
 
-// middle is the revision of the event in the middle of those that are kept, or since where
-// none is.
+// middle returns the revision of the middle event, or since if the ring is empty.
 func (r *ring[T]) middle() int64 {
 	if r.first == r.next {
 		return r.since
@@ -66,8 +65,8 @@ func (r *ring[T]) middle() int64 {
 	return r.at(r.first + (r.next-r.first)/2).Revision
 }
 
-// after returns the sequence of the first event after the revision, which may be r.next;
-// false where not all of the events after it are kept.
+// after returns the sequence of the first event after the revision, which may be r.next, and
+// reports whether all events after the revision are kept.
 func (r *ring[T]) after(revision int64) (uint64, bool) {
 	if revision < r.since {
 		return 0, false

@@ -8,37 +8,37 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// batch bounds how many events Next returns at once.
+// batch bounds how many events Next returns at a time.
 const batch = 128
 
-// Watcher is one reader of the changes of a scope. It holds no events: it is a place in
-// the history, which it reads at its own pace. One that falls behind the history has lost
-// its place and must begin anew. It is for one goroutine at a time.
+// Watcher reads the changes of a scope. It holds no events: it is a position in the history,
+// which it reads at its own pace. A watcher that falls behind the history has lost its place
+// and must start over. It must be used by one goroutine at a time.
 type Watcher[T any] struct {
 	cache *Cache[T]
 	scope string // a key, or a prefix that ends with a slash
 	wake  chan struct{}
-	past  []*Event[T] // of before the history, still to be delivered
-	// pastBytes is what past counts for in cache.past.
+	past  []*Event[T] // undelivered events from before the history
+	// pastBytes is the watcher's share of cache.past.
 	pastBytes int64
 
-	// Guarded by cache.mu: written under its write lock, or by the watcher itself under
-	// its read lock.
-	next uint64 // the first event of the scope that is not delivered; 0: all are
+	// Guarded by cache.mu: written with the write lock held, or by the watcher itself with
+	// the read lock held.
+	next uint64 // the first undelivered event of the scope; 0 if there is none
 	lost bool
-	slot int // its place among the watchers of its scope
+	slot int // its position among the watchers of its scope
 }
 
 // Watch returns a watcher of the events of scope after the revision, which the cache must
-// have reached. scope is a key, or a prefix that ends with a slash and is the cache's or
-// one level below it. ErrCompacted: the events after the revision are not all there any
-// more. Close must be called.
+// have reached. scope is a key, or a prefix that ends with a slash and is the cache's or one
+// level below it. It returns ErrCompacted if the events after the revision are no longer all
+// available. The watcher must be closed.
 func (c *Cache[T]) Watch(ctx context.Context, scope string, revision int64) (*Watcher[T], error) {
 	w := &Watcher[T]{cache: c, scope: scope, wake: make(chan struct{}, 1)}
 	if c.attach(w, revision) {
 		return w, nil
 	}
-	// The history does not reach back that far, but the store's may.
+	// The cache's history does not reach back that far, but the store's may.
 	if err := c.catchUp(ctx, w, revision); err != nil {
 		return nil, err
 	}
@@ -77,12 +77,12 @@ func (c *Cache[T]) attach(w *Watcher[T], revision int64) bool {
 	return true
 }
 
-// Wake has an element when Next may have something to return.
+// Wake returns a channel that has an element when Next may have something to return.
 func (w *Watcher[T]) Wake() <-chan struct{} { return w.wake }
 
-// Next appends to events those that have come, a bounded number at a time, and returns
-// them with the revision up to which all have been delivered. It does not wait: no events
-// means that there are none yet. ErrCompacted: the watcher has fallen behind the history.
+// Next appends a bounded number of new events to events, and returns them with the revision
+// up to which all have been delivered. It does not wait: no events means that there are none
+// yet. It returns ErrCompacted if the watcher has fallen behind the history.
 func (w *Watcher[T]) Next(events []*Event[T]) ([]*Event[T], int64, error) {
 	if len(w.past) > 0 {
 		events, revision := w.nextPast(events)
@@ -137,8 +137,8 @@ func (w *Watcher[T]) wakeUp() {
 	}
 }
 
-// watchers finds those whom a change concerns. A watcher whom it does not concern is not
-// even looked at, so that many watchers of single keys cost a change nothing.
+// watchers finds the watchers that a change concerns. Other watchers are not even looked at,
+// so many watchers of single keys cost a change nothing.
 type watchers[T any] struct {
 	byScope map[string][]*Watcher[T]
 }
@@ -166,8 +166,8 @@ func (ws *watchers[T]) remove(w *Watcher[T]) {
 	ws.byScope[w.scope] = peers[:last]
 }
 
-// notify notes an event for the watchers of the key and of every prefix of it, and appends
-// those to woken that are to be woken for it.
+// notify records an event for the watchers of the key and of each of its prefixes, and
+// appends those that must be woken to woken.
 func (ws *watchers[T]) notify(key string, sequence uint64, woken []*Watcher[T]) []*Watcher[T] {
 	woken = ws.notifyScope(key, sequence, woken)
 	for end := len(key); end > 0; {

@@ -137,7 +137,7 @@ func (e *Etcd) Close() error {
 		go func() {
 			defer close(stopped)
 			e.wg.Wait()
-		e.client.Close() // its error only reports that its context ended
+			e.client.Close() // its error only reports that its context ended
 			e.server.Stop()
 		}()
 		timer := time.NewTimer(stopTimeout)
