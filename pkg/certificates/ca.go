@@ -1,5 +1,5 @@
-// Package certificates makes and keeps the serving certificate and the CA that signs it, or
-// holds one that the user gives.
+// Package certificates creates and keeps the serving certificate and the CA that signs it,
+// or holds one that the user provides.
 package certificates
 
 import (
@@ -24,9 +24,9 @@ import (
 const (
 	caLifetime   = 10 * 365 * 24 * time.Hour
 	certLifetime = 365 * 24 * time.Hour
-	// renewBefore is how long before its end the serving certificate is replaced.
+	// renewBefore is how long before it expires the serving certificate is replaced.
 	renewBefore = 30 * 24 * time.Hour
-	// clockSkew is how far a client's clock may be behind on the first day.
+	// clockSkew is how far a client's clock may be behind when a certificate is new.
 	clockSkew = time.Hour
 )
 
@@ -45,16 +45,16 @@ func (d Dir) Cert() string { return filepath.Join(string(d), "apiserver.crt") }
 // Key returns the path of the serving certificate's key.
 func (d Dir) Key() string { return filepath.Join(string(d), "apiserver.key") }
 
-// authority is a CA. Its key is nil if there is no file with it: it may be kept elsewhere
-// as long as nothing has to be signed.
+// authority is a CA. Its key is nil if its file does not exist: it may be kept elsewhere as
+// long as nothing has to be signed.
 type authority struct {
 	cert *x509.Certificate
 	key  *ecdsa.PrivateKey
 }
 
 // Ensure returns a serving certificate that is valid for names, signed by the CA in the
-// directory. It makes the directory, the CA and the certificate if they do not exist. It also
-// replaces the certificate if that ends within 30 days of now, is not valid for all names,
+// directory. It creates the directory, the CA and the certificate if they do not exist, and
+// replaces the certificate if it expires within 30 days of now, is not valid for all names,
 // or was not signed by the CA. It never replaces a CA, since clients trust it: a damaged or
 // expired one is an error. Only one caller at a time may use a directory.
 func (d Dir) Ensure(names Names, now time.Time) (*Serving, error) {
@@ -135,8 +135,8 @@ func (d Dir) makeCA(now time.Time) (*authority, error) {
 	if ca.cert, err = ca.sign(template, &key.PublicKey); err != nil {
 		return nil, err
 	}
-	// The certificate comes last: until it exists, nobody trusts the key, and both can be
-	// made again.
+	// The certificate is written last: until it exists, nobody trusts the key, and both can
+	// be created again.
 	if err := writePair(d.CAKey(), key, d.CACert(), ca.cert); err != nil {
 		return nil, err
 	}
@@ -185,8 +185,8 @@ func (ca *authority) sign(template *x509.Certificate, public *ecdsa.PublicKey) (
 	return x509.ParseCertificate(der)
 }
 
-// stillGood reports whether a serving certificate can be kept. One that ends together with
-// its CA is kept until then: a new one would end no later.
+// stillGood reports whether a serving certificate can be kept. One that expires together with
+// its CA is kept until then: a new one would expire no later.
 func stillGood(cert, ca *x509.Certificate, names Names, now time.Time) bool {
 	if now.Add(renewBefore).After(cert.NotAfter) && cert.NotAfter.Before(ca.NotAfter) {
 		return false

@@ -11,14 +11,14 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Names is the host names and IP addresses that a certificate is valid for.
+// Names is a set of host names and IP addresses for a certificate.
 type Names struct {
 	dns []string
 	ips []netip.Addr
 }
 
-// Add adds a host name or an IP address, unless it is empty, an unspecified address, or there
-// already.
+// Add adds a host name or an IP address, unless it is empty, an unspecified address, or
+// already in the set.
 func (s *Names) Add(host string) {
 	if host == "" {
 		return
@@ -45,7 +45,7 @@ func (s *Names) netIPs() []net.IP {
 	return ips
 }
 
-// coveredBy reports whether cert has all names and addresses of s.
+// coveredBy reports whether cert is valid for all names and addresses of s.
 func (s *Names) coveredBy(cert *x509.Certificate) bool {
 	for _, name := range s.dns {
 		if !slices.Contains(cert.DNSNames, name) {
@@ -60,9 +60,9 @@ func (s *Names) coveredBy(cert *x509.Certificate) bool {
 	return true
 }
 
-// ServingNames returns what a server that listens on an IP address can be called by: the
-// local names, the machine's host name, the address (all addresses of the machine for an
-// unspecified one), and external, which may be empty.
+// ServingNames returns the names of a server that listens on an IP address: the local names,
+// the machine's host name, the address (all addresses of the machine for an unspecified
+// one), and external, which may be empty.
 func ServingNames(bindAddress, external string) (Names, error) {
 	names := Names{}
 	for _, host := range []string{"localhost", "127.0.0.1", "::1", hostname(), bindAddress, external} {

@@ -12,35 +12,35 @@ import (
 	"sync/atomic"
 )
 
-// Serving is a serving certificate with what clients need to trust it.
+// Serving is a serving certificate with the certificates by which clients trust it.
 type Serving struct {
 	Pair *tls.Certificate // with its Leaf
-	// CAPEM is the certificates by which a client trusts the pair.
+	// CAPEM is the certificates by which clients trust the pair.
 	CAPEM []byte
-	// CAFile is the path of a file that holds them.
+	// CAFile is the path of a file that contains CAPEM.
 	CAFile string
 }
 
-// Holder holds the certificate that new TLS connections get. Its zero value holds none; its
-// methods may be called from any goroutine.
+// Holder holds the certificate for new TLS connections. Its zero value holds none; its
+// methods are safe for concurrent use.
 type Holder struct{ current atomic.Pointer[Serving] }
 
-// Get returns the current certificate, nil before the first Set or Load.
+// Get returns the current certificate, or nil before the first Set or Load.
 func (h *Holder) Get() *Serving { return h.current.Load() }
 
 // Set replaces the certificate.
 func (h *Holder) Set(s *Serving) { h.current.Store(s) }
 
-// GetCertificate is for tls.Config.
+// GetCertificate implements the function of that name in tls.Config.
 func (h *Holder) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return h.current.Load().Pair, nil
 }
 
-// Load replaces the certificate by that of a PEM file, followed by its intermediates, and
-// its key. After an error the one before stays.
+// Load replaces the certificate with that of a PEM file, which may also contain
+// intermediates, and its key. After an error the previous one stays.
 //
 // Clients trust the certificates in the file themselves: the CA may or may not be among
-// them, and once a kubeconfig has CA data, kubectl ignores the CAs of the system.
+// them, and once a kubeconfig has CA data, kubectl ignores the system's CAs.
 func (h *Holder) Load(certFile, keyFile string) error {
 	certPEM, err := os.ReadFile(certFile)
 	if err != nil {
@@ -63,7 +63,7 @@ func (h *Holder) Load(certFile, keyFile string) error {
 }
 
 // ServerName returns the name by which a client that connects to host must verify the
-// certificate: "" if it is valid for host itself, or for nothing at all.
+// certificate: "" if it is valid for host itself, or for no name at all.
 func (s *Serving) ServerName(host string) string {
 	switch cert := s.Pair.Leaf; {
 	case cert.VerifyHostname(host) == nil:

@@ -12,18 +12,18 @@ import (
 )
 
 const (
-	// reloadDelay lets the several writes of one change come together.
+	// reloadDelay lets the writes of one change accumulate.
 	reloadDelay = 100 * time.Millisecond
 	// reloadPoll bounds how long a change goes unnoticed where the kernel does not report
 	// it: on network file systems, or when the user has no inotify watches left.
 	reloadPoll = 10 * time.Second
 )
 
-// Group is files that are loaded together.
+// Group is a set of files that are loaded together.
 type Group struct {
 	Name  string // for the log
 	Paths []string
-	// Load reads the files. After an error what was loaded before must stay in use.
+	// Load reads the files. If it fails, what was loaded before must stay in use.
 	Load func() error
 
 	seen [sha256.Size]byte // digest of the files when Load was last called
@@ -36,13 +36,13 @@ func (g *Group) LoadChanged() (changed bool, err error) {
 	if sum == g.seen {
 		return false, nil
 	}
-	// Computed before Load reads: whatever is written in between shows as a further change.
+	// The digest is taken before Load reads, so later writes show as another change.
 	g.seen = sum
 	return true, g.Load()
 }
 
-// digest returns a hash of the content of the files, or of the reasons why they cannot be
-// read. It is never the zero value.
+// digest returns a hash of the content of the files, or of the errors of reading them. It is
+// never the zero value.
 func digest(paths []string) (sum [sha256.Size]byte) {
 	all := sha256.New()
 	for _, path := range paths {
@@ -57,19 +57,19 @@ func digest(paths []string) (sum [sha256.Size]byte) {
 	return sum
 }
 
-// Reloader loads files again when they change.
+// Reloader reloads files when they change.
 type Reloader struct {
-	// Groups have been loaded once.
+	// Groups must have been loaded once already.
 	Groups []*Group
-	// Changed is called after any of the groups was loaded again.
+	// Changed is called after any of the groups was reloaded.
 	Changed func() error
-	// Logger gets what was loaded, and what was refused and why.
+	// Logger receives what was loaded, and what was rejected and why.
 	Logger zerolog.Logger
 
-	delay, poll time.Duration // 0: the defaults
+	delay, poll time.Duration // 0 means the defaults
 }
 
-// Run works until ctx ends.
+// Run reloads files until ctx ends.
 func (r *Reloader) Run(ctx context.Context) {
 	if r.delay == 0 {
 		r.delay = reloadDelay
@@ -89,7 +89,7 @@ func (r *Reloader) Run(ctx context.Context) {
 	}
 	poll := time.NewTicker(r.poll)
 	defer poll.Stop()
-	// The first check is for what changed before the watches were set up.
+	// The first check finds changes made before the watches were set up.
 	for {
 		r.watch(watcher)
 		r.check()
@@ -99,7 +99,7 @@ func (r *Reloader) Run(ctx context.Context) {
 	}
 }
 
-// wait returns true when the files may have changed, and false when ctx has ended.
+// wait returns true when the files may have changed, and false when ctx ends.
 func (r *Reloader) wait(ctx context.Context, events <-chan fsnotify.Event, failures <-chan error, poll <-chan time.Time) bool {
 	var settled <-chan time.Time
 	for {

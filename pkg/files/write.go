@@ -9,8 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Write replaces the file at path by data in one step: after a crash it is the old one or
-// the new one, complete. Only one caller at a time may write a path.
+// Write atomically replaces the file at path: after a crash it has either the old content
+// or the new one, complete. A path must have only one writer at a time.
 func Write(path string, data []byte, mode fs.FileMode) (err error) {
 	dir, base := filepath.Split(path)
 	tmp := filepath.Join(dir, "."+base+".tmp")
@@ -24,7 +24,7 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 		return err
 	}
 	_, err = f.Write(data)
-	// A file that an earlier crash left behind has kept its mode.
+	// A file left behind by an earlier crash has its old mode.
 	err = errors.Join(f.Chmod(mode), err, f.Sync(), f.Close())
 	if err != nil {
 		return err
@@ -35,7 +35,7 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 	return syncDir(filepath.Dir(path))
 }
 
-// syncDir makes the entries of dir survive a loss of power.
+// syncDir makes the entries of dir survive a power failure.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

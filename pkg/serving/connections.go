@@ -15,20 +15,19 @@ import (
 )
 
 const (
-	// evictionSample is how many idle connections are looked at to find the one to close.
-	// They are random ones, so that an address with many is likely to be among them.
+	// evictionSample is how many idle connections are considered for eviction. They are
+	// random, so an address with many is likely to be among them.
 	evictionSample = 64
-	// logPeriod is how often each kind of refusal is logged at most.
+	// logPeriod is the minimum time between log lines of the same kind.
 	logPeriod = 10 * time.Second
 )
 
-// connections is the open connections of all listeners of a server. It bounds them all
-// together, and those from one address to half of that.
+// connections is the set of open connections of all listeners of a server. It bounds their
+// total number, and those from one address to half of that.
 //
-// When there is no room left for a connection, an idle one is closed for it, from the
-// address that has the most: whoever opens connections and leaves them idle, from however
-// many addresses, keeps nobody else out. An HTTP client opens a closed idle connection again
-// by itself.
+// When there is no room for a new connection, an idle one is closed for it, at the address
+// that has the most. So a client that leaves connections idle, from any number of addresses,
+// cannot keep others out. HTTP clients reopen a closed idle connection by themselves.
 type connections struct {
 	limit, share int
 
@@ -41,7 +40,7 @@ type connections struct {
 	byAddress map[netip.Prefix]int // how many of open
 }
 
-// conn is a connection that counts until it is closed.
+// conn is a connection that is counted until it is closed.
 type conn struct {
 	net.Conn
 	owner   *connections
@@ -85,8 +84,8 @@ func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registe
 	return cs, nil
 }
 
-// admit takes in a connection that was accepted. It returns nil if there is no room for it,
-// and then has closed it.
+// admit adds an accepted connection. If there is no room for it, admit closes it and returns
+// nil.
 func (cs *connections) admit(accepted net.Conn) *conn {
 	c := &conn{Conn: accepted, owner: cs, address: addressOf(accepted.RemoteAddr())}
 	c.idleSince.Store(time.Now().UnixNano())
@@ -124,9 +123,9 @@ func (cs *connections) admit(accepted net.Conn) *conn {
 	return c
 }
 
-// findIdle returns the idle connection to close for a new one from an address that has count
-// of them: the one that has been idle for the longest, of the address that has the most. It
-// returns nil if no address with an idle connection has more than count. cs.mu is held.
+// findIdle returns the idle connection to close for a new one from an address with count
+// connections: the one idle for the longest, of the address with the most. It returns nil if
+// no address with an idle connection has more than count. cs.mu must be held.
 func (cs *connections) findIdle(count int) *conn {
 	var found *conn
 	most, oldest, seen := 0, int64(0), 0
@@ -145,7 +144,7 @@ func (cs *connections) findIdle(count int) *conn {
 	return found
 }
 
-// forget no longer counts c. cs.mu is held.
+// forget stops counting c. cs.mu must be held.
 func (cs *connections) forget(c *conn) {
 	if _, counts := cs.open[c]; !counts {
 		return
@@ -169,8 +168,8 @@ func connContext(ctx context.Context, nc net.Conn) context.Context {
 	return context.WithValue(ctx, connKey{}, belowTLS(nc))
 }
 
-// markBusy returns a handler that calls next. The connection of a request is busy from then
-// on: not while its header is coming in, which may never end.
+// markBusy returns a handler that calls next with the request's connection marked as busy. The
+// connection is not busy before, while the header is received, which may never end.
 func markBusy(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if c, ok := req.Context().Value(connKey{}).(*conn); ok {
@@ -180,8 +179,8 @@ func markBusy(next http.Handler) http.Handler {
 	})
 }
 
-// connState is for http.Server: a connection is idle again when the answers to all of its
-// requests are written. One that a handler has taken over stays busy.
+// connState is for http.Server: a connection is idle again when the answers to all its
+// requests are written. A hijacked connection stays busy.
 func connState(nc net.Conn, state http.ConnState) {
 	if c, ok := belowTLS(nc).(*conn); ok && state == http.StateIdle {
 		c.idleSince.Store(time.Now().UnixNano())
@@ -195,7 +194,7 @@ func belowTLS(nc net.Conn) net.Conn {
 	return nc
 }
 
-// Close closes the connection, which then no longer counts.
+// Close closes the connection, which then is no longer counted.
 func (c *conn) Close() error {
 	err := c.Conn.Close()
 	c.owner.mu.Lock()
@@ -204,8 +203,8 @@ func (c *conn) Close() error {
 	return err
 }
 
-// CloseWrite tells the peer that nothing more will come, if the network can do that. net/http
-// does so before it closes a connection whose last answer the peer may still be reading.
+// CloseWrite closes the writing side, if the network supports that. net/http does so before it
+// closes a connection whose last answer the peer may still be reading.
 func (c *conn) CloseWrite() error {
 	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
@@ -213,9 +212,9 @@ func (c *conn) CloseWrite() error {
 	return nil
 }
 
-// addressOf returns what counts as the address of a client: an IPv4 address, or an IPv6
-// network of 64 bits, all of which one client may have. It is the zero Prefix for an address
-// that is not of IP.
+// addressOf returns what counts as the address of a client: an IPv4 address, or an IPv6 /64
+// network, all of which one client may have. It is the zero Prefix for an address that is not
+// an IP address.
 func addressOf(remote net.Addr) netip.Prefix {
 	addrPort, err := netip.ParseAddrPort(remote.String())
 	if err != nil {

@@ -14,12 +14,12 @@ import (
 const (
 	// handshakeTimeout is how long a client may take for the TLS handshake.
 	handshakeTimeout = 10 * time.Second
-	// acceptRetry is how long to wait after a connection could not be accepted.
+	// acceptRetry is the wait after a failure to accept a connection.
 	acceptRetry = 20 * time.Millisecond
 )
 
-// Listen opens a TCP port of an IP address, any free one if port is 0. Connections wait until
-// they are served.
+// Listen opens a TCP port of an IP address, or any free one if port is 0. Connections wait
+// until they are served.
 func Listen(ctx context.Context, address string, port int) (net.Listener, error) {
 	hostPort := net.JoinHostPort(address, strconv.Itoa(port))
 	l, err := new(net.ListenConfig).Listen(ctx, "tcp", hostPort)
@@ -33,7 +33,7 @@ func Listen(ctx context.Context, address string, port int) (net.Listener, error)
 	return nil, fmt.Errorf("cannot listen on %s: %w", hostPort, err)
 }
 
-// boundedListener accepts connections within the bounds of connections.
+// boundedListener accepts connections within the limits of conns.
 type boundedListener struct {
 	net.Listener
 	conns  *connections
@@ -46,8 +46,8 @@ func newBoundedListener(l net.Listener, conns *connections) *boundedListener {
 	return &boundedListener{Listener: l, conns: conns, closed: closed, close: cancel}
 }
 
-// Accept returns the next connection for which there is room. It fails only after Close:
-// every other failure, such as too many open files, passes, and must not end the server.
+// Accept returns the next connection for which there is room. It fails only after Close: every
+// other failure, such as too many open files, is temporary and must not end the server.
 func (l *boundedListener) Accept() (net.Conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
@@ -74,10 +74,10 @@ func (l *boundedListener) Close() error {
 	return l.Listener.Close()
 }
 
-// tlsListener hands on connections when their TLS handshake has ended, well or not: net/http
-// gets the same result when it asks for the handshake, and logs a failure. Were it to do
-// the handshake itself, the time for it would be that for a request's header, and each
-// connection would keep the large stack that a handshake needs.
+// tlsListener returns connections once their TLS handshake has ended, successfully or not:
+// net/http gets the same result when it performs the handshake, and logs a failure. If
+// net/http did the handshake itself, it would share the timeout of a request's header, and
+// each connection would keep the large stack that a handshake needs.
 type tlsListener struct {
 	net.Listener
 	config  *tls.Config
@@ -88,8 +88,8 @@ type tlsListener struct {
 	running sync.WaitGroup
 }
 
-// newTLSListener starts to accept from l, whose Accept fails only when it is closed. Close
-// must be called.
+// newTLSListener starts to accept connections from l, whose Accept must fail only when l is
+// closed. Close must be called.
 func newTLSListener(l net.Listener, config *tls.Config, timeout time.Duration) *tlsListener {
 	closed, cancel := context.WithCancel(context.Background())
 	t := &tlsListener{Listener: l, config: config, timeout: timeout, ready: make(chan net.Conn), closed: closed, close: cancel}

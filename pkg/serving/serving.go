@@ -1,5 +1,5 @@
-// Package serving listens on ports, accepts connections within bounds and serves HTTP on
-// them, with TLS or without: it owns the settings of the HTTP servers and how they stop.
+// Package serving listens on ports, accepts a bounded number of connections and serves HTTP
+// on them, with or without TLS. It owns the settings and the shutdown of the HTTP servers.
 package serving
 
 import (
@@ -21,30 +21,30 @@ import (
 const (
 	maxHeaderBytes = 64 << 10
 	// As kube-apiserver's: just below the longest time that proxies wait for an answer,
-	// and the time that net/http's clients keep an idle connection. There is no limit on
-	// writing an answer here, since a watch has no end: the handlers bound it.
+	// and the time that net/http's clients keep an idle connection. Writing an answer has no
+	// limit here, since a watch has no end: the handlers bound it.
 	readHeaderTimeout = 32 * time.Second
 	idleTimeout       = 90 * time.Second
-	// Clients open a further connection beyond so many requests on one.
+	// Clients open another connection beyond this many requests on one.
 	maxConcurrentStreams = 250
 	// A connection whose peer has vanished is closed after both.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
 )
 
-// Config is what a Server is made of. Without a comment a field is required.
+// Config configures a Server. Fields without a comment are required.
 type Config struct {
 	Handler http.Handler
-	// Logger gets refused connections as warnings, and failed ones at level debug.
+	// Logger receives refused connections as warnings, and failed ones at level debug.
 	Logger zerolog.Logger
-	// Metrics is where the metrics of connections are registered; nil: nowhere.
+	// Metrics registers the metrics of connections; if nil they are not registered.
 	Metrics prometheus.Registerer
-	// MaxConnections is how many connections may be open at once, those from one address
-	// half of that; 0 derives it from the limit of open files.
+	// MaxConnections is the maximum number of open connections, of which one address may
+	// have half; 0 derives it from the limit on open files.
 	MaxConnections int
 }
 
-// Server serves HTTP on listeners. Its methods must not be called at the same time.
+// Server serves HTTP on listeners. Its methods are not safe for concurrent use.
 type Server struct {
 	cfg     Config
 	conns   *connections
@@ -53,8 +53,8 @@ type Server struct {
 	failed  chan error
 }
 
-// New returns a server without listeners, or an error if cfg is incomplete or the limit of
-// open files cannot be read.
+// New returns a server without listeners. It fails if cfg is incomplete or the limit on open
+// files cannot be read.
 func New(cfg Config) (*Server, error) {
 	if cfg.Handler == nil || cfg.MaxConnections < 0 {
 		return nil, errors.New("serving: Handler is required, and MaxConnections must not be negative")
@@ -77,13 +77,13 @@ func New(cfg Config) (*Server, error) {
 	return &Server{cfg: cfg, conns: conns, failed: make(chan error, 1)}, nil
 }
 
-// ServeTLS starts to serve HTTP/1.1 and HTTP/2 over TLS on l, which Stop closes. A client
-// has 10 s for the TLS handshake.
+// ServeTLS starts to serve HTTP/1.1 and HTTP/2 over TLS on l, which Stop closes. Clients have
+// 10 s for the TLS handshake.
 func (s *Server) ServeTLS(l net.Listener, getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12, GetCertificate: getCertificate,
 		NextProtos: []string{"h2", "http/1.1"},
-		// Answers are gathered into large writes anyway: small records would only cost.
+		// Answers are gathered into large writes anyway, so small records would only cost.
 		DynamicRecordSizingDisabled: true,
 	}
 	server := s.newHTTPServer()
@@ -136,9 +136,9 @@ func (s *Server) start(server *http.Server, l net.Listener) {
 	})
 }
 
-// Stop accepts no more connections, calls endStreams, which ends what would not end by
-// itself, waits until the requests in progress are answered, and closes the connections.
-// When ctx ends first it closes them at once and returns ctx's error.
+// Stop stops accepting connections, calls endStreams, which must end the requests that would
+// not end by themselves, waits for the requests in progress, and closes the connections. If
+// ctx ends first, it closes them at once and returns ctx's error.
 func (s *Server) Stop(ctx context.Context, endStreams func(context.Context) error) error {
 	errs := make([]error, len(s.servers)+1)
 	var stopping sync.WaitGroup
@@ -155,8 +155,8 @@ func (s *Server) Stop(ctx context.Context, endStreams func(context.Context) erro
 	return errors.Join(errs...)
 }
 
-// debugLog takes what net/http logs, failed TLS handshakes for the most part. Anybody can
-// cause that at any rate, so it is for those who look for it.
+// debugLog receives what net/http logs, mostly failed TLS handshakes. Anybody can cause those
+// at any rate, so they are logged at level debug.
 type debugLog struct{ logger zerolog.Logger }
 
 func (d debugLog) Write(line []byte) (int, error) {

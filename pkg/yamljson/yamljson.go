@@ -1,4 +1,4 @@
-// Package yamljson turns YAML into JSON without letting a small document become a large one.
+// Package yamljson converts YAML to JSON without letting a small document become a large one.
 package yamljson
 
 import (
@@ -11,18 +11,19 @@ import (
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
-// MaxExpanded bounds what a document may grow to by what it says once and means many times,
-// in bytes: aliases and the prefixes of tags. A document without those has no bound here.
+// MaxExpanded bounds the size that a document may reach, in bytes, by repeating parts of
+// itself: aliases and the prefixes of tags. Documents without those are not bounded here.
 const MaxExpanded = 8 << 20
 
-// ErrTooLarge is the error of a document that would be larger than MaxExpanded.
+// ErrTooLarge is the error for a document that would exceed MaxExpanded.
 var ErrTooLarge = fmt.Errorf("the aliases and tags of the YAML expand it to more than %d bytes, the limit", MaxExpanded)
 
 var errEncoding = errors.New("yaml: the encoding must be UTF-8")
 
-// Convert returns the first document of data as JSON, as sigs.k8s.io/yaml makes it.
-// duplicates tells of keys that a mapping has twice, nil if there are none: the last one
-// counts. Without memory for what it would be it returns ErrTooLarge.
+// Convert returns the first document of data as JSON, like sigs.k8s.io/yaml. duplicates
+// describes keys that a mapping contains twice, of which the last one wins; it is nil if
+// there are none. A document that would expand beyond MaxExpanded is rejected with
+// ErrTooLarge before memory is allocated for it.
 func Convert(data []byte) (json []byte, duplicates, err error) {
 	if err := checkExpanded(data); err != nil {
 		return nil, nil, err
@@ -37,11 +38,11 @@ func Convert(data []byte) (json []byte, duplicates, err error) {
 	return json, duplicates, nil
 }
 
-// checkExpanded refuses a document whose aliases and tags would make too much of it. The
-// decoder bounds how many aliases it follows, and not how much they stand for.
+// checkExpanded rejects a document whose aliases and tags would expand it too much. The
+// decoder bounds how many aliases it follows, but not their size.
 func checkExpanded(data []byte) error {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return errEncoding // of UTF-16, in which the checks below would find nothing
+		return errEncoding // UTF-16, in which the checks below would find nothing
 	}
 	if tags := bytes.Count(data, []byte("!")); tags > 0 && longestDirective(data)*tags > MaxExpanded {
 		return ErrTooLarge
@@ -60,8 +61,8 @@ func checkExpanded(data []byte) error {
 	return nil
 }
 
-// longestDirective is the length of the longest line behind a %TAG. Every tag that uses the
-// prefix in it has it as a copy.
+// longestDirective returns the length of the longest line after a %TAG. Every tag that uses
+// the line's prefix contains a copy of it.
 func longestDirective(data []byte) int {
 	longest := 0
 	for {
@@ -77,12 +78,12 @@ func longestDirective(data []byte) int {
 	}
 }
 
-// expansion measures a document as JSON with every alias in full.
+// expansion measures a document as JSON with every alias expanded.
 type expansion struct {
-	anchored map[*yaml.Node]int // sizes of what has an anchor; tooMuch while it is measured
+	anchored map[*yaml.Node]int // sizes of anchored nodes; tooMuch while being measured
 }
 
-// tooMuch stands for every size beyond the bound, an infinite one included.
+// tooMuch stands for every size over the limit, including an infinite one.
 const tooMuch = MaxExpanded + 1
 
 func (e *expansion) size(n *yaml.Node) int {
@@ -97,7 +98,7 @@ func (e *expansion) size(n *yaml.Node) int {
 	}
 	size := len(`"",`) + quotedLen(n.Value)
 	if strings.HasSuffix(n.Tag, "binary") {
-		size *= 5 // four letters are three bytes, which JSON may show as \ufffd each
+		size *= 5 // four letters encode three bytes, each of which JSON may show as \ufffd
 	}
 	for _, child := range n.Content {
 		if size = min(size+e.size(child), tooMuch); size == tooMuch {
@@ -110,7 +111,7 @@ func (e *expansion) size(n *yaml.Node) int {
 	return size
 }
 
-// quotedLen is at least the length of a string in JSON, without quotes.
+// quotedLen returns an upper bound of the length of a string in JSON, without quotes.
 func quotedLen(text string) int {
 	size := len(text)
 	for i := range len(text) {
