@@ -22,7 +22,7 @@ import (
 	"k8s.io/kube-openapi/pkg/validation/spec"
 )
 
-// groupVersion is a group and version with the resources that the server serves of it.
+// groupVersion is a group and version with the resources that the server serves in it.
 type groupVersion struct {
 	schema.GroupVersion
 	resources []metav1.APIResource
@@ -40,8 +40,8 @@ func groupVersions(lists []*metav1.APIResourceList) ([]groupVersion, error) {
 	return all, nil
 }
 
-// build returns the documents by their file names: the whole API by OpenAPI v2, and each
-// part of it by v3, as JSON and in protobuf's form.
+// build returns the documents by file name: the whole API in OpenAPI v2, and each part of it
+// in v3, as JSON and as protobuf.
 func build(served []groupVersion, version string) (map[string][]byte, error) {
 	parts, err := partsOf(served)
 	if err != nil {
@@ -67,8 +67,8 @@ func build(served []groupVersion, version string) (map[string][]byte, error) {
 	return documents, nil
 }
 
-// add encodes a document in both forms. JSON is brought into one order, so that the same
-// document always gives the same files.
+// add encodes a document as JSON and protobuf. JSON is normalized, so that the same document
+// always results in the same files.
 func add(documents map[string][]byte, name string, document any, parse func([]byte) (proto.Message, error)) error {
 	data, err := json.Marshal(document)
 	if err != nil {
@@ -117,15 +117,15 @@ func buildV2(parts []*part, version string, served []groupVersion) (*spec.Swagge
 	if err != nil {
 		return nil, err
 	}
-	// Readers of v2 take a default for a value that the client has set: kube-apiserver
-	// leaves defaults to v3, too.
+	// Readers of v2 take a default for a value set by the client. kube-apiserver has defaults
+	// only in v3, too.
 	for name, definition := range document.Definitions {
 		document.Definitions[name] = *withoutDefaults.WalkSchema(&definition)
 	}
 	return document, nil
 }
 
-// withoutDefaults leaves the defaults out of a schema.
+// withoutDefaults removes the defaults from a schema.
 var withoutDefaults = schemamutation.Walker{
 	SchemaCallback: func(schema *spec.Schema) *spec.Schema {
 		if schema.Default == nil {
@@ -165,15 +165,15 @@ const (
 	authToken   = "A token"
 )
 
-// security is how a request shows whose it is: by either header.
+// security is how a request authenticates: with either header.
 var security = []map[string][]string{{"BearerToken": {}}, {"AuthToken": {}}}
 
 func info(version string) *spec.Info {
 	return &spec.Info{InfoProps: spec.InfoProps{Title: "Berth", Version: version}}
 }
 
-// definitionNamer names types as they are, and tells which kinds of the group versions they
-// are. Types that are kinds in every group are told of these group versions alone.
+// definitionNamer names types, and returns the kinds of the group versions that each type is.
+// Types that are kinds of every group get those of these group versions only.
 func definitionNamer(served map[schema.GroupVersion]bool) func(string) (string, spec.Extensions) {
 	kinds := make(map[string][]any)
 	known := slices.Collect(maps.Keys(scheme.Scheme.AllKnownTypes()))
@@ -184,7 +184,7 @@ func definitionNamer(served map[schema.GroupVersion]bool) func(string) (string, 
 		}
 		obj, err := scheme.Scheme.New(gvk)
 		if err != nil {
-			continue // a kind that is none
+			continue // not a kind of this group version
 		}
 		name := util.GetCanonicalTypeName(obj)
 		kinds[name] = append(kinds[name], map[string]any{"group": gvk.Group, "version": gvk.Version, "kind": gvk.Kind})

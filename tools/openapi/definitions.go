@@ -2,8 +2,8 @@ package main
 
 import "k8s.io/kube-openapi/pkg/common"
 
-// GetOpenAPIDefinitions returns the schemas of the types by their names. This one has none:
-// generate.sh puts the one that openapi-gen writes in its place.
+// GetOpenAPIDefinitions returns the schemas of the types by name. This one returns none:
+// generate.sh replaces it with the one that openapi-gen writes.
 func GetOpenAPIDefinitions(common.ReferenceCallback) map[string]common.OpenAPIDefinition {
 	return nil
 }

@@ -1,18 +1,18 @@
 #!/usr/bin/env bash
-# Makes the OpenAPI documents of pkg/server. The types' schemas come from their source, by
-# Kubernetes' own generator; the paths come from what the server says that it serves.
+# Generates the OpenAPI documents of pkg/server. Kubernetes' own generator derives the schemas
+# from the types' source; the paths come from the server's discovery.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# The API types that resources use, and all that those are made of.
+# The API types that resources use, and everything they are made of.
 mapfile -t uses < <(go list -f '{{join .Imports "\n"}}' ./pkg/registry/... | grep '^k8s.io/api/' | sort -u)
 mapfile -t packages < <(go list -deps "${uses[@]}" k8s.io/apimachinery/pkg/version | grep -E '^k8s.io/(api|apimachinery)/')
 
-# The schemas of all of these types are too much to keep. They take the place of
-# definitions.go while the documents are made.
+# The schemas of all these types are too large to keep in the repository. They replace
+# definitions.go while the documents are generated.
 generator=$(go list -m -f '{{.Path}}/cmd/openapi-gen@{{.Version}}' k8s.io/kube-openapi)
 go run "$generator" --output-dir "$work" --output-pkg main --output-file definitions.go \
 	--go-header-file /dev/null --report-filename /dev/null "${packages[@]}"

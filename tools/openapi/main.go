@@ -1,7 +1,5 @@
 // Command openapi writes the OpenAPI documents that the server embeds: it starts the
-// server, asks it by discovery what it serves, and describes that.
-//
-// It is run by generate.sh, which see.
+// server, discovers what it serves, and describes that. It is run by generate.sh.
 package main
 
 import (
@@ -32,8 +30,7 @@ func main() {
 	}
 }
 
-// run writes the documents to the folder, and removes those that are there and no longer
-// made.
+// run writes the documents to the folder, and removes those that are no longer generated.
 func run(folder string) error {
 	served, err := discoverServed()
 	if err != nil {
@@ -58,7 +55,7 @@ func run(folder string) error {
 	return nil
 }
 
-// discoverServed asks a server that it starts and stops.
+// discoverServed starts a server, asks it what it serves, and stops it.
 func discoverServed() (_ []groupVersion, err error) {
 	server, err := apitest.Start(apitest.Config{})
 	if err != nil {
@@ -78,7 +75,7 @@ func discoverServed() (_ []groupVersion, err error) {
 	return groupVersions(lists)
 }
 
-// apiVersion is the version of Kubernetes whose types are described.
+// apiVersion returns the version of Kubernetes whose types are described.
 func apiVersion() (string, error) {
 	info, ok := debug.ReadBuildInfo()
 	if ok {
@@ -107,8 +104,8 @@ func removeOthers(folder string, documents map[string][]byte) error {
 	})
 }
 
-// write compresses content into a file. A file that has that content already is left alone:
-// compressors differ from one Go release to the next.
+// write compresses content into a file. A file that already has that content is left alone,
+// since compressors differ between Go releases.
 func write(path string, content []byte) error {
 	if old, err := read(path); err == nil && bytes.Equal(old, content) {
 		return nil

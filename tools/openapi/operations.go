@@ -8,7 +8,7 @@ import (
 	"k8s.io/kube-openapi/pkg/common"
 )
 
-// ofWatches are the options of a list that only count where it is a watch.
+// ofWatches are the options of a list that only apply to watches.
 var ofWatches = []string{"watch", "allowWatchBookmarks", "sendInitialEvents"}
 
 func (r *described) collectionRoutes(path, id string, named []common.Parameter) {
@@ -93,7 +93,7 @@ func (r *described) listRoute(id, path string) *route {
 	return one
 }
 
-// watchRoute is the old form of a watch, by its path.
+// watchRoute returns the older form of a watch, which has its own path.
 func (r *described) watchRoute(id, path, action string) *route {
 	doc := "watch individual changes to a list of " + r.Kind + ". deprecated: use the 'watch' parameter with a list operation instead."
 	if action == "watch" {
@@ -106,7 +106,7 @@ func (r *described) watchRoute(id, path, action string) *route {
 	}
 }
 
-// article puts an article before a kind in the singular.
+// article adds an article to a singular kind.
 func article(kind string) string {
 	switch {
 	case kind[len(kind)-1] == 's':

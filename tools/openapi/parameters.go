@@ -9,7 +9,7 @@ import (
 	"k8s.io/kube-openapi/pkg/common"
 )
 
-// parameter is a common.Parameter.
+// parameter implements common.Parameter.
 type parameter struct {
 	name, doc, dataType string
 	kind                common.ParameterKind
@@ -30,7 +30,7 @@ func inQuery(name, dataType, doc string) parameter {
 	return parameter{name: name, doc: doc, dataType: dataType, kind: common.QueryParameterKind}
 }
 
-// bodyParameter stands for the body, which may be left out of a request to delete.
+// bodyParameter is the body, which is optional in a delete request.
 type bodyParameter struct{ optional bool }
 
 func (b bodyParameter) Name() string               { return "body" }
@@ -40,21 +40,21 @@ func (b bodyParameter) Kind() common.ParameterKind { return common.BodyParameter
 func (b bodyParameter) DataType() string           { return "" }
 func (b bodyParameter) AllowMultiple() bool        { return false }
 
-// commonParameters go with every request to a resource.
+// commonParameters apply to every request to a resource.
 var commonParameters = []common.Parameter{
 	inQuery("pretty", "string", "Whether JSON is indented. Defaults to 'true' for curl, Wget and browsers, and to 'false' for all other clients."),
 	inQuery("timeout", "string", "How long the server may take for the answer, as a number with a unit, such as 10s. It is bounded by the server's own limit, which is the default."),
 }
 
-// documented is an options type with the documentation of its fields.
+// documented is an options type with documented fields.
 type documented interface{ SwaggerDoc() map[string]string }
 
-// unserved are options of which the server takes no notice in a query: preconditions are
-// for a body alone, the others belong to features that it does not have.
+// unserved are options that the server ignores in a query: preconditions are only possible in
+// a body, and the others belong to features that it does not have.
 var unserved = []string{"preconditions", "ignoreStoreReadErrorWithClusterBreakingPotential", "shardSelector"}
 
-// optionParameters are the fields of an options type that can stand in a query, but for
-// those that are left out.
+// optionParameters returns the fields of an options type that can be query parameters, except
+// those in leftOut.
 func optionParameters(options documented, leftOut ...string) []common.Parameter {
 	var parameters []common.Parameter
 	docs := options.SwaggerDoc()
@@ -68,7 +68,7 @@ func optionParameters(options documented, leftOut ...string) []common.Parameter 
 	return parameters
 }
 
-// dataType is the type of a parameter as OpenAPI calls it. It panics for a type that no
+// dataType returns OpenAPI's name for the type of a parameter. It panics for a type that no
 // parameter can have.
 func dataType(t reflect.Type) string {
 	switch t.Kind() {

@@ -75,7 +75,7 @@ func partsOf(served []groupVersion) ([]*part, error) {
 	return parts, nil
 }
 
-// tagOf is the tag of a group's operations, such as networking or rbacAuthorization.
+// tagOf returns the tag of a group's operations, such as networking or rbacAuthorization.
 func tagOf(group string) string {
 	name := title(group)
 	return strings.ToLower(name[:1]) + name[1:]
@@ -85,11 +85,11 @@ func tagOf(group string) string {
 type describer struct {
 	root  string
 	gv    schema.GroupVersion
-	infix string // of operations' ids
+	infix string // of operation IDs
 	tag   string
 }
 
-// described is a resource with what its routes have in common.
+// described is a resource with what its routes share.
 type described struct {
 	describer
 	metav1.APIResource
@@ -98,7 +98,7 @@ type described struct {
 	routes       []common.Route
 }
 
-// routesOf are the routes that a resource has by its verbs.
+// routesOf returns the routes of a resource according to its verbs.
 func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error) {
 	kind := d.gv.WithKind(resource.Kind)
 	object, err := scheme.Scheme.New(kind)
@@ -126,7 +126,7 @@ func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error)
 	return r.routes, nil
 }
 
-// add adds a route, with what all routes have.
+// add adds a route and sets what all routes share.
 func (r *described) add(one *route, path []common.Parameter) {
 	one.path = r.root + one.path
 	one.tag, one.kind = r.tag, r.kind
@@ -137,8 +137,8 @@ func (r *described) add(one *route, path []common.Parameter) {
 	r.routes = append(r.routes, one)
 }
 
-// with are the answers to a request that succeeds with the model in one of the codes, or
-// fails.
+// with returns the responses of a request that succeeds with the model and one of the codes,
+// or fails.
 func with(failed []common.StatusCodeResponse, model any, codes ...int) []common.StatusCodeResponse {
 	for _, code := range codes {
 		failed = append(failed, answer{code, model})
@@ -146,7 +146,8 @@ func with(failed []common.StatusCodeResponse, model any, codes ...int) []common.
 	return failed
 }
 
-// The failures of a resource's requests, besides those of every request.
+// readFailures and writeFailures return a resource's own failures, in addition to those of
+// every request.
 func readFailures(codes ...int) []common.StatusCodeResponse {
 	return failures(append(codes, http.StatusBadRequest, http.StatusServiceUnavailable, http.StatusGatewayTimeout)...)
 }

@@ -10,11 +10,11 @@ import (
 	"k8s.io/kube-openapi/pkg/common"
 )
 
-// part is what one document of OpenAPI v3 describes: a root and the routes below it. It is
-// a common.RouteContainer, in the words of kube-openapi's builders.
+// part is the content of one OpenAPI v3 document: a root and the routes below it. It
+// implements common.RouteContainer of kube-openapi's builders.
 type part struct {
 	root   string
-	gv     schema.GroupVersion // zero where the root is no group version's
+	gv     schema.GroupVersion // zero if the root is not a group version's
 	routes []common.Route
 }
 
@@ -22,17 +22,17 @@ func (p *part) RootPath() string                   { return p.root }
 func (p *part) PathParameters() []common.Parameter { return nil }
 func (p *part) Routes() []common.Route             { return p.routes }
 
-// route is one operation on a path; a common.Route.
+// route is one operation on a path. It implements common.Route.
 type route struct {
 	path, method string
-	id           string // the operation's
+	id           string // of the operation
 	tag          string
 	doc          string
-	action       string // "" for what is no resource's
+	action       string // "" if the route is not a resource's
 	kind         schema.GroupVersionKind
 	parameters   []common.Parameter
-	consumes     []string // the media types of the body
-	body         any      // nil: none
+	consumes     []string // media types of the body
+	body         any      // nil if there is none
 	produces     []string
 	answers      []common.StatusCodeResponse
 }
@@ -63,7 +63,8 @@ func operationIDAndTags(r common.Route) (id string, tags []string, err error) {
 	return route.id, []string{route.tag}, nil
 }
 
-// answer is a status code with what the body is; a common.StatusCodeResponse.
+// answer is a status code with the model of its body. It implements
+// common.StatusCodeResponse.
 type answer struct {
 	code  int
 	model any
@@ -73,8 +74,8 @@ func (a answer) Code() int       { return a.code }
 func (a answer) Message() string { return http.StatusText(a.code) }
 func (a answer) Model() any      { return a.model }
 
-// failures are answers by a Status: with the codes, and with those that any request may
-// meet.
+// failures returns Status responses with the codes, and with those that any request may
+// result in.
 func failures(codes ...int) []common.StatusCodeResponse {
 	codes = append(codes, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotAcceptable,
 		http.StatusTooManyRequests, http.StatusInternalServerError)
@@ -86,7 +87,7 @@ func failures(codes ...int) []common.StatusCodeResponse {
 	return answers
 }
 
-// title turns a name into a part of an operation's id: networking.k8s.io into Networking.
+// title turns a name into a part of an operation ID: networking.k8s.io into Networking.
 func title(name string) string {
 	var b strings.Builder
 	for word := range strings.SplitSeq(strings.TrimSuffix(name, ".k8s.io"), ".") {
