@@ -28,13 +28,13 @@ const exampleBody = `{
   }]
 }`
 
-// banner is what is printed when the server is ready.
+// banner is the text printed when the server is ready.
 type banner struct {
 	access     access
 	caFile     string
-	tokenFile  string // empty: --token-auth-file is set
+	tokenFile  string // empty if --token-auth-file is set
 	kubeconfig string
-	insecure   string // URL without TLS; empty: no such port
+	insecure   string // URL without TLS; empty if there is no such port
 }
 
 // print writes the address and two commands that can be pasted into a shell in the server's
@@ -54,7 +54,7 @@ func (b banner) print(w io.Writer) error {
 func (b banner) curl() string {
 	base, resolve := b.access.server, ""
 	if u, err := url.Parse(base); err == nil && b.access.serverName != "" {
-		// curl verifies the name in the URL, so that name is connected to the address here.
+		// curl verifies the name in the URL, so connect that name to the address here.
 		base = "https://" + net.JoinHostPort(b.access.serverName, u.Port())
 		resolve = fmt.Sprintf(" \\\n  --connect-to %s", shellQuote("::"+net.JoinHostPort(u.Hostname(), u.Port())))
 	}
@@ -66,8 +66,8 @@ func (b banner) curl() string {
 		shellQuote(base+"/api/v1/namespaces/default/endpoints"), exampleBody)
 }
 
-// tokenCommand returns a shell command that prints the token: the token itself must not end
-// up where the output is collected.
+// tokenCommand returns a shell command that prints the token: the token itself must not
+// appear in collected output.
 func (b banner) tokenCommand() string {
 	if b.tokenFile != "" {
 		return "cat " + shellQuote(b.tokenFile)

@@ -16,25 +16,25 @@ import (
 type config struct {
 	DataDir dataDir
 
-	EtcdServers            []string // empty: an embedded etcd
+	EtcdServers            []string // empty means an embedded etcd
 	EtcdCAFile             string
 	EtcdCertFile           string
 	EtcdKeyFile            string
-	EtcdCompactionInterval time.Duration // 0: never
-	QuotaBackendBytes      int64         // 0: the default of pkg/storage/embedded
+	EtcdCompactionInterval time.Duration // 0 disables compaction
+	QuotaBackendBytes      int64         // 0 means the default of pkg/storage/embedded
 	MaxObjectBytes         int
 
 	BindAddress       string
-	SecurePort        int // 0: any free port
-	HTTPPort          int // 0: no such port
+	SecurePort        int // 0 means any free port
+	HTTPPort          int // 0 disables it
 	TLSCertFile       string
 	TLSPrivateKeyFile string
 	ExternalHostname  string // a host name or an IP address; may be empty
 
-	TokenAuthFile               string // empty: the token in the data directory
-	RateLimitConfig             string // empty: the default limits
-	MaxRequestsInFlight         int    // 0: no limit
-	MaxMutatingRequestsInFlight int    // 0: no limit
+	TokenAuthFile               string // empty means the token in the data directory
+	RateLimitConfig             string // empty means the default limits
+	MaxRequestsInFlight         int    // 0 means no limit
+	MaxMutatingRequestsInFlight int    // 0 means no limit
 	RequestTimeout              time.Duration
 
 	LogLevel  string
@@ -60,7 +60,7 @@ func defaultConfig() config {
 // flag or its environment variable.
 type flagError struct {
 	flag   string // without dashes
-	source string // empty: the flag
+	source string // empty means the flag
 	err    error
 }
 
@@ -74,7 +74,7 @@ func (e *flagError) Error() string {
 
 func (e *flagError) Unwrap() error { return e.err }
 
-// validate returns the first error in c as a *flagError. It reads no file.
+// validate returns the first error in c as a *flagError. It does not read any files.
 func (c *config) validate() error {
 	for _, check := range []struct {
 		flag string
@@ -167,7 +167,7 @@ func validatePositive(d time.Duration) error {
 	return nil
 }
 
-// validateObjectBytes wants room for what every object has, and no more than can be read.
+// validateObjectBytes requires room for what every object has, and no more than can be read.
 func validateObjectBytes(n int) error {
 	const least = 64 << 10
 	if n < least || n > apiserver.MaxReadableBytes {

@@ -15,7 +15,7 @@ import (
 	"github.com/berth-project/berth/pkg/files"
 )
 
-// dataDir is the path of the data directory. Its methods are the paths of what is in it.
+// dataDir is the path of the data directory. Its methods return the paths of its content.
 type dataDir string
 
 func (d dataDir) etcd() string          { return filepath.Join(string(d), "etcd") }
@@ -23,8 +23,8 @@ func (d dataDir) pki() certificates.Dir { return certificates.Dir(filepath.Join(
 func (d dataDir) token() string         { return filepath.Join(string(d), "token") }
 func (d dataDir) kubeconfig() string    { return filepath.Join(string(d), "kubeconfig") }
 
-// lock makes the directory, with mode 0700, if it does not exist, and holds it until unlock
-// is called or the process ends. It fails at once if another process holds it.
+// lock creates the directory, with mode 0700, if it does not exist, and locks it until unlock
+// is called or the process ends. It fails at once if another process holds the lock.
 func (d dataDir) lock() (unlock func(), err error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the data directory: %w", err)
@@ -39,7 +39,7 @@ func (d dataDir) lock() (unlock func(), err error) {
 	return func() { lock.Close() }, nil
 }
 
-// ensureToken returns the token of the data directory, and makes one if there is none.
+// ensureToken returns the token of the data directory, and creates one if there is none.
 func (d dataDir) ensureToken() (string, error) {
 	data, err := os.ReadFile(d.token())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -50,7 +50,7 @@ func (d dataDir) ensureToken() (string, error) {
 		return "", err
 	}
 	token := strings.TrimSpace(string(data))
-	// $(cat token) in a header must be this token.
+	// The token must be usable as $(cat token) in a header.
 	if token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		return "", fmt.Errorf("%s contains no valid token; remove it to have a new one made", d.token())
 	}

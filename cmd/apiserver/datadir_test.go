@@ -51,7 +51,7 @@ func TestEnsureToken(t *testing.T) {
 			t.Errorf("of %q: got %q, %v, want %q", text, got, err, want)
 		}
 		if err != nil && strings.TrimSpace(text) != "" && strings.Contains(err.Error(), text) {
-			t.Errorf("the error tells the token: %v", err)
+			t.Errorf("the error contains the token: %v", err)
 		}
 	}
 }

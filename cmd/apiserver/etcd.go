@@ -18,31 +18,31 @@ import (
 )
 
 const (
-	// etcdStartTimeout is how long --etcd-servers may take to answer at the start.
+	// etcdStartTimeout is how long --etcd-servers may take to answer at startup.
 	etcdStartTimeout = 5 * time.Second
 	etcdStartRetry   = 100 * time.Millisecond
-	// embeddedStartTimeout allows for a large database and, after a crash, its log.
+	// embeddedStartTimeout allows for a large database and for replaying its log after a crash.
 	embeddedStartTimeout = 5 * time.Minute
 	// As kube-apiserver's: a connection whose peer has vanished is detected after both.
 	etcdKeepAliveTime    = 30 * time.Second
 	etcdKeepAliveTimeout = 10 * time.Second
 	etcdDialTimeout      = 20 * time.Second
 	// etcdWindow is how many bytes etcd may send ahead. If it is not set, gRPC estimates it
-	// with PINGs for as long as it receives anything, such as the events of a watch.
+	// with PINGs as long as it receives anything, such as the events of a watch.
 	etcdWindow = 4 << 20
 )
 
 // backend is a client of an etcd, and the etcd itself if it is embedded.
 type backend struct {
 	client *clientv3.Client
-	// maxValueBytes is the largest value that the etcd takes; 0: etcd's default.
+	// maxValueBytes is the largest value that the etcd accepts; 0 means etcd's default.
 	maxValueBytes int
-	// failed receives an error if an embedded etcd stops by itself; else it is nil.
+	// failed receives an error if an embedded etcd stops by itself; it is nil otherwise.
 	failed <-chan error
 	close  func() error
 }
 
-// openBackend returns a backend that answers.
+// openBackend returns a backend that answers requests.
 func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend, error) {
 	if len(c.EtcdServers) == 0 {
 		return openEmbedded(ctx, c, logger)

@@ -30,7 +30,7 @@ func serveEtcd(t *testing.T, creds credentials.TransportCredentials) (address st
 	return serveEtcdVersion(t, creds, etcdversion.Version)
 }
 
-// maintenance is etcd's service that tells the version, any version.
+// maintenance is etcd's service that returns the version, here any version.
 type maintenance struct {
 	etcdserverpb.UnimplementedMaintenanceServer
 	version string

@@ -13,12 +13,12 @@ import (
 	"github.com/berth-project/berth/pkg/ratelimit"
 )
 
-// inputs is what the server takes from the user's files.
+// inputs is what the server loads from the user's files.
 type inputs struct {
 	tokens  *auth.Tokens         // empty without --token-auth-file
-	limiter *ratelimit.Limiter   // with the default limits without --rate-limit-config
+	limiter *ratelimit.Limiter   // has the default limits without --rate-limit-config
 	certs   *certificates.Holder // empty without --tls-cert-file
-	// watched is the files to load again when they change.
+	// watched is the files to reload when they change.
 	watched []*files.Group
 }
 
@@ -67,10 +67,10 @@ func loadLimits(path string, limiter *ratelimit.Limiter) error {
 }
 
 // adminToken returns the token for the kubeconfig: the first token of a token file, loaded
-// into tokens, whose user is in system:masters, else the first one.
+// into tokens, whose user is in system:masters, or else the first token.
 //
 // tokens keeps only hashes, so the file is read again. Since it may have changed in between,
-// only a token that is valid now counts.
+// only a token that is currently valid counts.
 func adminToken(path string, tokens *auth.Tokens) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {

@@ -15,13 +15,13 @@ import (
 	"github.com/berth-project/berth/pkg/files"
 )
 
-// kubeconfigName is the name of the one cluster and context of the kubeconfig.
+// kubeconfigName is the name of the cluster and the context in the kubeconfig.
 const kubeconfigName = "berth"
 
 // access is what a client needs to reach the server as its administrator.
 type access struct {
 	server     string // https://host:port
-	serverName string // to verify the certificate by; empty: the host
+	serverName string // to verify the certificate by; empty means the host
 	caPEM      []byte
 	token      string
 }
@@ -80,15 +80,15 @@ func readKubeconfig(path string) (access, error) {
 	}, nil
 }
 
-// clientHost returns the host by which a client on this machine reaches the server, and
-// which goes into the kubeconfig: --external-hostname, else the address it listens on.
+// clientHost returns the host by which a client on this machine reaches the server, for the
+// kubeconfig: --external-hostname, or else the address the server listens on.
 func clientHost(c config) string {
 	if c.ExternalHostname != "" {
 		return c.ExternalHostname
 	}
 	addr, err := netip.ParseAddr(c.BindAddress)
 	switch {
-	case err != nil: // not after validate
+	case err != nil: // impossible after validate
 		return c.BindAddress
 	case addr.IsUnspecified() && addr.Is4():
 		return loopback

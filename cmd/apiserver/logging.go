@@ -30,7 +30,7 @@ func validateOneOf(s string, allowed []string) error {
 }
 
 // newLogger returns a logger that writes lines of a level and above to w. The format auto
-// means console if w is a terminal and json elsewhere. flush writes the lines that are still
+// means console if w is a terminal and json otherwise. flush writes the lines that are still
 // buffered; call it at the end.
 func newLogger(w io.Writer, level, format string) (logger zerolog.Logger, flush func(), err error) {
 	parsed, err := zerolog.ParseLevel(level)

@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// shutdownGrace is how long requests in progress may take after a stop was asked for.
+	// shutdownGrace is how long requests in progress may take after a stop was requested.
 	shutdownGrace = 30 * time.Second
 	// adminUser is the user of the token in the data directory.
 	adminUser = "admin"
@@ -34,8 +34,8 @@ const (
 // to stdout once it is ready, and logs to stderr. Any other end is an error, a *flagError if
 // a flag is to blame.
 //
-// What can fail without a trace comes first: the flags, the user's files, the ports and
-// the lock of the data directory. Only then is anything written.
+// The steps that can fail without side effects come first: the flags, the user's files, the
+// ports and the lock of the data directory. Only then is anything written.
 func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 	if err := c.validate(); err != nil {
 		return err
@@ -73,7 +73,7 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 // ports is what the server listens on.
 type ports struct {
 	secure   net.Listener
-	insecure net.Listener // nil: --http-port is 0
+	insecure net.Listener // nil if --http-port is 0
 }
 
 // listen opens the ports of c, all or none.
@@ -111,8 +111,8 @@ type instance struct {
 	core    *apiserver.Instance
 }
 
-// start makes what the data directory lacks and starts everything behind the ports. What is
-// slow is done concurrently. After an error nothing is left running.
+// start creates what the data directory lacks and starts everything behind the ports. Slow
+// steps run concurrently. After an error nothing is left running.
 func (i *instance) start(ctx context.Context) error {
 	var prepareErr, coreErr error
 	var starting sync.WaitGroup
@@ -129,8 +129,8 @@ func (i *instance) start(ctx context.Context) error {
 	return err
 }
 
-// startCore opens the etcd and starts the server on it. close undoes both, and what is done
-// after an error.
+// startCore opens the etcd and starts the server on it. close undoes whatever startCore has
+// done, also after an error.
 func (i *instance) startCore(ctx context.Context) (err error) {
 	if i.backend, err = openBackend(ctx, i.config, i.logger); err != nil {
 		return err
@@ -164,7 +164,7 @@ func (i *instance) close() error {
 	return nil
 }
 
-// prepare makes the certificates and the token, unless the user gives his own.
+// prepare creates the certificates and the token, unless the user provides them.
 func (i *instance) prepare() error {
 	if i.config.TLSCertFile == "" {
 		names, err := certificates.ServingNames(i.config.BindAddress, i.config.ExternalHostname)
@@ -187,7 +187,7 @@ func (i *instance) prepare() error {
 	return i.tokens.Set(token, auth.User{Name: adminUser, Groups: []string{auth.SystemPrivilegedGroup}})
 }
 
-// access returns how clients reach the server now.
+// access returns how clients currently reach the server.
 func (i *instance) access() (access, error) {
 	host, cert := clientHost(i.config), i.certs.Get()
 	a := access{

@@ -10,7 +10,7 @@ import (
 )
 
 // version of the binary, set by the linker (-X main.version=v1.2.3). If it is empty, the
-// version of the module is used, or "devel" if that is not known either.
+// version of the module is used, or "devel" if that is unknown, too.
 var version string
 
 // kubernetesVersion is the release whose API is served. Clients compare it with their own,

@@ -35,7 +35,7 @@ func TestForbiddenMessage(t *testing.T) {
 			want: `endpoints is forbidden: User "bob" cannot watch resource "endpoints" in API group "" at the cluster scope`,
 		},
 		{
-			name: "a path, nobody, and what could look like HTML",
+			name: "a path, no user, and text that could look like HTML",
 			a:    Attributes{Verb: "get", Path: "/<b>&"},
 			want: `forbidden: User "" cannot get path "/&lt;b&gt;&amp;"`,
 		},

@@ -113,7 +113,7 @@ func FuzzParseTokens(f *testing.F) {
 				t.Fatalf("the error shows a token: %v", err)
 			}
 			if len(set) != 0 {
-				t.Fatalf("%d tokens beside an error", len(set))
+				t.Fatalf("%d tokens with an error", len(set))
 			}
 			return
 		}

@@ -55,7 +55,7 @@ func TestAuthenticate(t *testing.T) {
 		{"prefix", "secre", ""},
 		{"longer", "secret ", ""},
 		{"other case", "Secret", ""},
-		{"64 KiB but for the last byte", long[:len(long)-1] + "0", ""},
+		{"64 KiB except the last byte", long[:len(long)-1] + "0", ""},
 		{"the user's name", "alice", ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -187,7 +187,7 @@ func TestGroupOfAuthenticated(t *testing.T) {
 		{"no groups", User{Name: "a"}, []string{AllAuthenticated}},
 		{"last", User{Name: "a", Groups: []string{"x"}}, []string{"x", AllAuthenticated}},
 		{"once", User{Name: "a", Groups: []string{AllAuthenticated, "x"}}, []string{AllAuthenticated, "x"}},
-		{"not beside its opposite", User{Name: "a", Groups: []string{AllUnauthenticated}}, []string{AllUnauthenticated}},
+		{"not together with its opposite", User{Name: "a", Groups: []string{AllUnauthenticated}}, []string{AllUnauthenticated}},
 		{"not for the anonymous user", User{Name: Anonymous}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -29,8 +29,8 @@ type Group struct {
 	seen [sha256.Size]byte // digest of the files when Load was last called
 }
 
-// LoadChanged calls Load if the content of the files is not what it was at the last call;
-// the first call always does. It reports whether it called Load, and returns Load's error.
+// LoadChanged calls Load if the content of the files has changed since the last call; the
+// first call always does. It reports whether it called Load, and returns Load's error.
 func (g *Group) LoadChanged() (changed bool, err error) {
 	sum := digest(g.Paths)
 	if sum == g.seen {

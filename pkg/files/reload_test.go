@@ -163,7 +163,7 @@ func TestReloadFollowsALinkElsewhere(t *testing.T) {
 	r.expect(t, "two")
 }
 
-// Where the kernel tells of nothing, as for a directory above that is swapped, polling
+// If the kernel reports nothing, as for a parent directory that is swapped, polling
 // finds the change.
 func TestReloadByPolling(t *testing.T) {
 	dir := t.TempDir()

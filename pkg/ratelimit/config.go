@@ -171,7 +171,7 @@ func (o *Override) validate(path *field.Path) field.ErrorList {
 	errs = append(errs, validateLimit(o.Write, path.Child("write"))...)
 	errs = append(errs, validateScope(o.Per, path.Child("per"))...)
 	if o.Exempt && (o.Read != nil || o.Write != nil || o.Per != "") {
-		errs = append(errs, field.Forbidden(path.Child("exempt"), "may not be true beside read, write or per"))
+		errs = append(errs, field.Forbidden(path.Child("exempt"), "may not be combined with read, write or per"))
 	}
 	return errs
 }

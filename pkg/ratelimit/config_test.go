@@ -61,7 +61,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"unknown key", header + "default: {}\n", []string{`unknown field "default"`}},
 		{"unknown nested key", header + "overrides: [{user: [bob]}]\n", []string{`unknown field "overrides[0].user"`}},
 		{"a key in another case", header + "anonymous: {qps: 1, QPS: 5, burst: 2}\n", []string{`unknown field "anonymous.QPS"`}},
-		{"a list that is none", header + "overrides: [{users: bob}]\n", []string{"users"}},
+		{"not a list", header + "overrides: [{users: bob}]\n", []string{"users"}},
 		{"repeated key", header + "anonymous: {qps: 1, qps: 2, burst: 1}\n", []string{`"qps" already set`}},
 		{"two documents", header + "---\n" + header, []string{"more than one YAML document"}},
 		{"a document after the end", header + "...\n" + header, []string{"more than one YAML document"}},
@@ -111,7 +111,7 @@ func FuzzParseConfig(f *testing.F) {
 		c, err := ParseConfig(data)
 		if err != nil {
 			if c != nil {
-				t.Fatalf("a config beside the error %v", err)
+				t.Fatalf("a config with the error %v", err)
 			}
 			return
 		}

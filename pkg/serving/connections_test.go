@@ -42,8 +42,8 @@ func TestClosedConnectionsNoLongerCount(t *testing.T) {
 	}
 }
 
-// Whoever fills the server with idle connections, from however many addresses, keeps nobody
-// out, be they silent, within a handshake, or after a request.
+// A client that fills the server with idle connections, from any number of addresses, keeps no
+// one out, whether they are silent, within a handshake, or after a request.
 func TestIdleConnectionsMakeRoom(t *testing.T) {
 	for _, addresses := range []int{2, 3, 8} {
 		t.Run(fmt.Sprintf("from %d addresses", addresses), func(t *testing.T) {

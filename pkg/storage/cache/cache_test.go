@@ -150,7 +150,7 @@ func TestAscend(t *testing.T) {
 	}
 }
 
-// A snapshot stays what it is, whatever is written and however many others are taken.
+// A snapshot does not change, whatever is written and however many others are taken.
 func TestSnapshotsDoNotChange(t *testing.T) {
 	prefix, random := newPrefix(), newRandom(4)
 	c := newCache(t, shared.store, prefix)
@@ -171,7 +171,7 @@ func TestSnapshotsDoNotChange(t *testing.T) {
 	}
 }
 
-// All of more than one page is there, as of one revision.
+// More than one page is loaded completely, at one revision.
 func TestFillReadsManyPages(t *testing.T) {
 	prefix := newPrefix()
 	const keys = 2*loadPage + 7
@@ -244,7 +244,7 @@ func TestNothingIsMadeUnderTheLock(t *testing.T) {
 	made := 0
 	cfg.Make = func(kv *storage.KeyValue) string {
 		made++
-		_, _ = c.Revision() // would wait for ever
+		_, _ = c.Revision() // would wait forever
 		return string(kv.Value)
 	}
 	r := &running{}

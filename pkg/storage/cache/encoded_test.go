@@ -15,7 +15,7 @@ func newEvent(account *encodings) *Event[string] {
 	return &Event[string]{encodings: account, encoded: &encoded{}}
 }
 
-// One encoding serves all who ask for it at the same time, for each name.
+// One encoding per name serves all concurrent callers.
 func TestEncodedOnce(t *testing.T) {
 	event := newEvent(&encodings{})
 	var calls [3]atomic.Int64
@@ -41,7 +41,7 @@ func TestEncodedOnce(t *testing.T) {
 	}
 }
 
-// A failure is told and not kept.
+// A failure is returned and not kept.
 func TestEncodedFails(t *testing.T) {
 	event, broken := newEvent(&encodings{}), errors.New("broken")
 	if _, err := event.Encoded("a", func(io.Writer) error { return broken }); !errors.Is(err, broken) {
@@ -65,8 +65,8 @@ func keptBytes(events []*Event[string]) (total int) {
 	return total
 }
 
-// However many events are encoded, by many at once, what is kept stays within the bound,
-// nobody waits for ever, and everybody gets the right bytes.
+// However many events are encoded concurrently, the encodings kept stay within the bound, no
+// caller blocks forever, and every caller gets the right bytes.
 func TestEncodedIsBounded(t *testing.T) {
 	account := &encodings{}
 	events := make([]*Event[string], 300)

@@ -21,7 +21,7 @@ type flaky struct {
 
 	mu   sync.Mutex
 	down error         // not nil: watches end with it, at once
-	cut  chan struct{} // closed, and made anew, when down is set
+	cut  chan struct{} // closed and replaced when down is set
 	gate chan struct{} // while it is not nil and open, watches deliver nothing
 }
 
@@ -68,7 +68,7 @@ func (f *flaky) Revision(ctx context.Context) (int64, error) {
 	return f.Interface.Revision(ctx)
 }
 
-// countProgress returns a channel that hands on what comes on requests, until ctx ends.
+// countProgress returns a channel that forwards requests until ctx ends.
 func (f *flaky) countProgress(ctx context.Context, requests <-chan struct{}) <-chan struct{} {
 	counted := make(chan struct{})
 	go func() {

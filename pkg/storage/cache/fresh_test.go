@@ -124,7 +124,7 @@ func TestFreshWaitsForTheWatch(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	if err := c.Fresh(ctx); !errors.Is(err, storage.ErrTimeout) {
-		t.Fatalf("got %v while the event is under way, want ErrTimeout", err)
+		t.Fatalf("got %v before the event arrived, want ErrTimeout", err)
 	}
 	release()
 	if err := c.Fresh(t.Context()); err != nil {
@@ -170,7 +170,7 @@ func TestWaitForGivesUp(t *testing.T) {
 	}
 }
 
-// heldRevision has calls of Revision wait for release; begun tells of each.
+// heldRevision makes calls of Revision wait for release; begun receives each call.
 func heldRevision(store *flaky) (begun chan struct{}, release func()) {
 	begun = make(chan struct{}, 1000)
 	held := make(chan struct{})
@@ -186,14 +186,14 @@ func heldRevision(store *flaky) (begun chan struct{}, release func()) {
 	return begun, sync.OnceFunc(func() { close(held) })
 }
 
-// waitsForALook says whether somebody has joined the next look.
+// waitsForALook reports whether somebody has joined the next look.
 func waitsForALook(c *running) bool {
 	c.fresh.mu.Lock()
 	defer c.fresh.mu.Unlock()
 	return c.fresh.waiting != nil
 }
 
-// Those who come while a look is under way share the next one.
+// Readers that arrive during a look share the next one.
 func TestFreshAfterItsContextHasEnded(t *testing.T) {
 	c := newCache(t, shared.store, newPrefix())
 	ctx, cancel := context.WithTimeout(t.Context(), 0)

@@ -273,7 +273,7 @@ func lines(events []*Event[string]) []string {
 	return described
 }
 
-// storedLines describes what the store itself tells of the prefix after a revision.
+// storedLines describes the store's own history of the prefix after a revision.
 func storedLines(t testing.TB, store storage.Interface, prefix string, after int64) []string {
 	t.Helper()
 	upTo, err := store.Revision(t.Context())

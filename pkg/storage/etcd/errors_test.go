@@ -211,7 +211,7 @@ func TestConnectionHangs(t *testing.T) {
 	}
 }
 
-// The server goes away while a write is under way: the outcome is open. After that nothing
+// The server goes away during a write: the outcome is open. After that nothing
 // is sent any more, which is certain and known at once.
 func TestConnectionLost(t *testing.T) {
 	arrived := make(chan struct{})
@@ -225,7 +225,7 @@ func TestConnectionLost(t *testing.T) {
 	<-arrived
 	server.Stop()
 	if err := <-result; !errors.Is(err, storage.ErrUnknownOutcome) {
-		t.Errorf("under way: got %v, want ErrUnknownOutcome", err)
+		t.Errorf("in progress: got %v, want ErrUnknownOutcome", err)
 	}
 	began := time.Now()
 	_, err := s.Put(t.Context(), "/b", nil, storage.PutOptions{})

@@ -22,7 +22,7 @@ const checkInterval = 30 * time.Second
 // firstReliable is the first version of each minor release whose progress notifications can
 // be relied on, according to etcd's changelogs. The fix of etcd-io/etcd#15220 (3.4.25,
 // 3.5.8) stopped them from overtaking events, but until 3.4.31 and 3.5.13 a watch without
-// events could be left without an answer for good (#17507), and a slow one lose events to a
+// events could stay without an answer forever (#17507), and a slow one lose events to a
 // compaction (#17555). kube-apiserver draws the same line. Later minor releases are
 // reliable from the start.
 var firstReliable = map[uint]*version.Version{
