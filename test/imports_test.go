@@ -52,17 +52,26 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
 	// The wiring: the only one that knows server, registry and storage.
 	{folder: "pkg/apiserver", etcd: true, ours: []string{
-		"pkg/server", "pkg/registry", "pkg/auth", "pkg/ratelimit",
+		"pkg/server", "pkg/registry", "pkg/registry/ownership", "pkg/object", "pkg/auth", "pkg/ratelimit",
 		"pkg/storage", "pkg/storage/etcd",
 	}},
 	// Connections, whatever is served on them.
 	{folder: "pkg/serving", http: true},
 	{folder: "pkg/certificates", ours: []string{"pkg/files"}},
 	{folder: "pkg/files"},
-	{folder: "pkg/server", http: true, ours: []string{"pkg/auth", "pkg/ratelimit", "pkg/yamljson"}},
+	{folder: "pkg/server", http: true, ours: []string{
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/object", "pkg/auth", "pkg/ratelimit",
+	}},
+	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
+	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
+	{folder: "pkg/server/discovery"},
+	// A stored object and its forms, whoever stores or serves it.
+	{folder: "pkg/object"},
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
-	{folder: "pkg/registry", http: true, ours: []string{"pkg/storage", "pkg/storage/cache", "pkg/yamljson"}},
+	{folder: "pkg/registry", http: true, ours: []string{
+		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/patch", "pkg/registry/ownership",
+	}},
 	// Pure: what they are given decides what they return.
 	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
 	{folder: "pkg/registry/ownership"},
@@ -103,6 +112,10 @@ func TestCheckImport(t *testing.T) {
 		{"cmd/loadtest/internal/report", module + "/cmd/loadtest/internal/load", "cmd/loadtest/internal/report may not import cmd/loadtest/internal/load"},
 		{"cmd/loadtest/internal/report", "net/http", "cmd/loadtest/internal/report may not know HTTP"},
 		{"pkg/server", module + "/pkg/ratelimit", ""},
+		{"pkg/server", module + "/pkg/object", ""},
+		{"pkg/object", module + "/pkg/storage", "pkg/object may not import pkg/storage"},
+		{"pkg/object", "net/http", "pkg/object may not know HTTP"},
+		{"pkg/server/stream", module + "/pkg/auth", "pkg/server/stream may not import pkg/auth"},
 		{"cmd/apiserver", module + "/pkg/serving", ""},
 		{"cmd/apiserver", module + "/pkg/registry", "cmd/apiserver may not import pkg/registry"},
 		{"pkg/apiserver", module + "/pkg/registry/endpoints", ""},

@@ -23,6 +23,7 @@ import (
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/endpoints"
 	"github.com/berth-project/berth/pkg/registry/namespaces"
+	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/server"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/etcd"
@@ -87,7 +88,7 @@ var schema = sync.OnceValues(func() (*runtime.Scheme, managedfields.TypeConverte
 	if err := corev1.AddToScheme(scheme); err != nil {
 		panic(err) // types of the same name: a mistake in this package
 	}
-	return scheme, registry.NewTypeConverter(server.Schemas)
+	return scheme, ownership.NewTypeConverter(server.Schemas)
 })
 
 // resources returns what is served.

@@ -2,19 +2,18 @@ package registry
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"strconv"
+	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
+	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -33,7 +32,7 @@ const (
 // Errors: BadRequest for another namespace in the object, NotFound or Forbidden for a
 // namespace that is absent or being deleted, Invalid with every fault of the object,
 // AlreadyExists, RequestEntityTooLarge, and the storage's own.
-func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (runtime.Object, []string, error) {
+func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error) {
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, nil, err
@@ -48,19 +47,29 @@ func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object
 	}
 	s.Strategy.Default(obj)
 	wipe(accessor)
-	warnings := dropDuplicateOwners(accessor)
-	obj = s.owners.update(s.New(), obj, opts.FieldManager)
+	warnings = dropDuplicateOwners(accessor)
+	s.parts[""].owners.Update(s.New(), obj, opts.FieldManager)
 	more, err := s.prepareCreate(obj)
+	warnings = append(warnings, more...)
 	if err != nil {
 		return nil, warnings, err
 	}
-	created, err := s.insertNamed(ctx, obj, nameless, guard, isDryRun(opts.DryRun))
-	return created, append(warnings, more...), err
+	for attempt := 1; ; attempt++ {
+		created, err = s.store(ctx, obj, guard, isDryRun(opts.DryRun))
+		if !nameless || !apierrors.IsAlreadyExists(err) {
+			return created, warnings, err
+		}
+		if attempt == maxNameAttempts {
+			return nil, warnings, apierrors.NewGenerateNameConflict(s.GroupResource(), accessor.GetName(), 1)
+		}
+		accessor.SetName(generateName(accessor.GetGenerateName()))
+		s.Strategy.PrepareForCreate(obj)
+	}
 }
 
 // createOwned stores a new object whose ownership is settled, under the name that it has.
 // Its resourceVersion does not matter, as kube-apiserver has it for updates that create.
-func (s *Store) createOwned(ctx context.Context, namespace string, obj runtime.Object, dryRun bool) (runtime.Object, []string, error) {
+func (s *Store) createOwned(ctx context.Context, namespace string, obj runtime.Object, dryRun bool) (*object.Object, []string, error) {
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
 		return nil, nil, err
@@ -75,8 +84,21 @@ func (s *Store) createOwned(ctx context.Context, namespace string, obj runtime.O
 	if err != nil {
 		return nil, nil, err
 	}
-	created, err := s.insert(ctx, obj, guard, dryRun)
+	created, err := s.store(ctx, obj, guard, dryRun)
 	return created, warnings, err
+}
+
+// store encodes and inserts an object that has been prepared.
+func (s *Store) store(ctx context.Context, obj runtime.Object, guard *storage.Guard, dryRun bool) (*object.Object, error) {
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return nil, err
+	}
+	d, err := s.draft(obj, accessor, 0)
+	if err != nil {
+		return nil, err
+	}
+	return s.insert(ctx, d, guard, dryRun)
 }
 
 // guard is the condition under which an object may appear in the namespace; nil for a
@@ -133,19 +155,17 @@ func (s *Store) prepareCreate(obj runtime.Object) ([]string, error) {
 }
 
 // refuseVersion refuses a resourceVersion on an object to be created, as kube-apiserver
-// does, which ignores one that is no number, and 0.
+// does, which ignores one that is not a number, and 0.
 func (s *Store) refuseVersion(accessor metav1.Object) error {
-	if accessor.GetResourceVersion() == "" {
-		return nil
-	}
 	if version, err := strconv.ParseUint(accessor.GetResourceVersion(), 10, 64); err == nil && version != 0 {
 		return s.invalid(accessor.GetName(), field.ErrorList{
-			field.Invalid(field.NewPath("metadata", "resourceVersion"), accessor.GetResourceVersion(), "resourceVersion should not be set on objects to be created"),
+			field.Invalid(versionPath, accessor.GetResourceVersion(), "resourceVersion should not be set on objects to be created"),
 		})
 	}
-	accessor.SetResourceVersion("")
 	return nil
 }
+
+var versionPath = metadataPath.Child("resourceVersion")
 
 // generateName returns base, cut where needed, with a random suffix; "" for an empty base.
 func generateName(base string) string {
@@ -158,99 +178,44 @@ func generateName(base string) string {
 	return base + rand.String(generatedSuffix)
 }
 
-// insertNamed inserts obj. One that came nameless gets a new generated name for as long as
-// the generated ones are taken.
-func (s *Store) insertNamed(ctx context.Context, obj runtime.Object, nameless bool, guard *storage.Guard, dryRun bool) (runtime.Object, error) {
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, err
+// dropDuplicateOwners removes repeated owner references, as kube-apiserver does since
+// 1.20, and returns the warning that it gives for that.
+func dropDuplicateOwners(accessor metav1.Object) []string {
+	owners := accessor.GetOwnerReferences()
+	if len(owners) < 2 {
+		return nil
 	}
-	for attempt := 1; ; attempt++ {
-		created, err := s.insert(ctx, obj, guard, dryRun)
-		if !nameless || !apierrors.IsAlreadyExists(err) {
-			return created, err
+	seen := make(map[comparableOwner]bool, len(owners))
+	var kept []metav1.OwnerReference
+	var duplicates []string
+	for _, owner := range owners {
+		key := comparableOwner{owner, pointee(owner.Controller), pointee(owner.BlockOwnerDeletion)}
+		key.Controller, key.BlockOwnerDeletion = nil, nil
+		if seen[key] {
+			duplicates = append(duplicates, string(owner.UID))
+			continue
 		}
-		if attempt == maxNameAttempts {
-			return nil, apierrors.NewGenerateNameConflict(s.GroupResource(), accessor.GetName(), 1)
-		}
-		accessor.SetName(generateName(accessor.GetGenerateName()))
-		s.Strategy.PrepareForCreate(obj)
+		seen[key] = true
+		kept = append(kept, owner)
 	}
+	if len(duplicates) == 0 {
+		return nil
+	}
+	accessor.SetOwnerReferences(kept)
+	return []string{".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: " + strings.Join(duplicates, ", ")}
 }
 
-// insert stores obj if its name is free and its namespace as the guard says. A guard that
-// turns out stale is looked up again, for as long as the context lasts.
-func (s *Store) insert(ctx context.Context, obj runtime.Object, guard *storage.Guard, dryRun bool) (runtime.Object, error) {
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, err
-	}
-	namespace, name := accessor.GetNamespace(), accessor.GetName()
-	accessor.SetSelfLink(s.selfLink(namespace, name))
-	obj.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
-	value, err := s.encode(obj)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.checkSize(len(value), 0); err != nil {
-		return nil, err
-	}
-	if err := s.checkWritten(name, value); err != nil {
-		return nil, err
-	}
-	key := s.key(namespace, name)
-	packed, err := pack(value)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		s.written.add(key, packed)
-		response, err := s.storage.Put(ctx, key, packed, storage.PutOptions{Guard: guard, DryRun: dryRun})
-		if errors.Is(err, storage.ErrUnknownOutcome) {
-			response, err = s.settleCreate(ctx, key, accessor.GetUID(), err)
-		}
-		switch {
-		case err != nil:
-			return nil, apiError(err)
-		case response.Succeeded && dryRun:
-			return &object{resource: s.Resource, key: key, json: value, head: s.typeHeadLen()}, nil
-		case response.Succeeded:
-			created := writtenObject(s.Resource, &storage.KeyValue{Key: key, Value: value, CreateRevision: response.Revision, ModRevision: response.Revision})
-			return created, created.broken
-		case response.Current != nil:
-			return nil, s.alreadyExists(name, response.Current)
-		case guard == nil:
-			return nil, fmt.Errorf("creating %s failed without a reason", key)
-		}
-		if _, err := s.lifecycle.observe(namespace, response.Guarded); err != nil {
-			return nil, err
-		}
-		if guard, err = s.lifecycle.guard(ctx, namespace, s.GroupResource(), name); err != nil {
-			return nil, err
-		}
-	}
+// comparableOwner is an owner reference with what its pointers point to.
+type comparableOwner struct {
+	metav1.OwnerReference
+	controller, blocks optional
 }
 
-// alreadyExists is the 409 for a name that is taken. It tells a name that will be free
-// again from one that will not.
-func (s *Store) alreadyExists(name string, current *storage.KeyValue) error {
-	err := apierrors.NewAlreadyExists(s.GroupResource(), name)
-	if metadata, readErr := newObject(s.Resource, current).metadata(); readErr == nil && metadata.DeletionTimestamp != nil {
-		err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
-	}
-	return err
-}
+type optional struct{ given, value bool }
 
-// settleCreate finds out what became of a create whose outcome is unknown. The uid tells
-// our object from another's; one that cannot be read is another's. An object that is not
-// there may still come: that stays unknown.
-func (s *Store) settleCreate(ctx context.Context, key string, uid types.UID, unknown error) (storage.WriteResponse, error) {
-	got, err := s.storage.Get(ctx, key, storage.GetOptions{})
-	if err != nil || got.KV == nil {
-		return storage.WriteResponse{}, unknown
+func pointee(value *bool) optional {
+	if value == nil {
+		return optional{}
 	}
-	if accessor, err := newObject(s.Resource, got.KV).metadata(); err == nil && accessor.GetUID() == uid {
-		return storage.WriteResponse{Succeeded: true, Revision: got.KV.CreateRevision}, nil
-	}
-	return storage.WriteResponse{Revision: got.Revision, Current: got.KV}, nil
+	return optional{true, *value}
 }

@@ -2,8 +2,8 @@ package registry
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"math"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/pkg/object"
 )
 
 // Delete removes one object and returns a Status that names it, or, where finalizers hold
@@ -23,57 +23,68 @@ import (
 //
 // Errors: NotFound, Conflict where a precondition of opts does not hold, StorageReadError for
 // a stored value that cannot be read, and the storage's own.
-func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (runtime.Object, error) {
+func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (*object.Object, *metav1.Status, error) {
 	key := s.key(namespace, name)
 	for fresh := false; ; fresh = true {
-		stored, err := s.read(ctx, key, fresh)
+		current, err := s.read(ctx, key, fresh)
 		switch {
 		case err != nil:
-			return nil, err
-		case stored == nil && fresh:
-			return nil, apierrors.NewNotFound(s.GroupResource(), name)
-		case stored == nil:
+			return nil, nil, err
+		case !current.exists() && fresh:
+			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
+		case !current.exists():
 			continue
 		}
-		result, verdict, err := s.deleteOnce(ctx, stored, opts)
+		marked, status, outcome, err := s.deleteOnce(ctx, current, opts)
 		switch {
-		case verdict == decided, verdict == unwritten && fresh:
-			return result, err
+		case outcome == done, outcome == noop && fresh:
+			return marked, status, err
 		case ctx.Err() != nil:
-			return nil, retryTimeout()
+			return nil, nil, retryTimeout()
 		}
 	}
 }
 
 // deleteOnce deletes or marks the object as it was read.
-func (s *Store) deleteOnce(ctx context.Context, stored *object, opts *metav1.DeleteOptions) (runtime.Object, verdict, error) {
+func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.DeleteOptions) (marked *object.Object, status *metav1.Status, _ outcome, err error) {
 	if ignoresReadErrors(opts) {
-		return s.deleteUnreadable(ctx, stored, isDryRun(opts.DryRun))
+		status, outcome, err := s.deleteUnreadable(ctx, current, isDryRun(opts.DryRun))
+		return nil, status, outcome, err
 	}
-	obj, err := stored.decode()
+	if err := current.err(); err != nil {
+		return nil, nil, noop, err
+	}
+	obj, err := current.object.Decode()
 	if err != nil {
-		return nil, unwritten, err
+		return nil, nil, noop, err
 	}
 	accessor, err := meta.Accessor(obj)
 	if err != nil {
-		return nil, decided, err
+		return nil, nil, done, err
 	}
 	if err := s.checkPreconditions(accessor, opts.Preconditions); err != nil {
-		return nil, unwritten, err
+		return nil, nil, noop, err
+	}
+	if accessor.GetDeletionTimestamp() != nil && s.held(obj, accessor) {
+		return current.object, nil, noop, nil // it is marked already
 	}
 	if s.BeforeDelete != nil {
 		if err := s.BeforeDelete(obj); err != nil {
-			return nil, unwritten, err
+			return nil, nil, noop, err
 		}
 	}
 	if s.held(obj, accessor) {
-		return s.markDeleted(ctx, stored, obj, isDryRun(opts.DryRun))
+		marked, outcome, err := s.markDeleted(ctx, current.object, obj, accessor, isDryRun(opts.DryRun))
+		return marked, nil, outcome, err
 	}
-	response, err := s.remove(ctx, stored, isDryRun(opts.DryRun))
-	if err != nil || response.Succeeded {
-		return s.deletedStatus(accessor.GetName(), accessor.GetUID()), decided, apiError(err)
+	response, err := s.remove(ctx, current.at(), isDryRun(opts.DryRun))
+	switch {
+	case err != nil:
+		return nil, nil, done, apiError(err)
+	case !response.Succeeded:
+		return nil, nil, conflict, nil
 	}
-	return nil, overtaken, nil
+	return nil, s.deletedStatus(accessor.GetName(), accessor.GetUID()), done, nil
 }
 
 func (s *Store) checkPreconditions(accessor metav1.Object, preconditions *metav1.Preconditions) error {
@@ -91,46 +102,26 @@ func (s *Store) checkPreconditions(accessor metav1.Object, preconditions *metav1
 	return nil
 }
 
-// remove deletes the key as it was read.
-func (s *Store) remove(ctx context.Context, stored *object, dryRun bool) (storage.WriteResponse, error) {
-	response, err := s.storage.Delete(ctx, stored.key, storage.DeleteOptions{Expect: stored.revision, DryRun: dryRun})
-	if !errors.Is(err, storage.ErrUnknownOutcome) {
-		return response, err
+// markDeleted sets deletionTimestamp on an object that is held, unless BeforeDelete has done
+// so.
+func (s *Store) markDeleted(ctx context.Context, current *object.Object, obj runtime.Object, accessor metav1.Object, dryRun bool) (*object.Object, outcome, error) {
+	if accessor.GetDeletionTimestamp() == nil {
+		now, immediately := metav1.Now(), int64(0)
+		accessor.SetDeletionTimestamp(&now)
+		accessor.SetDeletionGracePeriodSeconds(&immediately)
 	}
-	got, readErr := s.storage.Get(ctx, stored.key, storage.GetOptions{})
-	if readErr != nil || got.KV != nil && got.KV.ModRevision == stored.revision {
-		return storage.WriteResponse{}, err
-	}
-	// The object that was read is gone, by this call or another's: that is what was asked.
-	gone := got.KV == nil || got.KV.CreateRevision != stored.createRevision
-	return storage.WriteResponse{Succeeded: gone, Revision: got.Revision, Current: got.KV}, nil
-}
-
-// markDeleted sets deletionTimestamp on an object that is held. One that is marked already
-// is left as it is.
-func (s *Store) markDeleted(ctx context.Context, stored *object, obj runtime.Object, dryRun bool) (runtime.Object, verdict, error) {
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, decided, err
-	}
-	if accessor.GetDeletionTimestamp() != nil {
-		return stored, unwritten, nil
-	}
-	now, immediately := metav1.Now(), int64(0)
-	accessor.SetDeletionTimestamp(&now)
-	accessor.SetDeletionGracePeriodSeconds(&immediately)
 	if accessor.GetGeneration() > 0 {
 		accessor.SetGeneration(accessor.GetGeneration() + 1)
 	}
-	value, err := s.valueOf(obj)
+	d, err := s.draft(obj, accessor, math.MaxInt) // however large it is
 	if err != nil {
-		return nil, decided, err
+		return nil, done, err
 	}
-	marked, verdict, err := s.replace(ctx, stored, obj, value, dryRun) // however large it is
-	if verdict == decided && err == nil && !dryRun && s.API.Name == Namespaces {
+	marked, outcome, err := s.replace(ctx, current, obj, accessor, d, dryRun)
+	if outcome == done && err == nil && !dryRun && s.API.Name == Namespaces {
 		s.lifecycle.wake()
 	}
-	return marked, verdict, err
+	return marked, outcome, err
 }
 
 // deletedStatus is the answer to a delete that took effect.
@@ -145,26 +136,21 @@ func (s *Store) deletedStatus(name string, uid types.UID) *metav1.Status {
 // DeleteCollection deletes the objects that list selects, one by one, and returns the
 // list of them as they were. What another deletes meanwhile is no error; the first
 // other error ends it. It leaves alone what cannot be read; the warnings name that.
-func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted runtime.Object, warnings []string, err error) {
-	listed, err := s.list(ctx, namespace, list)
+func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted *object.List, warnings []string, err error) {
+	deleted, warnings, err = s.List(ctx, namespace, list)
 	if err != nil {
 		return nil, nil, err
 	}
-	warnings = listed.unreadable.warnings()
-	for _, o := range listed.objects {
-		metadata, err := o.metadata()
-		if err != nil {
-			return nil, warnings, err
-		}
+	for _, o := range deleted.Objects {
 		single := opts
 		if opts.Preconditions == nil {
 			single = opts.DeepCopy()
-			single.Preconditions = metav1.NewUIDPreconditions(string(metadata.UID)) // not one that came after
+			single.Preconditions = metav1.NewUIDPreconditions(string(o.UID())) // not one that came after
 		}
-		_, err = s.Delete(ctx, metadata.Namespace, metadata.Name, single)
+		_, _, err = s.Delete(ctx, o.Namespace, o.Name, single)
 		if replaced := opts.Preconditions == nil && apierrors.IsConflict(err); err != nil && !replaced && !apierrors.IsNotFound(err) {
 			return nil, warnings, err
 		}
 	}
-	return listed, warnings, nil
+	return deleted, warnings, nil
 }

@@ -16,20 +16,19 @@ func TestDelete(t *testing.T) {
 	s := newStores(t, shared.store)
 	ns := s.newNamespace(t)
 	obj := s.create(t, ns, newEndpoints("a"))
-	answer, err := s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{})
+	_, status, err := s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	status := typed[*metav1.Status](t, answer)
 	if d := status.Details; status.Status != metav1.StatusSuccess || d.Name != "a" || d.Kind != "endpoints" || d.UID != obj.UID {
 		t.Errorf("got %v", status)
 	}
 	if stored(t, s.endpoints.Key(ns, "a")) != nil {
 		t.Error("it is still there")
 	}
-	_, err = s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{})
+	_, _, err = s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{})
 	checkStatus(t, err, 404, `endpoints "a" not found`)
-	_, err = s.namespaces.Delete(t.Context(), "", "missing", &metav1.DeleteOptions{})
+	_, _, err = s.namespaces.Delete(t.Context(), "", "missing", &metav1.DeleteOptions{})
 	checkStatus(t, err, 404, `namespaces "missing" not found`)
 }
 
@@ -49,7 +48,7 @@ func TestDeletePreconditions(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			for _, dryRun := range [][]string{nil, {metav1.DryRunAll}} {
-				_, err := s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{Preconditions: &tc.preconditions, DryRun: dryRun})
+				_, _, err := s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{Preconditions: &tc.preconditions, DryRun: dryRun})
 				checkStatus(t, err, 409, tc.message)
 			}
 		})
@@ -57,7 +56,7 @@ func TestDeletePreconditions(t *testing.T) {
 	if stored(t, s.endpoints.Key(ns, "a")) == nil {
 		t.Fatal("deleted against a precondition")
 	}
-	if _, err := s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}); err != nil {
+	if _, _, err := s.endpoints.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &uid, ResourceVersion: &version}}); err != nil {
 		t.Error(err)
 	}
 }
@@ -68,7 +67,7 @@ func TestFinalizersHoldAnObject(t *testing.T) {
 	obj := newEndpoints("held")
 	obj.Finalizers, obj.Generation = []string{"example.com/hold"}, 3
 	created := s.create(t, ns, obj)
-	marked, err := s.endpoints.Delete(t.Context(), ns, "held", &metav1.DeleteOptions{})
+	marked, _, err := s.endpoints.Delete(t.Context(), ns, "held", &metav1.DeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,19 +79,19 @@ func TestFinalizersHoldAnObject(t *testing.T) {
 	if got.ResourceVersion == created.ResourceVersion || got.ResourceVersion != revision(kv) || got.UID != created.UID {
 		t.Errorf("marked as %s, stored as %s", got.ResourceVersion, revision(kv))
 	}
-	again, err := s.endpoints.Delete(t.Context(), ns, "held", &metav1.DeleteOptions{})
+	again, _, err := s.endpoints.Delete(t.Context(), ns, "held", &metav1.DeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !bytes.Equal(servedJSON(t, again), servedJSON(t, marked)) {
-		t.Errorf("deleted again: %s, want no change", servedJSON(t, again))
+	if !bytes.Equal(again.JSON(), marked.JSON()) {
+		t.Errorf("deleted again: %s, want no change", again.JSON())
 	}
 }
 
 func TestNamespacesThatStay(t *testing.T) {
 	s := newStores(t, shared.store)
 	putNamespace(t, s, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default", UID: "u"}})
-	_, err := s.namespaces.Delete(t.Context(), "", "default", &metav1.DeleteOptions{})
+	_, _, err := s.namespaces.Delete(t.Context(), "", "default", &metav1.DeleteOptions{})
 	checkStatus(t, err, 403, `namespaces "default" is forbidden: this namespace may not be deleted`)
 }
 
@@ -134,7 +133,7 @@ func TestDeleteMeetsAChange(t *testing.T) {
 			if tc.opts != nil {
 				opts = tc.opts(obj)
 			}
-			_, err := newStores(t, f).endpoints.Delete(t.Context(), ns, "a", opts)
+			_, _, err := newStores(t, f).endpoints.Delete(t.Context(), ns, "a", opts)
 			if tc.code != 0 {
 				checkStatus(t, err, tc.code, "")
 			} else if err != nil {

@@ -65,13 +65,13 @@ func TestDryRun(t *testing.T) {
 		})
 	}
 	dry := &metav1.DeleteOptions{DryRun: []string{metav1.DryRunAll}}
-	if _, err := s.endpoints.Delete(t.Context(), ns, "taken", dry); err != nil {
+	if _, _, err := s.endpoints.Delete(t.Context(), ns, "taken", dry); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.namespaces.Delete(t.Context(), "", ns, dry); err != nil {
+	if _, _, err := s.namespaces.Delete(t.Context(), "", ns, dry); err != nil {
 		t.Error(err)
 	}
-	_, err = s.endpoints.Delete(t.Context(), ns, "free", dry)
+	_, _, err = s.endpoints.Delete(t.Context(), ns, "free", dry)
 	checkStatus(t, err, 404, `endpoints "free" not found`)
 	if after := storeRevision(t); after != before {
 		t.Errorf("the store went from revision %d to %d", before, after)

@@ -24,10 +24,10 @@ const rememberedNamespaces = 10_000
 
 // lifecycle knows which namespaces take new objects. What it remembers may be stale, and
 // that is harmless: every create carries the namespace's revision as a guard of its
-// transaction, so that an object can never appear in a namespace that is gone or going.
+// transaction, so that an object can never appear in a namespace that is deleted or terminating.
 type lifecycle struct {
-	store     storage.Interface
-	namespace *Resource
+	storage    storage.Interface
+	namespaces *Store // set before anything is served
 	// dying has an element when a namespace may have been marked as deleted.
 	dying chan struct{}
 
@@ -40,8 +40,8 @@ type namespaceState struct {
 	terminating bool
 }
 
-func newLifecycle(store storage.Interface, namespace *Resource) *lifecycle {
-	return &lifecycle{store: store, namespace: namespace, dying: make(chan struct{}, 1), known: map[string]namespaceState{}}
+func newLifecycle(store storage.Interface) *lifecycle {
+	return &lifecycle{storage: store, dying: make(chan struct{}, 1), known: map[string]namespaceState{}}
 }
 
 // guard returns the condition under which an object may be created in the namespace. It
@@ -52,7 +52,7 @@ func (l *lifecycle) guard(ctx context.Context, namespace string, resource schema
 	state, ok := l.known[namespace]
 	l.mu.Unlock()
 	if !ok || state.terminating {
-		got, err := l.store.Get(ctx, namespaceKey(namespace), storage.GetOptions{})
+		got, err := l.storage.Get(ctx, namespaceKey(namespace), storage.GetOptions{})
 		if err != nil {
 			return nil, apiError(err)
 		}
@@ -111,7 +111,11 @@ func (l *lifecycle) wake() {
 
 // decode returns a namespace as it is stored, or StorageReadError.
 func (l *lifecycle) decode(kv *storage.KeyValue) (*corev1.Namespace, error) {
-	obj, err := newObject(l.namespace, kv).decode()
+	found := l.namespaces.shared(kv)
+	if err := found.err(); err != nil {
+		return nil, err
+	}
+	obj, err := found.object.Decode()
 	if err != nil {
 		return nil, err
 	}

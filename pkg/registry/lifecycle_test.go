@@ -21,10 +21,7 @@ import (
 func putNamespace(t *testing.T, s *stores, ns *corev1.Namespace) {
 	t.Helper()
 	ns.TypeMeta = metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}
-	value, err := s.namespaces.Encode(ns)
-	if err != nil {
-		t.Fatal(err)
-	}
+	value := valueOf(t, s.namespaces, ns)
 	put(t, s.namespaces.Key("", ns.Name), value)
 }
 
@@ -142,7 +139,7 @@ func TestCreateAgainstNamespaceDeletion(t *testing.T) {
 		}
 		close(start)
 		eventually(t, "creates", func() bool { return running.Load() > 4 })
-		if _, err := one.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{}); err != nil {
+		if _, _, err := one.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{}); err != nil {
 			t.Fatal(err)
 		}
 		creators.Wait()
@@ -166,10 +163,7 @@ func fill(t *testing.T, s *stores, ns string, n int) {
 	obj.ResourceVersion = ""
 	for i := 1; i < n; i++ {
 		obj.Name = fmt.Sprintf("e-%d", i)
-		value, err := s.endpoints.Encode(obj)
-		if err != nil {
-			t.Fatal(err)
-		}
+		value := valueOf(t, s.endpoints, obj)
 		put(t, s.endpoints.Key(ns, obj.Name), value)
 	}
 }
@@ -180,11 +174,11 @@ func TestDeletedNamespaceIsEmptied(t *testing.T) {
 	ns, neighbour := s.newNamespace(t), s.newNamespace(t)
 	fill(t, s, ns, registry.TerminatePage+3)
 	s.create(t, neighbour, newEndpoints("stays"))
-	obj, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{})
+	obj, _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := typed[*corev1.Namespace](t, obj); got.DeletionTimestamp == nil || got.Status.Phase != corev1.NamespaceTerminating {
+	if got := typed[*corev1.Namespace](t, obj); got.DeletionTimestamp == nil || got.DeletionGracePeriodSeconds != nil || got.Status.Phase != corev1.NamespaceTerminating {
 		t.Errorf("the answer says nothing of the deletion: %v", got)
 	}
 	waitGone(t, s, ns)
@@ -213,7 +207,7 @@ func TestTerminationIsTakenUp(t *testing.T) {
 	first := newStores(t, f)
 	ns := first.newNamespace(t)
 	fill(t, first, ns, 30)
-	if _, err := first.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{}); err != nil {
+	if _, _, err := first.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	for reported := false; !reported; {
@@ -244,7 +238,7 @@ func TestFinalizerHoldsTheNamespace(t *testing.T) {
 	held.Finalizers = []string{"example.com/hold"}
 	s.create(t, ns, held)
 	s.create(t, ns, newEndpoints("free"))
-	if _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{}); err != nil {
+	if _, _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "the end of the free object", func() bool { return stored(t, s.endpoints.Key(ns, "free")) == nil })
@@ -261,10 +255,7 @@ func TestFinalizerHoldsTheNamespace(t *testing.T) {
 	}
 	freed := typed[*corev1.Endpoints](t, obj)
 	freed.Finalizers, freed.ResourceVersion = nil, ""
-	value, err := s.endpoints.Encode(freed)
-	if err != nil {
-		t.Fatal(err)
-	}
+	value := valueOf(t, s.endpoints, freed)
 	put(t, s.endpoints.Key(ns, "held"), value)
 	waitGone(t, s, ns)
 }

@@ -13,11 +13,14 @@ import (
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 
+	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/endpoints"
 	"github.com/berth-project/berth/pkg/registry/namespaces"
@@ -155,16 +158,72 @@ func newEndpoints(name string) *corev1.Endpoints {
 }
 
 // typed returns what a store returned as the Go type that it stands for.
-func typed[T runtime.Object](t testing.TB, obj runtime.Object) T {
+func typed[T runtime.Object](t testing.TB, obj any) T {
 	t.Helper()
-	if cached, ok := obj.(runtime.CacheableObject); ok {
-		obj = cached.GetObject()
+	switch finished := obj.(type) {
+	case *object.Object:
+		obj = decoded(t, finished)
+	case *object.List:
+		obj = decodedList(t, finished)
 	}
 	result, ok := obj.(T)
 	if !ok {
 		t.Fatalf("got a %T, want a %T", obj, result)
 	}
 	return result
+}
+
+func decoded(t testing.TB, o *object.Object) runtime.Object {
+	t.Helper()
+	obj, err := o.Decode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return obj
+}
+
+func decodedList(t testing.TB, l *object.List) runtime.Object {
+	t.Helper()
+	list := l.Type.NewList()
+	items := make([]runtime.Object, len(l.Objects))
+	for i, o := range l.Objects {
+		items[i] = decoded(t, o)
+		items[i].GetObjectKind().SetGroupVersionKind(schema.GroupVersionKind{})
+	}
+	if err := meta.SetList(list, items); err != nil {
+		t.Fatal(err)
+	}
+	accessor, err := meta.ListAccessor(list)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accessor.SetResourceVersion(l.Meta.ResourceVersion)
+	accessor.SetSelfLink(l.Meta.SelfLink)
+	accessor.SetContinue(l.Meta.Continue)
+	accessor.SetRemainingItemCount(l.Meta.RemainingItemCount)
+	return list
+}
+
+// canonicalHead begins every value of Endpoints as the registry writes it.
+const canonicalHead = `{"kind":"Endpoints","apiVersion":"v1","metadata":{`
+
+// valueOf is the value that is stored for an object.
+func valueOf(t testing.TB, s *registry.Store, obj runtime.Object) []byte {
+	t.Helper()
+	value, err := s.Type().Encode(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return value
+}
+
+func setVersion(t testing.TB, obj runtime.Object, revision int64) {
+	t.Helper()
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		t.Fatal(err)
+	}
+	accessor.SetResourceVersion(strconv.FormatInt(revision, 10))
 }
 
 // checkStatus fails the test unless err is an API error with this code whose message holds

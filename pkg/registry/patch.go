@@ -2,168 +2,125 @@ package registry
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"fmt"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/validation/field"
-	kjson "sigs.k8s.io/json"
 
-	"github.com/berth-project/berth/pkg/yamljson"
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/patch"
 )
 
-// Patch changes an object by a patch of one of the four types of Kubernetes. An apply
-// patch also creates. opts.FieldManager must not be empty.
+// Patch changes an object or its subresource by a patch of one of the four types of
+// Kubernetes. An apply of the object itself also creates. opts.FieldManager must not be
+// empty.
 //
-// Errors: BadRequest for a patch that is none, NotFound, Invalid where the outcome is no
+// Errors: BadRequest for a malformed patch, NotFound, Invalid where the outcome is not a
 // valid object, Conflict where the patch names a version that has passed or an apply
 // meets another manager's field, and those of Create.
-func (s *Store) Patch(ctx context.Context, namespace, name string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (patched runtime.Object, created bool, warnings []string, err error) {
-	change, err := s.patch(namespace, name, patchType, patch, opts)
+func (s *Store) Patch(ctx context.Context, namespace, name, subresource string, patchType types.PatchType, data []byte, opts *metav1.PatchOptions) (patched *object.Object, created bool, warnings []string, err error) {
+	part, err := s.part(subresource)
 	if err != nil {
 		return nil, false, nil, err
 	}
-	return s.modify(ctx, namespace, name, isDryRun(opts.DryRun), change)
-}
-
-// patch is the change that a patch of an object is.
-func (s *Store) patch(namespace, name string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (change, error) {
-	p := patcher{store: s, patch: patch, patchType: patchType, opts: opts}
-	apply := p.typed
-	switch patchType {
-	case types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType:
-	case types.ApplyYAMLPatchType:
-		apply = p.apply
-	default:
-		return nil, fmt.Errorf("no patch type %q", patchType)
+	p := &patcher{store: s, part: part, namespace: namespace, name: name, opts: opts}
+	change := p.apply
+	if patchType == types.ApplyYAMLPatchType {
+		p.config, p.faults, err = patch.DecodeApply(data)
+		p.creates = subresource == ""
+	} else {
+		change = p.patchJSON
+		p.patch, err = patch.Parse(patchType, data, s.New())
 	}
-	return func(stored *object, current runtime.Object) (runtime.Object, []string, error) {
-		if current == nil && patchType != types.ApplyYAMLPatchType {
-			if _, err := p.parse(); err != nil {
-				return nil, nil, err
-			}
-			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
-		}
-		next, warnings, err := apply(stored, current)
-		if err != nil {
-			return nil, warnings, err
-		}
-		accessor, err := meta.Accessor(next)
-		if err != nil {
-			return nil, warnings, err
-		}
-		if current == nil && accessor.GetUID() != "" {
-			return nil, warnings, apierrors.NewConflict(s.GroupResource(), name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", accessor.GetUID()))
-		}
-		if patchType == types.ApplyYAMLPatchType && accessor.GetName() == "" {
-			accessor.SetName(name)
-		}
-		if err := s.matchNamespace(namespace, accessor); err != nil {
-			return nil, warnings, err
-		}
-		if err := matchName(accessor, name); err != nil {
-			return nil, warnings, err
-		}
-		s.Strategy.Default(next)
-		return next, append(warnings, dropDuplicateOwners(accessor)...), nil
-	}, nil
+	if err != nil {
+		return nil, false, nil, err
+	}
+	return s.modify(ctx, namespace, name, part, isDryRun(opts.DryRun), change)
 }
 
 // patcher applies one patch to an object, again where the object was changed meanwhile.
 type patcher struct {
-	store     *Store
-	patch     []byte
-	patchType types.PatchType
-	opts      *metav1.PatchOptions
+	store           *Store
+	part            *part
+	namespace, name string
+	opts            *metav1.PatchOptions
+
+	patch *patch.Patch // nil for an apply
+
+	config  *unstructured.Unstructured // what an apply applies
+	faults  error                      // fields that it has twice
+	creates bool
 }
 
-// strict says whether unknown and repeated fields matter.
-func (p *patcher) strict() bool { return p.opts.FieldValidation != metav1.FieldValidationIgnore }
-
-// document is a patch of a JSON document.
-type document struct {
-	apply        func(before []byte) (patched []byte, err error)
-	faults       []error // fields that are given twice
-	metadataOnly bool    // it neither reads nor changes anything but the metadata
-}
-
-// parse reads a patch of a JSON document.
-func (p *patcher) parse() (document, error) {
-	if err := checkNesting(p.patch); err != nil {
-		return document{}, err
+// patchJSON is the change that a patch of the object's JSON makes.
+func (p *patcher) patchJSON(before *object.Object, current runtime.Object) (runtime.Object, []string, error) {
+	s := p.store
+	if current == nil {
+		return nil, nil, apierrors.NewNotFound(s.GroupResource(), p.name)
 	}
-	switch p.patchType {
-	case types.JSONPatchType:
-		return p.jsonPatch()
-	case types.MergePatchType:
-		return p.mergePatch()
-	default:
-		return p.strategicPatch()
-	}
-}
-
-// typed is a change by a patch of the object's JSON. Where the patch tells by itself what
-// the outcome is, no JSON is made of the object.
-func (p *patcher) typed(stored *object, current runtime.Object) (runtime.Object, []string, error) {
-	var warnings []string
-	next, ok := p.mergePlain(stored, current)
-	if !ok {
-		var err error
-		if next, warnings, err = p.patchDocument(stored, current); err != nil {
-			return nil, nil, err
-		}
-	}
-	if err := carryOver(next, current); err != nil {
-		return nil, nil, err
-	}
-	return p.store.owners.update(current, next, p.opts.FieldManager), warnings, nil
-}
-
-func (p *patcher) patchDocument(stored *object, current runtime.Object) (runtime.Object, []string, error) {
-	doc, err := p.parse()
-	if err != nil {
-		return nil, nil, err
-	}
-	if next, ok := p.patchMetadata(&doc, stored, current); ok {
-		return next, nil, nil
-	}
-	if doc.metadataOnly { // applying a strategic patch may change it
-		if doc, err = p.parse(); err != nil {
-			return nil, nil, err
-		}
-	}
-	patched, err := doc.apply(stored.json)
+	after, err := p.patch.Apply(before.JSON())
 	if err == nil { // the rest costs more than what it is about
-		err = p.store.checkSize(len(patched)-len(stored.json)+stored.size(), stored.size())
+		err = s.checkSize(len(after), len(before.JSON()))
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	next, unknown, err := p.store.decodeStrict(patched)
+	next, unknown, err := s.objects.DecodeStrict(after)
 	if err == nil {
 		err = p.sameKind(next)
 	}
 	if err != nil {
-		return nil, nil, invalidPatch(patched, err)
+		return nil, nil, patch.Invalid(after, err)
 	}
-	var warnings []string
-	if faults := append(doc.faults, unknown...); len(faults) > 0 && p.strict() {
-		if p.opts.FieldValidation == metav1.FieldValidationStrict {
-			return nil, nil, invalidPatch(patched, runtime.NewStrictDecodingError(faults))
-		}
-		for _, fault := range faults {
-			warnings = append(warnings, fault.Error())
-		}
+	warnings, err := p.judge(append(p.patch.Faults[:len(p.patch.Faults):len(p.patch.Faults)], unknown...))
+	if err != nil {
+		return nil, nil, patch.Invalid(after, err)
 	}
-	return next, warnings, nil
+	if err := carryOver(next, current); err != nil {
+		return nil, nil, err
+	}
+	more, err := p.complete(next)
+	if err != nil {
+		return nil, nil, err
+	}
+	p.part.owners.Update(current, next, p.opts.FieldManager)
+	return next, append(warnings, more...), nil
+}
+
+// judge returns fields that are unknown or given twice as warnings, or under strict
+// validation as an error.
+func (p *patcher) judge(faults []error) (warnings []string, err error) {
+	switch {
+	case len(faults) == 0, p.opts.FieldValidation == metav1.FieldValidationIgnore:
+		return nil, nil
+	case p.opts.FieldValidation == metav1.FieldValidationStrict:
+		return nil, runtime.NewStrictDecodingError(faults)
+	}
+	for _, fault := range faults {
+		warnings = append(warnings, fault.Error())
+	}
+	return warnings, nil
+}
+
+// complete makes sure that the outcome of a patch is the object that the path names, and
+// fills in what a client may leave out.
+func (p *patcher) complete(next runtime.Object) (warnings []string, err error) {
+	accessor, err := meta.Accessor(next)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.store.matchNamespace(p.namespace, accessor); err != nil {
+		return nil, err
+	}
+	if err := matchName(accessor, p.name); err != nil {
+		return nil, err
+	}
+	p.store.Strategy.Default(next)
+	return dropDuplicateOwners(accessor), nil
 }
 
 // sameKind refuses a patch that makes another kind of object of it.
@@ -174,115 +131,35 @@ func (p *patcher) sameKind(next runtime.Object) error {
 	return nil
 }
 
-// invalidPatch is the 422 for a patch whose outcome is no object of its kind.
-func invalidPatch(patched []byte, cause error) error {
-	return apierrors.NewInvalid(schema.GroupKind{}, "", field.ErrorList{
-		field.Invalid(field.NewPath("patch"), shorten(patched), cause.Error()),
-	})
-}
-
-// shorten keeps an error from repeating a large object.
-func shorten(data []byte) string {
-	const most = 1024
-	if len(data) <= most {
-		return string(data)
+// apply is the change that a server-side apply makes.
+func (p *patcher) apply(_ *object.Object, current runtime.Object) (runtime.Object, []string, error) {
+	s := p.store
+	if current == nil && !p.creates {
+		return nil, nil, apierrors.NewNotFound(s.GroupResource(), p.name)
 	}
-	return string(data[:most]) + " ..."
-}
-
-func (p *patcher) mergePatch() (document, error) {
-	var decoded map[string]any
-	faults, err := kjson.UnmarshalStrict(p.patch, &decoded)
-	if err != nil {
-		return document{}, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
-	}
-	apply := func(before []byte) ([]byte, error) {
-		patched, err := jsonpatch.MergePatch(before, p.patch)
-		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-		return patched, nil
-	}
-	return document{apply: apply, faults: faults, metadataOnly: onlyMetadata(decoded)}, nil
-}
-
-// onlyMetadata says whether a patch that is merged names the metadata and nothing else.
-func onlyMetadata(patch map[string]any) bool {
-	_, ok := patch["metadata"]
-	return ok && len(patch) == 1
-}
-
-// apply is a server-side apply.
-func (p *patcher) apply(_ *object, current runtime.Object) (runtime.Object, []string, error) {
-	live := current
-	if live == nil {
-		live = p.store.New()
-	}
-	applied, ok := p.applyPlain(live)
-	if !ok {
-		return p.applyByLibrary(live, current)
-	}
-	if current == nil {
-		return applied, nil, nil
-	}
-	return applied, nil, carryOver(applied, current)
-}
-
-func (p *patcher) force() bool { return p.opts.Force != nil && *p.opts.Force }
-
-func (p *patcher) applyByLibrary(live, current runtime.Object) (runtime.Object, []string, error) {
-	patch, fault, err := p.decodeApply()
-	switch {
-	case errors.Is(err, yamljson.ErrTooLarge):
-		return nil, nil, apierrors.NewRequestEntityTooLargeError(err.Error())
-	case err != nil:
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error decoding patch: %v", err))
-	}
-	applied, err := p.store.owners.Apply(live, patch, p.opts.FieldManager, p.force())
-	if err == nil {
-		p.store.Strategy.Default(applied)
-		keepTimes(live, applied)
-	}
+	next, err := p.part.owners.Apply(current, p.config, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
 	if err == nil && current != nil {
-		err = carryOver(applied, current)
+		err = carryOver(next, current)
 	}
 	if err != nil {
-		var known apierrors.APIStatus
-		if errors.As(err, &known) {
-			return nil, nil, err
-		}
-		// What is left is a patch that the schema does not allow, an unknown field for one.
-		return nil, nil, apierrors.NewBadRequest(err.Error())
-	}
-	switch {
-	case fault == nil || !p.strict():
-		return applied, nil, nil
-	case p.opts.FieldValidation == metav1.FieldValidationStrict:
-		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", fault))
-	}
-	return applied, []string{fault.Error()}, nil
-}
-
-// decodeApply decodes an applied object; fault tells of fields that are given twice. JSON,
-// which most programs send, is not put through the YAML decoder: that takes many times
-// longer.
-func (p *patcher) decodeApply() (patch *unstructured.Unstructured, fault, err error) {
-	patch = &unstructured.Unstructured{}
-	data := p.patch
-	if !json.Valid(data) {
-		if data, fault, err = yamljson.Convert(data); err != nil {
-			return nil, nil, fmt.Errorf("error converting YAML to JSON: %w", err)
-		}
-		if fault != nil {
-			fault = fmt.Errorf("error converting YAML to JSON: %w", fault)
-		}
-	}
-	if err := checkNesting(data); err != nil {
 		return nil, nil, err
 	}
-	strict, err := kjson.UnmarshalStrict(data, &patch.Object)
-	if err != nil {
-		return nil, nil, fmt.Errorf("error unmarshaling JSON: %w", err)
+	var warnings []string
+	if p.faults != nil {
+		if warnings, err = p.judge([]error{p.faults}); err != nil {
+			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", p.faults))
+		}
 	}
-	return patch, errors.Join(append(strict, fault)...), nil
+	accessor, err := meta.Accessor(next)
+	if err != nil {
+		return nil, warnings, err
+	}
+	if current == nil && accessor.GetUID() != "" {
+		return nil, warnings, apierrors.NewConflict(s.GroupResource(), p.name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", accessor.GetUID()))
+	}
+	more, err := p.complete(next)
+	if err != nil {
+		return nil, warnings, err
+	}
+	return next, append(warnings, more...), nil
 }

@@ -18,7 +18,7 @@ import (
 
 func (s *stores) update(t testing.TB, obj *corev1.Endpoints) *corev1.Endpoints {
 	t.Helper()
-	updated, _, _, err := s.endpoints.Update(t.Context(), obj.Namespace, obj.Name, obj.DeepCopy(), &metav1.UpdateOptions{FieldManager: "test"})
+	updated, _, _, err := s.endpoints.Update(t.Context(), obj.Namespace, obj.Name, "", obj.DeepCopy(), &metav1.UpdateOptions{FieldManager: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,7 +28,7 @@ func (s *stores) update(t testing.TB, obj *corev1.Endpoints) *corev1.Endpoints {
 // patch patches, as the manager, and returns the object and whether it was created.
 func (s *stores) patch(t testing.TB, namespace, name string, kind types.PatchType, patch string, opts *metav1.PatchOptions) (*corev1.Endpoints, bool, error) {
 	t.Helper()
-	obj, created, _, err := s.endpoints.Patch(t.Context(), namespace, name, kind, []byte(patch), opts)
+	obj, created, _, err := s.endpoints.Patch(t.Context(), namespace, name, "", kind, []byte(patch), opts)
 	if err != nil {
 		return nil, created, err
 	}
@@ -171,22 +171,23 @@ func TestPatchRefuses(t *testing.T) {
 		code  int32
 		text  string
 	}{
-		"no JSON":                   {types.MergePatchType, `{`, patchOptions(), "a", 400, "error decoding patch"},
-		"no list":                   {types.JSONPatchType, `{}`, patchOptions(), "a", 400, "error decoding patch"},
-		"a test that fails":         {types.JSONPatchType, `[{"op":"test","path":"/metadata/annotations/n","value":"2"}]`, patchOptions(), "a", 422, "the server rejected our request"},
-		"a path that is not there":  {types.JSONPatchType, `[{"op":"remove","path":"/metadata/labels/x"}]`, patchOptions(), "a", 422, "the server rejected our request"},
-		"too many operations":       {types.JSONPatchType, operations, patchOptions(), "a", 413, "10000"},
-		"a version that has passed": {types.MergePatchType, `{"metadata":{"resourceVersion":"` + old.ResourceVersion + `"}}`, patchOptions(), "a", 409, "the object has been modified"},
-		"another name":              {types.MergePatchType, `{"metadata":{"name":"b"}}`, patchOptions(), "a", 400, "does not match the name"},
-		"another namespace":         {types.MergePatchType, `{"metadata":{"namespace":"b"}}`, patchOptions(), "a", 400, "does not match the namespace"},
-		"another uid":               {types.MergePatchType, `{"metadata":{"uid":"b"}}`, patchOptions(), "a", 422, "field is immutable"},
-		"another kind":              {types.MergePatchType, `{"kind":"Service"}`, patchOptions(), "a", 422, "cannot become"},
-		"an unknown field, strict":  {types.MergePatchType, `{"x":1}`, strict, "a", 422, "unknown field"},
-		"a wrong type":              {types.MergePatchType, `{"subsets":"x"}`, patchOptions(), "a", 422, "subsets"},
-		"an invalid outcome":        {types.MergePatchType, `{"subsets":[{"addresses":[{"ip":"x"}]}]}`, patchOptions(), "a", 422, "subsets[0].addresses[0].ip"},
-		"nothing to patch":          {types.MergePatchType, `{}`, patchOptions(), "missing", 404, `"missing" not found`},
-		"an apply of no object":     {types.ApplyYAMLPatchType, "- x", patchOptions(), "a", 400, "error decoding patch"},
-		"an apply of a uid":         {types.ApplyYAMLPatchType, `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"missing","uid":"x"}}`, patchOptions(), "missing", 409, "uid mismatch"},
+		"no JSON":                     {types.MergePatchType, `{`, patchOptions(), "a", 400, "error decoding patch"},
+		"no list":                     {types.JSONPatchType, `{}`, patchOptions(), "a", 400, "error decoding patch"},
+		"a test that fails":           {types.JSONPatchType, `[{"op":"test","path":"/metadata/annotations/n","value":"2"}]`, patchOptions(), "a", 422, "the server rejected our request"},
+		"a path that is not there":    {types.JSONPatchType, `[{"op":"remove","path":"/metadata/labels/x"}]`, patchOptions(), "a", 422, "the server rejected our request"},
+		"too many operations":         {types.JSONPatchType, operations, patchOptions(), "a", 413, "10000"},
+		"a version that has passed":   {types.MergePatchType, `{"metadata":{"resourceVersion":"` + old.ResourceVersion + `"}}`, patchOptions(), "a", 409, "the object has been modified"},
+		"another name":                {types.MergePatchType, `{"metadata":{"name":"b"}}`, patchOptions(), "a", 400, "does not match the name"},
+		"another namespace":           {types.MergePatchType, `{"metadata":{"namespace":"b"}}`, patchOptions(), "a", 400, "does not match the namespace"},
+		"another uid":                 {types.MergePatchType, `{"metadata":{"uid":"b"}}`, patchOptions(), "a", 422, "field is immutable"},
+		"another kind":                {types.MergePatchType, `{"kind":"Service"}`, patchOptions(), "a", 422, "cannot become"},
+		"an unknown field, strict":    {types.MergePatchType, `{"x":1}`, strict, "a", 422, "unknown field"},
+		"a wrong type":                {types.MergePatchType, `{"subsets":"x"}`, patchOptions(), "a", 422, "subsets"},
+		"an invalid outcome":          {types.MergePatchType, `{"subsets":[{"addresses":[{"ip":"x"}]}]}`, patchOptions(), "a", 422, "subsets[0].addresses[0].ip"},
+		"nothing to patch":            {types.MergePatchType, `{}`, patchOptions(), "missing", 404, `"missing" not found`},
+		"an apply of no object":       {types.ApplyYAMLPatchType, "- x", patchOptions(), "a", 400, "error decoding patch"},
+		"a new object without a name": {types.ApplyYAMLPatchType, `{"apiVersion":"v1","kind":"Endpoints","metadata":{}}`, patchOptions(), "missing", 400, "name must be provided"},
+		"an apply of a uid":           {types.ApplyYAMLPatchType, `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"missing","uid":"x"}}`, patchOptions(), "missing", 409, "uid mismatch"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := s.patch(t, ns, tc.name, tc.kind, tc.patch, tc.opts)
@@ -214,7 +215,7 @@ func TestNothingChanged(t *testing.T) {
 	ns := s.newNamespace(t)
 	patch := func(kind types.PatchType, body string) func(*testing.T, *corev1.Endpoints) (*corev1.Endpoints, error) {
 		return func(t *testing.T, o *corev1.Endpoints) (*corev1.Endpoints, error) {
-			obj, _, _, err := s.endpoints.Patch(t.Context(), ns, o.Name, kind, []byte(body), &metav1.PatchOptions{FieldManager: "test"})
+			obj, _, _, err := s.endpoints.Patch(t.Context(), ns, o.Name, "", kind, []byte(body), &metav1.PatchOptions{FieldManager: "test"})
 			if err != nil {
 				return nil, err
 			}
@@ -224,7 +225,7 @@ func TestNothingChanged(t *testing.T) {
 	put := func(change func(*corev1.Endpoints)) func(*testing.T, *corev1.Endpoints) (*corev1.Endpoints, error) {
 		return func(t *testing.T, o *corev1.Endpoints) (*corev1.Endpoints, error) {
 			change(o)
-			obj, _, _, err := s.endpoints.Update(t.Context(), ns, o.Name, o, updateOptions())
+			obj, _, _, err := s.endpoints.Update(t.Context(), ns, o.Name, "", o, updateOptions())
 			if err != nil {
 				return nil, err
 			}
@@ -253,7 +254,7 @@ func TestNothingChanged(t *testing.T) {
 				if dying {
 					first.Finalizers = []string{"example.com/hold"}
 					s.update(t, first)
-					if _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {
+					if _, _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {
 						t.Fatal(err)
 					}
 					first = s.get(t, ns, "e")

@@ -3,19 +3,14 @@ package registry_test
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
-	"strings"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	jsonserializer "k8s.io/apimachinery/pkg/runtime/serializer/json"
-	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/storage"
@@ -83,8 +78,8 @@ func TestVersionThatIsNotThereYet(t *testing.T) {
 	}
 }
 
-// What goes out as finished bytes is what encoding the typed object or list gives.
-func TestFinishedFormsEqualEncodedOnes(t *testing.T) {
+// What is served is what encoding the typed object gives, whoever wrote it.
+func TestServedJSON(t *testing.T) {
 	s := newStores(t, shared.store)
 	ns := s.newNamespace(t)
 	for _, name := range []string{"b", "a", "c"} {
@@ -96,83 +91,52 @@ func TestFinishedFormsEqualEncodedOnes(t *testing.T) {
     "ownerReferences"`), []byte(`"namespace": "`+ns+`",
     "ownerReferences"`), 1)
 	put(t, s.endpoints.Key(ns, "full-endpoints"), foreign)
-	obj, err := s.endpoints.Get(t.Context(), ns, "a", &metav1.GetOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	list, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	empty, _, err := s.endpoints.List(t.Context(), "missing", &metav1.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if names := namesOf(typed[*corev1.EndpointsList](t, list)); !cmp.Equal(names, []string{"a", "b", "c", "full-endpoints"}) {
-		t.Errorf("listed %v, want all in the order of their keys", names)
-	}
-	if got := servedJSON(t, empty); !bytes.Contains(got, []byte(`"items":[]`)) {
-		t.Errorf("an empty list is %s", got)
-	}
-	for name, serializer := range serializers() {
-		for _, finished := range []runtime.Object{obj, list, empty} {
-			typed := typed[runtime.Object](t, finished)
-			if finished == empty {
-				typed.(*corev1.EndpointsList).Items = []corev1.Endpoints{} // null otherwise
-			}
-			want := encoded(t, serializer, typed)
-			if got := encoded(t, serializer, finished); !bytes.Equal(got, want) {
-				t.Errorf("%s:\n%s, want\n%s", name, got, want)
-			}
-			if got := servedJSON(t, finished); name == "json" && !bytes.Equal(got, want) {
-				t.Errorf("served as\n%s, want\n%s", got, want)
-			}
-		}
-	}
-}
-
-// finishedList and finishedObject are what the server asks of lists and objects.
-type (
-	finishedList interface {
-		FinishedItems() ([]byte, iter.Seq[runtime.Object])
-		DerivedItems(derive func([]byte) []byte) iter.Seq2[[]byte, error]
-	}
-	finishedObject interface {
-		Finished() (head, rest []byte, err error)
-		Derived(derive func([]byte) []byte) []byte
-	}
-)
-
-// derive is what the tests make of finished parts.
-func derive(part []byte) []byte { return append([]byte("of "), part...) }
-
-// assembled is a list as the server puts it together.
-func assembled(t testing.TB, list finishedList) string {
-	t.Helper()
-	head, items := list.FinishedItems()
-	var parts []string
-	for item := range items {
-		_, rest, err := item.(finishedObject).Finished()
+	var names []string
+	for _, listed := range list.Objects {
+		names = append(names, listed.Name)
+		got, err := s.endpoints.Get(t.Context(), ns, listed.Name, &metav1.GetOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if derived := item.(finishedObject).Derived(derive); string(derived) != "of "+string(rest) {
-			t.Errorf("derived %s of %s", derived, rest)
+		if want := valueOf(t, s.endpoints, decoded(t, got)); got != listed || !bytes.Equal(got.JSON(), want) {
+			t.Errorf("served as\n%s, want\n%s", got.JSON(), want)
 		}
-		parts = append(parts, "{"+string(rest))
 	}
-	return string(head) + strings.Join(parts, ",") + "]}\n"
+	if !slices.Equal(names, []string{"a", "b", "c", "full-endpoints"}) {
+		t.Errorf("listed %v, want all in the order of their keys", names)
+	}
 }
 
-func serializers() map[string]runtime.Encoder {
-	of := func(options jsonserializer.SerializerOptions) runtime.Encoder {
-		return jsonserializer.NewSerializerWithOptions(jsonserializer.DefaultMetaFactory, shared.scheme, shared.scheme, options)
-	}
-	return map[string]runtime.Encoder{
-		"json":     of(jsonserializer.SerializerOptions{}),
-		"pretty":   of(jsonserializer.SerializerOptions{Pretty: true}),
-		"yaml":     of(jsonserializer.SerializerOptions{Yaml: true}),
-		"protobuf": protobuf.NewSerializer(shared.scheme, shared.scheme),
+// What was made of objects that follow each other is shared with other lists only where the
+// list tells so.
+func TestListsKnowTheirGaps(t *testing.T) {
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	s.createNumbered(t, ns, 4)
+	for name, tc := range map[string]struct {
+		opts                metav1.ListOptions
+		adjacent, fromStart bool
+	}{
+		"all":                   {metav1.ListOptions{}, true, true},
+		"a page":                {metav1.ListOptions{Limit: 2}, true, true},
+		"selected":              {metav1.ListOptions{LabelSelector: "odd=true"}, false, true},
+		"all are selected":      {metav1.ListOptions{LabelSelector: "missing!=x"}, true, true},
+		"another page":          {metav1.ListOptions{Limit: 2, Continue: s.list(t, ns, metav1.ListOptions{Limit: 2}).Continue}, true, false},
+		"another page selected": {metav1.ListOptions{Limit: 1, LabelSelector: "odd=true", Continue: s.list(t, ns, metav1.ListOptions{Limit: 1, LabelSelector: "odd=true"}).Continue}, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			list, _, err := s.endpoints.List(t.Context(), ns, &tc.opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(list.Objects) == 0 || list.Adjacent != tc.adjacent || list.FromStart != tc.fromStart {
+				t.Errorf("%d objects, adjacent is %v, from the start is %v", len(list.Objects), list.Adjacent, list.FromStart)
+			}
+		})
 	}
 }
 
@@ -197,8 +161,8 @@ func TestListMetadata(t *testing.T) {
 			t.Fatal(err)
 		}
 		list := typed[*corev1.EndpointsList](t, obj)
-		if list.SelfLink != tc.selfLink || list.ResourceVersion < created.ResourceVersion || list.Kind != "EndpointsList" || list.APIVersion != "v1" {
-			t.Errorf("got %v %v", list.TypeMeta, list.ListMeta)
+		if list.SelfLink != tc.selfLink || list.ResourceVersion < created.ResourceVersion {
+			t.Errorf("got %v", list.ListMeta)
 		}
 		found := false
 		for i := range list.Items {
@@ -221,10 +185,7 @@ func TestUnreadableValue(t *testing.T) {
 	key := s.endpoints.Key(ns, "broken")
 	put(t, key, []byte(`{"kind":"Endpoints","metadata":{"name":1}}`))
 	defer remove(t, key)
-	obj, err := s.endpoints.Get(t.Context(), ns, "broken", &metav1.GetOptions{})
-	if err == nil {
-		err = json.NewEncoder(&bytes.Buffer{}).Encode(typed[runtime.Object](t, obj))
-	}
+	_, err := s.endpoints.Get(t.Context(), ns, "broken", &metav1.GetOptions{})
 	if err == nil || !bytes.Contains([]byte(err.Error()), []byte(key)) {
 		t.Errorf("got %v, want an error that names %s", err, key)
 	}

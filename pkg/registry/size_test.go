@@ -10,6 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/endpoints"
 )
@@ -33,11 +34,11 @@ func TestMaxObjectBytes(t *testing.T) {
 			return err
 		},
 		"update that creates": func(dryRun []string) error {
-			_, _, _, err := s.endpoints.Update(t.Context(), ns, "new", annotated("new", limit), &metav1.UpdateOptions{FieldManager: "test", DryRun: dryRun})
+			_, _, _, err := s.endpoints.Update(t.Context(), ns, "new", "", annotated("new", limit), &metav1.UpdateOptions{FieldManager: "test", DryRun: dryRun})
 			return err
 		},
 		"update": func(dryRun []string) error {
-			_, _, _, err := s.endpoints.Update(t.Context(), ns, "e", annotated("e", limit), &metav1.UpdateOptions{FieldManager: "test", DryRun: dryRun})
+			_, _, _, err := s.endpoints.Update(t.Context(), ns, "e", "", annotated("e", limit), &metav1.UpdateOptions{FieldManager: "test", DryRun: dryRun})
 			return err
 		},
 		"namespace": func(dryRun []string) error {
@@ -108,7 +109,7 @@ func TestObjectsBeyondTheLimit(t *testing.T) {
 	}
 	_, _, err := limited.patch(t, ns, "large", types.JSONPatchType, `[{"op":"copy","from":"/subsets/0/addresses/0","path":"/subsets/0/addresses/-"},{"op":"copy","from":"/subsets/0/addresses/0","path":"/subsets/0/addresses/-"}]`, patchOptions())
 	checkStatus(t, err, 413, "the limit is 100000")
-	if _, err := limited.endpoints.Delete(t.Context(), ns, "large", &metav1.DeleteOptions{}); err != nil {
+	if _, _, err := limited.endpoints.Delete(t.Context(), ns, "large", &metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	if dying := limited.get(t, ns, "large"); dying.DeletionTimestamp == nil {
@@ -135,7 +136,7 @@ func TestWritesStayReadable(t *testing.T) {
 			checkStatus(t, err, 413, "the limit is 8388608")
 			refused = true
 		}
-		if size := len(servedJSON(t, s.get(t, ns, "e"))); size > registry.DefaultMaxObjectBytes+1000 {
+		if size := len(valueOf(t, s.endpoints, s.get(t, ns, "e"))); size > registry.DefaultMaxObjectBytes+1000 {
 			t.Fatalf("%d bytes were accepted", size)
 		}
 	}
@@ -145,7 +146,7 @@ func TestWritesStayReadable(t *testing.T) {
 	if list, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{}); err != nil || len(typed[*corev1.EndpointsList](t, list).Items) != 1 {
 		t.Errorf("listed: %v", err)
 	}
-	if _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {
+	if _, _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
 }
@@ -155,7 +156,7 @@ func TestLargeValuesAreRead(t *testing.T) {
 	s := newStores(t, shared.store)
 	value := readValue(t, "endpoints.json")
 	value = append(bytes.TrimSuffix(value, []byte("}")), `,"unknown":"`+strings.Repeat("x", 48<<20)+`"}`...)
-	packed, err := registry.Pack(value)
+	packed, err := object.Pack(value)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,173 +3,149 @@ package registry
 import (
 	"context"
 	"errors"
-	"fmt"
-	"hash/maphash"
-	"slices"
 	"strconv"
-	"sync"
+	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/cache"
 )
 
-// Config is what a Registry is made of. Without a comment a field is required.
-type Config struct {
-	Storage storage.Interface
-	// Scheme knows the Go types of every resource.
-	Scheme *runtime.Scheme
-	// TypeConverter is the schema of field ownership; see NewTypeConverter.
-	TypeConverter managedfields.TypeConverter
-	Resources     []*Resource
-	// MaxObjectBytes bounds the JSON of an object that is written, as it is stored and not
-	// compressed, in bytes: at most MaxReadableBytes, and 0 is DefaultMaxObjectBytes. What
-	// is larger already can be deleted, and be replaced by what is no larger.
-	MaxObjectBytes int
-	// Report is told what goes wrong in the background: failures, which are tried again, and
-	// stored values that cannot be read. nil tells nobody.
-	Report func(error)
-	// Registerer gets the metrics; nil: there are none.
-	Registerer prometheus.Registerer
-}
-
-// Registry serves several resources out of one storage. Run must be running.
-type Registry struct {
-	storage   storage.Interface
-	report    func(error)
-	lifecycle *lifecycle
-	stores    []*Store
-}
-
-// New returns a registry of the resources that cfg names.
-func New(cfg Config) (*Registry, error) {
-	if cfg.Storage == nil || cfg.Scheme == nil || cfg.TypeConverter == nil || len(cfg.Resources) == 0 {
-		return nil, errors.New("registry: Storage, Scheme, TypeConverter and Resources are required")
-	}
-	if cfg.MaxObjectBytes < 0 || cfg.MaxObjectBytes > MaxReadableBytes {
-		return nil, fmt.Errorf("registry: a limit of %d bytes for an object is not between 0 and %d", cfg.MaxObjectBytes, MaxReadableBytes)
-	}
-	if cfg.MaxObjectBytes == 0 {
-		cfg.MaxObjectBytes = DefaultMaxObjectBytes
-	}
-	if cfg.Report == nil {
-		cfg.Report = func(error) {}
-	}
-	at := slices.IndexFunc(cfg.Resources, func(r *Resource) bool { return r.API.Name == Namespaces })
-	if at < 0 {
-		return nil, errors.New("registry: the resource namespaces is required")
-	}
-	registry := &Registry{storage: cfg.Storage, report: cfg.Report, lifecycle: newLifecycle(cfg.Storage, cfg.Resources[at])}
-	for _, resource := range cfg.Resources {
-		store, err := newStore(registry, resource, cfg)
-		if err != nil {
-			return nil, fmt.Errorf("registry: %s: %w", resource.API.Name, err)
-		}
-		registry.stores = append(registry.stores, store)
-	}
-	if cfg.Registerer != nil {
-		if err := registry.registerMetrics(cfg.Registerer); err != nil {
-			return nil, err
-		}
-	}
-	return registry, nil
-}
-
-// Stores returns one store per resource, in the order of the configuration.
-func (r *Registry) Stores() []*Store { return r.stores }
-
-// Run keeps the caches up to date and empties namespaces that are being deleted, until
-// ctx ends.
-func (r *Registry) Run(ctx context.Context) {
-	var running sync.WaitGroup
-	for _, store := range r.stores {
-		running.Go(func() { store.cache.Run(ctx) })
-	}
-	running.Go(func() { r.runTerminator(ctx) })
-	running.Wait()
-}
-
-// WaitReady waits until every resource can be read.
-func (r *Registry) WaitReady(ctx context.Context) error {
-	for _, store := range r.stores {
-		if err := store.cache.WaitFor(ctx, 0); err != nil {
-			return apiError(err)
-		}
-	}
-	return nil
-}
-
-// Store serves one resource. The objects that its methods return are finished: beside
-// what runtime.CacheableObjects do they give out their plain JSON, which nothing encodes. Its errors
-// are API errors, or errors that are nobody's fault but the server's.
+// Store serves one resource. Its errors are API errors where the client can do something
+// about them; any other error is an internal one.
 type Store struct {
 	*Resource
+	objects   *object.Type
 	storage   storage.Interface
-	cache     *cache.Cache[*object]
+	cache     *cache.Cache[stored]
 	lifecycle *lifecycle
-	owners    *ownership
-	maxObject int // bytes of JSON
-	written   writtenValues
+	parts     map[string]*part // by subresource; "" is the object itself
+	maxObject int              // bytes of JSON
 	broken    brokenValues
 }
 
-func newStore(registry *Registry, resource *Resource, cfg Config) (*Store, error) {
-	owners, err := newOwnership(resource, cfg.Scheme, cfg.TypeConverter)
-	if err != nil {
+// part is what writes of an object or of one of its subresources go by.
+type part struct {
+	strategy UpdateStrategy
+	owners   *ownership.Manager
+}
+
+type (
+	cacheEntry   = cache.Entry[stored]
+	cacheEvent   = cache.Event[stored]
+	cacheWatcher = cache.Watcher[stored]
+)
+
+func newStore(resource *Resource, lifecycle *lifecycle, cfg Config) (*Store, error) {
+	s := &Store{
+		Resource: resource, storage: cfg.Storage, lifecycle: lifecycle, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
+		objects: &object.Type{
+			Kind: resource.GroupVersionKind(), New: resource.New, NewList: resource.NewList, Fields: resource.Fields, Forms: cfg.Forms,
+		},
+	}
+	s.broken.report = cfg.Report
+	if err := s.addPart("", resource.Strategy, resource.Reset, cfg); err != nil {
 		return nil, err
 	}
-	s := &Store{Resource: resource, storage: cfg.Storage, lifecycle: registry.lifecycle, owners: owners, maxObject: cfg.MaxObjectBytes}
-	s.written.seed = maphash.MakeSeed()
-	s.broken.report = cfg.Report
-	s.cache, err = cache.New(cache.Config[*object]{
+	for i := range resource.Subresources {
+		sub := &resource.Subresources[i]
+		if err := s.addPart(sub.name(), sub.Strategy, sub.Reset, cfg); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	s.cache, err = cache.New(cache.Config[stored]{
 		Storage: cfg.Storage,
 		Prefix:  resource.prefix(""),
 		Make:    s.received,
-		Size:    func(o *object) int { return len(o.json) },
+		Size:    stored.size,
 		Report:  cfg.Report,
 	})
-	if err != nil {
-		return nil, err
-	}
-	return s, nil
+	return s, err
+}
+
+func (s *Store) addPart(subresource string, strategy UpdateStrategy, reset []string, cfg Config) error {
+	owners, err := ownership.New(ownership.Config{
+		Kind: s.GroupVersionKind(), Scheme: cfg.Scheme, Converter: cfg.TypeConverter,
+		Subresource: subresource, Reset: reset, SetDefault: s.Strategy.Default,
+	})
+	s.parts[subresource] = &part{strategy, owners}
+	return err
 }
 
 // APIResource describes the resource as discovery shows it.
 func (s *Store) APIResource() metav1.APIResource { return s.API }
 
-// New returns an empty object to decode into.
-func (s *Store) New() runtime.Object { return s.Resource.New() }
+// Subresources describes what is served below an object, each by its whole name.
+func (s *Store) Subresources() []metav1.APIResource {
+	var all []metav1.APIResource
+	for _, sub := range s.Resource.Subresources {
+		all = append(all, sub.API)
+	}
+	return all
+}
+
+// Type is the type of the resource's objects.
+func (s *Store) Type() *object.Type { return s.objects }
+
+// Columns are the columns of the resource's table.
+func (s *Store) Columns() []metav1.TableColumnDefinition { return s.Resource.Columns }
+
+// Cells are an object's cells in the resource's table. obj is of the type of New.
+func (s *Store) Cells(obj runtime.Object) []any { return s.Resource.Cells(obj) }
 
 // Get returns one object. Without opts.ResourceVersion the read is linearizable; with
 // "0" it is whatever the cache has; with another it is at least that new. StorageReadError:
 // its stored value cannot be read.
-func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (runtime.Object, error) {
+func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (*object.Object, error) {
 	if err := s.waitFor(ctx, opts.ResourceVersion); err != nil {
 		return nil, err
 	}
-	entry, _, err := s.cache.Get(s.key(namespace, name))
+	found, err := s.read(ctx, s.key(namespace, name), false)
 	if err != nil {
-		return nil, apiError(err)
+		return nil, err
 	}
-	if entry == nil {
+	if !found.exists() {
 		return nil, apierrors.NewNotFound(s.GroupResource(), name)
 	}
-	return entry.Value, entry.Value.broken
+	return found.object, found.err()
 }
 
-// Exists says whether there is an object of that name in the store itself; the caches need
+// Exists reports whether there is an object of that name in the store itself; the caches need
 // not be running.
 func (s *Store) Exists(ctx context.Context, namespace, name string) (bool, error) {
-	stored, err := s.read(ctx, s.key(namespace, name), true)
-	return stored != nil, err
+	found, err := s.read(ctx, s.key(namespace, name), true)
+	return found.exists(), err
 }
 
-// waitFor waits until the cache is as new as a read of that resourceVersion wants it.
+// read returns what is stored under key: from the cache, which may be behind, or newest
+// where fresh is set.
+func (s *Store) read(ctx context.Context, key string, fresh bool) (stored, error) {
+	if fresh {
+		got, err := s.storage.Get(ctx, key, storage.GetOptions{})
+		if err != nil || got.KV == nil {
+			return stored{}, apiError(err)
+		}
+		return s.shared(got.KV), nil
+	}
+	entry, _, err := s.cache.Get(key)
+	if err != nil || entry == nil {
+		return stored{}, apiError(err)
+	}
+	return entry.Value, nil
+}
+
+// futureRevisionWait is how long a read waits for a revision that is not there yet, as in
+// kube-apiserver.
+const futureRevisionWait = 3 * time.Second
+
+// waitFor waits until the cache is as new as a read of that resourceVersion wants it, though
+// not long for a version that is not there at all.
 func (s *Store) waitFor(ctx context.Context, resourceVersion string) error {
 	if resourceVersion == "" {
 		return apiError(s.cache.Fresh(ctx))
@@ -178,20 +154,14 @@ func (s *Store) waitFor(ctx context.Context, resourceVersion string) error {
 	if err != nil {
 		return err
 	}
-	return s.waitForRevision(ctx, revision)
-}
-
-// waitForRevision waits for a revision that a client names, though not long for one that
-// is not there at all.
-func (s *Store) waitForRevision(ctx context.Context, revision int64) error {
 	if current, err := s.cache.Revision(); err == nil && current >= revision {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, futureRevisionWait)
 	defer cancel()
-	err := s.cache.WaitFor(ctx, revision)
+	err = s.cache.WaitFor(ctx, revision)
 	if errors.Is(err, storage.ErrTimeout) {
-		if current, snapshotErr := s.cache.Revision(); snapshotErr == nil {
+		if current, revisionErr := s.cache.Revision(); revisionErr == nil {
 			return tooLargeResourceVersion(revision, current)
 		}
 	}
@@ -210,21 +180,6 @@ func parseResourceVersion(value string) (int64, error) {
 	return int64(revision), nil
 }
 
-// read returns the object under key, nil where there is none: from the cache, which may be
-// behind, or newest where fresh is set.
-func (s *Store) read(ctx context.Context, key string, fresh bool) (*object, error) {
-	if fresh {
-		got, err := s.storage.Get(ctx, key, storage.GetOptions{})
-		if err != nil || got.KV == nil {
-			return nil, apiError(err)
-		}
-		return s.objectOf(got.KV), nil
-	}
-	entry, _, err := s.cache.Get(key)
-	if err != nil || entry == nil {
-		return nil, apiError(err)
-	}
-	return entry.Value, nil
-}
+func formatRevision(revision int64) string { return strconv.FormatInt(revision, 10) }
 
 func isDryRun(dryRun []string) bool { return len(dryRun) > 0 }

@@ -1,13 +1,9 @@
 package registry_test
 
 import (
-	"errors"
-	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -84,85 +80,5 @@ func TestStrategicDirectives(t *testing.T) {
 	}
 	if diff := cmp.Diff(before, s.get(t, ns, "e")); diff != "" {
 		t.Errorf("changed by what was refused (-want +got):\n%s", diff)
-	}
-}
-
-// Whatever a directive holds and wherever it is, the client is told, and nothing panics.
-func TestStrategicDirectivesAreTheClients(t *testing.T) {
-	t.Parallel()
-	p := newPair(t)
-	lives := [][]byte{finished(t, p.library, directed, true), finished(t, p.library, `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"e"}}`, false)}
-	names := []string{"$patch", "$retainKeys", "$deleteFromPrimitiveList", "$setElementOrder", "$setElementOrder/", "$x"}
-	for _, list := range []string{"subsets", "finalizers", "ownerReferences", "managedFields", "addresses", "labels", "x"} {
-		names = append(names, "$setElementOrder/"+list, "$deleteFromPrimitiveList/"+list, list)
-	}
-	values := []string{
-		`null`, `1`, `true`, `"replace"`, `"delete"`, `"merge"`, `"x"`, `{}`, `{"$patch":"replace"}`, `[]`, `[null]`, `[1]`, `["x/f"]`, `["x/f",1]`, `[{}]`, `[[]]`,
-		`[{"uid":"u"}]`, `[{"uid":{}}]`, `[{"uid":[]},{"uid":[]}]`, `[{"$patch":"delete","uid":{}}]`, `[{"$patch":"x"}]`, `[{"uid":"u","$retainKeys":[{}]}]`,
-	}
-	check := func(live []byte, patch string) {
-		_, _, err := p.ours.PatchJSON(live, "e", types.StrategicMergePatchType, []byte(patch), patchOptions())
-		var status apierrors.APIStatus
-		if err != nil && (!errors.As(err, &status) || status.Status().Code < 400 || status.Status().Code >= 500) {
-			t.Errorf("%s of %s: %v", patch, live, err)
-		}
-	}
-	for _, form := range []string{`{%s}`, `{"metadata":{%s}}`, `{"metadata":{"labels":{%s}}}`, `{"metadata":{"ownerReferences":[{"uid":"u",%s}]}}`, `{"subsets":[{%s}]}`} {
-		for _, name := range names {
-			for _, value := range values {
-				for _, live := range lives {
-					member := fmt.Sprintf("%q:%s", name, value)
-					check(live, fmt.Sprintf(form, member))
-					if _, list, ok := strings.Cut(name, "/"); ok {
-						check(live, fmt.Sprintf(form, fmt.Sprintf("%s,%q:%s", member, list, value)))
-					}
-				}
-			}
-		}
-	}
-}
-
-// The library takes the square of the time for a list that it merges. One that it only
-// replaces may be as long as it likes.
-func TestStrategicPatchOfLongLists(t *testing.T) {
-	t.Parallel()
-	s := newStores(t, shared.store)
-	ns := s.newNamespace(t)
-	list := func(n int, format string) string {
-		elements := make([]string, n)
-		for i := range elements {
-			elements[i] = fmt.Sprintf(format, i)
-		}
-		return "[" + strings.Join(elements, ",") + "]"
-	}
-	patch := func(name string, patchType types.PatchType, patch string) error {
-		_, _, err := s.patch(t, ns, name, patchType, patch, patchOptions())
-		return err
-	}
-	s.create(t, ns, newEndpoints("e"))
-	for _, body := range []string{
-		`{"metadata":{"finalizers":` + list(1001, `"x/%d"`) + `}}`,
-		`{"metadata":{"$setElementOrder/finalizers":` + list(1001, `"x/%d"`) + `}}`,
-		`{"$retainKeys":` + list(1001, `"k%d"`) + `}`,
-	} {
-		checkStatus(t, patch("e", types.StrategicMergePatchType, body), 413, "at most 1000 elements, here is one of 1001")
-	}
-	if err := patch("e", types.StrategicMergePatchType, `{"metadata":{"finalizers":`+list(1000, `"x/%d"`)+`},"subsets":[{"addresses":`+list(2000, `{"ip":"10.0.0.1","hostname":"h%d"}`)+`}]}`); err != nil {
-		t.Error(err)
-	}
-	if err := patch("e", types.MergePatchType, `{"metadata":{"finalizers":`+list(1001, `"x/%d"`)+`}}`); err != nil {
-		t.Error(err)
-	}
-	for _, body := range []string{
-		`{"metadata":{"finalizers":["x/new"]}}`,
-		`{"metadata":{"$deleteFromPrimitiveList/finalizers":["x/1"]}}`,
-	} {
-		checkStatus(t, patch("e", types.StrategicMergePatchType, body), 413, "here is one of 1001")
-	}
-	// What is not named is not merged.
-	for _, body := range []string{`{"metadata":{"labels":{"a":null}}}`, `{"metadata":{"labels":{"$patch":"replace","a":"b"}}}`} {
-		if err := patch("e", types.StrategicMergePatchType, body); err != nil {
-			t.Errorf("%s: %v", body, err)
-		}
 	}
 }

@@ -16,19 +16,25 @@ import (
 // resource's Go type; any other is a programmer's error and panics. No method keeps obj
 // or old, or changes old.
 type Strategy interface {
+	UpdateStrategy
 	// Default fills in what a client may leave out, right after decoding. A second call
 	// changes nothing.
 	Default(obj runtime.Object)
 	// PrepareForCreate sets what only the server may set on a new object (after field
 	// ownership was computed). The object has its name, a generated one too.
 	PrepareForCreate(obj runtime.Object)
+	// Validate returns every fault of a new object, metadata included, in the order in
+	// which a client is told of them; nil or empty when there is none.
+	Validate(obj runtime.Object) field.ErrorList
+}
+
+// UpdateStrategy is the part of a Strategy that updates need. What Strategy promises holds
+// for it, too.
+type UpdateStrategy interface {
 	// PrepareForUpdate keeps from old what an update must not change. It leaves
 	// metadata that every resource has to the caller, and replaces maps and lists rather
 	// than to change what is in them.
 	PrepareForUpdate(obj, old runtime.Object)
-	// Validate returns every fault of a new object, metadata included, in the order in
-	// which a client is told of them; nil or empty when there is none.
-	Validate(obj runtime.Object) field.ErrorList
 	// ValidateUpdate returns every fault of obj as the successor of old, metadata
 	// included, each once. An obj without a resourceVersion or with another uid or
 	// creationTimestamp than old's is at fault, so the caller fills in what the client
@@ -46,9 +52,6 @@ var metadataPath = field.NewPath("metadata")
 // kube-apiserver's rules. Its name must satisfy nameFn, which every DNS label does, and whose
 // second argument is true where the name is a generateName.
 func ValidateObjectMeta(meta *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
-	if isPlain(meta, namespaced) {
-		return nil
-	}
 	errs := validation.ValidateObjectMeta(meta, namespaced, nameFn, metadataPath)
 	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)
 	if len(errs) == 0 && meta.GenerateName != "" {
@@ -64,9 +67,6 @@ func ValidateObjectMeta(meta *metav1.ObjectMeta, namespaced bool, nameFn validat
 // once, by kube-apiserver's rules and in its order. The arguments are those of
 // ValidateObjectMeta.
 func ValidateObjectMetaUpdate(meta, old *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
-	if isPlain(meta, namespaced) && isPlainSuccessor(meta, old) {
-		return nil
-	}
 	errs := validation.ValidateObjectMeta(meta, namespaced, pathSegmentName, metadataPath)
 	errs = append(errs, validation.ValidateObjectMetaUpdate(meta, old, metadataPath)...)
 	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -48,7 +49,7 @@ func (r *Registry) runTerminator(ctx context.Context) {
 	}
 }
 
-// terminateAll takes every dying namespace as far as it goes, and says whether any is left.
+// terminateAll takes every dying namespace as far as it goes, and reports whether any is left.
 func (r *Registry) terminateAll(ctx context.Context) (left bool, err error) {
 	list, err := r.storage.List(ctx, namespacePrefix, storage.ListOptions{})
 	if err != nil {
@@ -84,12 +85,16 @@ func (r *Registry) terminate(ctx context.Context, namespace *corev1.Namespace, k
 			return false, err
 		}
 	}
-	if len(namespace.Finalizers) > 0 {
+	if len(namespace.Finalizers) > 0 || slices.ContainsFunc(namespace.Spec.Finalizers, isForeign) {
 		return false, nil
 	}
 	response, err := r.storage.Delete(ctx, kv.Key, storage.DeleteOptions{Expect: kv.ModRevision})
 	return response.Succeeded, err
 }
+
+// isForeign reports whether it is another's finalizer of a namespace than Kubernetes' own,
+// which holds the namespace until it is empty.
+func isForeign(finalizer corev1.FinalizerName) bool { return finalizer != corev1.FinalizerKubernetes }
 
 // deleteAll deletes every object of the namespace, or marks those that finalizers hold. One
 // that cannot be read goes at once.
@@ -102,10 +107,10 @@ func (s *Store) deleteAll(ctx context.Context, namespace string) error {
 		}
 		for _, kv := range page.KVs {
 			name := kv.Key[len(s.prefix(namespace)):]
-			_, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
+			_, _, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
 			if apierrors.IsStoreReadError(err) {
 				ignore := true
-				_, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: &ignore})
+				_, _, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: &ignore})
 			}
 			if err != nil && !apierrors.IsNotFound(err) {
 				return err

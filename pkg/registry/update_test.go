@@ -85,7 +85,7 @@ func TestFiftyWritersLoseNothing(t *testing.T) {
 					return
 				}
 				next.Annotations["count"] = strconv.Itoa(count + 1)
-				_, _, _, err = s.endpoints.Update(t.Context(), ns, "a", next, updateOptions())
+				_, _, _, err = s.endpoints.Update(t.Context(), ns, "a", "", next, updateOptions())
 				switch {
 				case err == nil:
 					done++
@@ -117,7 +117,7 @@ func TestUnconditionalUpdatesNeverConflict(t *testing.T) {
 		writers.Go(func() {
 			next := newEndpoints("a")
 			next.Annotations = map[string]string{"writer": strconv.Itoa(i)}
-			updated, made, _, err := servers[i%2].endpoints.Update(t.Context(), ns, "a", next, updateOptions())
+			updated, made, _, err := servers[i%2].endpoints.Update(t.Context(), ns, "a", "", next, updateOptions())
 			if err != nil || made {
 				t.Errorf("created %v, %v", made, err)
 				return
@@ -154,7 +154,7 @@ func TestCreateOnUpdateRaces(t *testing.T) {
 			writers.Go(func() {
 				next := newEndpoints(name)
 				next.Annotations = map[string]string{"writer": strconv.Itoa(i)}
-				obj, made, _, err := servers[i%2].endpoints.Update(t.Context(), ns, name, next, updateOptions())
+				obj, made, _, err := servers[i%2].endpoints.Update(t.Context(), ns, name, "", next, updateOptions())
 				if err != nil {
 					t.Error(err)
 					return
@@ -204,7 +204,7 @@ func TestUpdateRefuses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			next := current.DeepCopy()
 			tc.change(next)
-			_, _, _, err := s.endpoints.Update(t.Context(), ns, tc.name, next, updateOptions())
+			_, _, _, err := s.endpoints.Update(t.Context(), ns, tc.name, "", next, updateOptions())
 			checkStatus(t, err, tc.code, tc.text)
 		})
 	}
@@ -234,7 +234,7 @@ func TestWritesOfAServerThatLags(t *testing.T) {
 	newer.Annotations["n"] = "2"
 	lags.update(t, newer) // by the newest version
 	merge := func(name string) (*corev1.Endpoints, error) {
-		obj, _, _, err := lags.endpoints.Patch(t.Context(), ns, name, types.MergePatchType, []byte(`{"metadata":{"annotations":{"m":"1"}}}`), &metav1.PatchOptions{FieldManager: "test"})
+		obj, _, _, err := lags.endpoints.Patch(t.Context(), ns, name, "", types.MergePatchType, []byte(`{"metadata":{"annotations":{"m":"1"}}}`), &metav1.PatchOptions{FieldManager: "test"})
 		if err != nil {
 			return nil, err
 		}
@@ -251,9 +251,9 @@ func TestWritesOfAServerThatLags(t *testing.T) {
 	}
 	_, err := merge("removed")
 	checkStatus(t, err, 404, `"removed" not found`)
-	_, err = lags.endpoints.Delete(t.Context(), ns, "removed", &metav1.DeleteOptions{})
+	_, _, err = lags.endpoints.Delete(t.Context(), ns, "removed", &metav1.DeleteOptions{})
 	checkStatus(t, err, 404, `"removed" not found`)
-	if _, err := lags.endpoints.Delete(t.Context(), ns, "added", &metav1.DeleteOptions{}); err != nil {
+	if _, _, err := lags.endpoints.Delete(t.Context(), ns, "added", &metav1.DeleteOptions{}); err != nil {
 		t.Error(err)
 	}
 	close(late.released)
@@ -319,9 +319,9 @@ func TestUnknownOutcomes(t *testing.T) {
 				var err error
 				if verb == "update" {
 					obj.Annotations = map[string]string{"n": "1"}
-					_, _, _, err = s.endpoints.Update(t.Context(), ns, verb, obj, updateOptions())
+					_, _, _, err = s.endpoints.Update(t.Context(), ns, verb, "", obj, updateOptions())
 				} else {
-					_, err = s.endpoints.Delete(t.Context(), ns, verb, &metav1.DeleteOptions{})
+					_, _, err = s.endpoints.Delete(t.Context(), ns, verb, &metav1.DeleteOptions{})
 				}
 				if code != 0 {
 					checkStatus(t, err, code, "it may or may not have taken effect")
@@ -361,7 +361,7 @@ func TestFinalizersNeverStick(t *testing.T) {
 			obj.Finalizers = tc.finalizers
 			s.create(t, ns, obj)
 			for range 2 { // to delete it again changes nothing
-				if _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{PropagationPolicy: tc.policy}); err != nil {
+				if _, _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{PropagationPolicy: tc.policy}); err != nil {
 					t.Fatal(err)
 				}
 				if !tc.held {
@@ -417,7 +417,7 @@ func TestFinalizersUnderRaces(t *testing.T) {
 						}
 					}
 					next.Finalizers = rest
-					if _, _, _, err := s.endpoints.Update(t.Context(), ns, "e", next, updateOptions()); err == nil {
+					if _, _, _, err := s.endpoints.Update(t.Context(), ns, "e", "", next, updateOptions()); err == nil {
 						return
 					} else if !apierrors.IsConflict(err) {
 						t.Error(err)
@@ -427,7 +427,7 @@ func TestFinalizersUnderRaces(t *testing.T) {
 			})
 		}
 		racing.Go(func() {
-			if _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {
+			if _, _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {
 				t.Error(err)
 			}
 		})

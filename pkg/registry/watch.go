@@ -4,24 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/storage"
-	"github.com/berth-project/berth/pkg/storage/cache"
-)
-
-type (
-	cacheEntry   = cache.Entry[*object]
-	cacheEvent   = cache.Event[*object]
-	cacheWatcher = cache.Watcher[*object]
 )
 
 const (
@@ -38,7 +29,7 @@ type stream struct {
 	store     *Store
 	selection *selection
 	watcher   *cacheWatcher
-	initial   []*object // still to be delivered as ADDED
+	initial   []*object.Object // still to be delivered as ADDED
 	// closing is the revision of the bookmark that ends the initial events; 0: none is due.
 	closing   int64
 	bookmarks *time.Timer // nil: none are wanted
@@ -54,7 +45,7 @@ type stream struct {
 // Errors: those of List for bad options. Everything else comes from the sequence, as its
 // last element: Expired for a version that is too old or a reader that was too slow,
 // Timeout for a version that a streaming list waits for in vain.
-func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]watch.Event, error], error) {
+func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error) {
 	selection, err := s.selection(namespace, opts, false)
 	if err != nil {
 		return nil, err
@@ -65,8 +56,8 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 	}
 	st := &stream{store: s, selection: selection}
 	list := revision == 0
-	if opts.SendInitialEvents != nil {
-		list = *opts.SendInitialEvents
+	if selection.initialEvents != nil {
+		list = *selection.initialEvents
 	}
 	var failure error
 	if list {
@@ -78,13 +69,13 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 		st.bookmarks = time.NewTimer(bookmarkPeriod)
 		st.scheduleBookmark(ctx)
 	}
-	return func(yield func([]watch.Event, error) bool) {
+	return func(yield func([]object.Event, error) bool) {
 		defer st.close()
 		if failure != nil {
 			yield(nil, failure)
 			return
 		}
-		var events []watch.Event
+		var events []object.Event
 		for {
 			var err error
 			events, err = st.next(ctx, events[:0])
@@ -112,13 +103,13 @@ func (st *stream) beginWithList(ctx context.Context, opts *metav1.ListOptions) e
 		return apiError(err)
 	}
 	snapshot.Ascend(st.selection.scope, "", func(entry *cacheEntry) bool {
-		if st.selection.matches(entry.Value) {
-			st.initial = append(st.initial, entry.Value)
+		if o := entry.Value.object; o != nil && st.selection.matches(o) {
+			st.initial = append(st.initial, o)
 		}
 		return true
 	})
 	st.watcher, st.revision = watcher, snapshot.Revision
-	if opts.SendInitialEvents != nil && opts.AllowWatchBookmarks {
+	if st.selection.initialEvents != nil && opts.AllowWatchBookmarks {
 		st.closing = snapshot.Revision
 	}
 	return nil
@@ -171,18 +162,18 @@ func (st *stream) close() {
 
 // next waits for the next events and appends them to events. It returns without any when
 // ctx ends. An error ends the stream.
-func (st *stream) next(ctx context.Context, events []watch.Event) ([]watch.Event, error) {
+func (st *stream) next(ctx context.Context, events []object.Event) ([]object.Event, error) {
 	if len(st.initial) > 0 {
 		n := min(len(st.initial), 128)
 		for _, o := range st.initial[:n] {
-			events = append(events, watch.Event{Type: watch.Added, Object: o})
+			events = append(events, object.Event{Type: watch.Added, Object: o})
 		}
 		st.initial = st.initial[n:]
 		return events, nil
 	}
 	if st.closing != 0 {
 		st.initial, st.closing = nil, 0
-		return append(events, st.bookmark(st.revision, true)), nil
+		return st.bookmark(events, true)
 	}
 	var bookmarks <-chan time.Time
 	if st.bookmarks != nil {
@@ -210,12 +201,22 @@ func (st *stream) next(ctx context.Context, events []watch.Event) ([]watch.Event
 		clear(changes)
 		st.changes, st.revision = changes, max(st.revision, revision)
 		if len(events) == 0 && due {
-			events = append(events, st.bookmark(st.revision, false))
+			return st.bookmark(events, false)
 		}
 		if len(events) > 0 {
 			return events, nil
 		}
 	}
+}
+
+// bookmark appends an event that tells how far the watch has come; the one that ends the
+// initial events says so.
+func (st *stream) bookmark(events []object.Event, endsInitial bool) ([]object.Event, error) {
+	bookmark, err := object.Bookmark(st.store.objects, st.revision, endsInitial)
+	if err != nil {
+		return events, err
+	}
+	return append(events, object.Event{Type: watch.Bookmark, Object: bookmark}), nil
 }
 
 // scheduleBookmark sets the timer to the next bookmark, or to none where the time is up
@@ -234,50 +235,22 @@ func (st *stream) scheduleBookmark(ctx context.Context) {
 
 // translate is a change as it looks through the selection: an object that comes into it is
 // ADDED, one that leaves it is DELETED.
-func (st *stream) translate(event *cacheEvent) (watch.Event, bool) {
+func (st *stream) translate(event *cacheEvent) (object.Event, bool) {
 	if event.Revision <= st.after {
-		return watch.Event{}, false
+		return object.Event{}, false
 	}
-	is := event.Entry != nil && st.selection.matches(event.Entry.Value)
-	was := event.Prev != nil && st.selection.matches(event.Prev.Value)
+	is := event.Entry != nil && st.selects(event.Entry.Value)
+	was := event.Prev != nil && st.selects(event.Prev.Value)
 	switch {
 	case is && was:
-		return watch.Event{Type: watch.Modified, Object: &eventObject{event.Entry.Value, event, ""}}, true
+		return object.Event{Type: watch.Modified, Object: event.Entry.Value.object}, true
 	case is:
-		return watch.Event{Type: watch.Added, Object: &eventObject{event.Entry.Value, event, ""}}, true
+		return object.Event{Type: watch.Added, Object: event.Entry.Value.object}, true
 	case was:
-		return watch.Event{Type: watch.Deleted, Object: &eventObject{event.Prev.Value.at(event.Revision), event, "before/"}}, true
+		return object.Event{Type: watch.Deleted, Object: event.Last(stored.last).object}, true
 	}
-	return watch.Event{}, false
+	return object.Event{}, false
 }
 
-// bookmark tells how far the watch has come; the one that ends the initial events says so.
-func (st *stream) bookmark(revision int64, endsInitial bool) watch.Event {
-	obj := st.store.New()
-	obj.GetObjectKind().SetGroupVersionKind(st.store.GroupVersionKind())
-	if accessor, err := meta.Accessor(obj); err == nil {
-		accessor.SetResourceVersion(formatRevision(revision))
-		if endsInitial {
-			accessor.SetAnnotations(map[string]string{metav1.InitialEventsAnnotationKey: "true"})
-		}
-	}
-	return watch.Event{Type: watch.Bookmark, Object: obj}
-}
-
-// eventObject is an object as an event shows it. What is encoded of it is kept with the
-// event, for all who watch.
-type eventObject struct {
-	*object
-	event *cacheEvent
-	form  string // tells its encodings from those of the event's other object
-}
-
-// CacheEncode writes what was encoded under the identifier before, or encodes it.
-func (o *eventObject) CacheEncode(id runtime.Identifier, encode func(runtime.Object, io.Writer) error, w io.Writer) error {
-	data, err := o.event.Encoded(o.form+string(id), func(w io.Writer) error { return o.object.CacheEncode(id, encode, w) })
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(data)
-	return err
-}
+// selects reports whether it is an object that the watch is about.
+func (st *stream) selects(v stored) bool { return v.object != nil && st.selection.matches(v.object) }

@@ -1,10 +1,8 @@
 package registry_test
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"iter"
 	"slices"
 	"strings"
@@ -12,13 +10,12 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/watch"
 
+	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/etcd"
@@ -26,8 +23,8 @@ import (
 
 // watching is a watch that is under way.
 type watching struct {
-	pull   func() ([]watch.Event, error, bool)
-	events []watch.Event // come and not taken
+	pull   func() ([]object.Event, error, bool)
+	events []object.Event // come and not taken
 	stop   func()
 }
 
@@ -53,7 +50,7 @@ func startWatchFor(t testing.TB, life time.Duration, s *registry.Store, namespac
 }
 
 // next returns the next event, or the error that ends the watch.
-func (w *watching) next(t testing.TB) (watch.Event, error) {
+func (w *watching) next(t testing.TB) (object.Event, error) {
 	t.Helper()
 	if len(w.events) == 0 {
 		events, err, ok := w.pull()
@@ -61,7 +58,7 @@ func (w *watching) next(t testing.TB) (watch.Event, error) {
 			t.Fatal("the watch ended, or brought nothing for 30 s")
 		}
 		if err != nil {
-			return watch.Event{}, err
+			return object.Event{}, err
 		}
 		w.events = slices.Clone(events)
 	}
@@ -71,13 +68,9 @@ func (w *watching) next(t testing.TB) (watch.Event, error) {
 }
 
 // describe is an event in short: its type, and the name and version of its object.
-func describe(t testing.TB, event watch.Event) string {
+func describe(t testing.TB, event object.Event) string {
 	t.Helper()
-	obj := event.Object
-	if cached, ok := obj.(runtime.CacheableObject); ok {
-		obj = cached.GetObject()
-	}
-	accessor, err := meta.Accessor(obj)
+	accessor, err := event.Object.Metadata()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -107,7 +100,7 @@ func (s *stores) delete(t *testing.T, namespace, name string) string {
 	t.Helper()
 	key := s.endpoints.Key(namespace, name)
 	before := stored(t, key).ModRevision
-	if _, err := s.endpoints.Delete(t.Context(), namespace, name, &metav1.DeleteOptions{}); err != nil {
+	if _, _, err := s.endpoints.Delete(t.Context(), namespace, name, &metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -201,7 +194,7 @@ func (s *stores) changeLabels(t *testing.T) (ns string, versions map[string]stri
 }
 
 // What leaves a selector is seen in two states by watchers of one event: each gets its own,
-// in every form, and the object is encoded for all who want the same.
+// which is made once for all who see the same.
 func TestWatchersOfOneEventSeeTheirOwnState(t *testing.T) {
 	t.Parallel()
 	s := newStores(t, shared.store)
@@ -210,38 +203,28 @@ func TestWatchersOfOneEventSeeTheirOwnState(t *testing.T) {
 	from := func(selector string) *watching {
 		return startWatch(t, s.endpoints, ns, &metav1.ListOptions{ResourceVersion: created.ResourceVersion, LabelSelector: selector})
 	}
-	left, stayed, stayed2 := from("app=x"), from(""), from("")
+	watches := []*watching{from("app=x"), from("app!=y"), from(""), from("")}
 	changed := created.DeepCopy()
 	changed.Labels["app"] = "y"
 	changed = s.update(t, changed)
 	before := created.DeepCopy()
 	before.ResourceVersion = changed.ResourceVersion
-	events := map[*watching]watch.Event{}
-	for _, w := range []*watching{left, stayed, stayed2} {
+	events := make([]object.Event, len(watches))
+	for i, w := range watches {
 		var err error
-		if events[w], err = w.next(t); err != nil {
+		if events[i], err = w.next(t); err != nil {
 			t.Fatal(err)
 		}
-	}
-	for name, serializer := range serializers() {
-		for w, want := range map[*watching]*corev1.Endpoints{stayed: changed, left: before, stayed2: changed} {
-			if got, want := encoded(t, serializer, events[w].Object), encoded(t, serializer, want); !bytes.Equal(got, want) {
-				t.Errorf("%s of %s:\n%q, want\n%q", name, events[w].Type, got, want)
-			}
+		want := changed
+		if i < 2 {
+			want = before
+		}
+		if diff := cmp.Diff(want, typed[*corev1.Endpoints](t, events[i].Object)); diff != "" {
+			t.Errorf("watch %d, %s (-want +got):\n%s", i, events[i].Type, diff)
 		}
 	}
-	calls := 0
-	for _, w := range []*watching{stayed, stayed2} {
-		err := events[w].Object.(runtime.CacheableObject).CacheEncode("counted", func(runtime.Object, io.Writer) error {
-			calls++
-			return nil
-		}, &bytes.Buffer{})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	if calls != 1 {
-		t.Errorf("encoded %d times for two watchers", calls)
+	if events[0].Object != events[1].Object || events[2].Object != events[3].Object {
+		t.Error("an object was made for each watch")
 	}
 }
 
@@ -256,6 +239,7 @@ func TestWatchBegins(t *testing.T) {
 		want []string
 	}{
 		"without a version":          {metav1.ListOptions{}, "", []string{"ADDED a", "ADDED b"}},
+		"with bookmarks":             {metav1.ListOptions{AllowWatchBookmarks: true}, "", []string{"ADDED a", "ADDED b", "BOOKMARK"}},
 		"from zero":                  {metav1.ListOptions{ResourceVersion: "0"}, "", []string{"ADDED a", "ADDED b"}},
 		"from a version":             {metav1.ListOptions{}, "a", []string{"ADDED b"}},
 		"from the newest version":    {metav1.ListOptions{}, "b", nil},

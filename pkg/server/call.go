@@ -2,32 +2,42 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/stream"
 )
 
 // call is one call to a resource, authorised and with its answer's form settled.
 type call struct {
-	ctx             context.Context // ends with the request or its timeout
-	rec             *record
-	req             *http.Request
-	resource        Resource
-	namespace, name string
-	query           url.Values
-	output          output
-	warnings        []string // for the client, repeated ones once
+	ctx                          context.Context // ends with the request or its timeout
+	rec                          *record
+	req                          *http.Request
+	resource                     *served
+	namespace, name, subresource string
+	query                        url.Values
+	output                       media.Output
+	include                      metav1.IncludeObjectPolicy // what the rows of a table carry
+	warnings                     []string                   // for the client, repeated ones once
 }
 
-// result is what a handler answers.
+// result is what a handler answers: one of an object, a list, anything else, or events.
 type result struct {
 	code   int
-	object runtime.Object
+	object *object.Object
+	list   *object.List
+	other  runtime.Object
+	events func(*stream.Writer) // writes until the watch ends
 }
 
 // warn adds warnings that the answer will carry.
@@ -51,48 +61,44 @@ func errTimedOut(when string) error {
 // serve is the adapter between HTTP and the handlers: it authorises, bounds the time,
 // negotiates the form of the answer, and renders what the handler returns. The order of
 // the checks is kube-apiserver's.
-func (s *Server) serve(rec *record, resource Resource, run handler) {
-	req := rec.req
-	if err := s.authorise(rec, req); err != nil {
-		s.renderError(rec, req, err)
+func (s *Server) serve(rec *record, resource *served, run handler) {
+	c, cancel, err := s.newCall(rec, resource)
+	if err != nil {
+		s.renderError(rec, err)
 		return
 	}
-	c := &call{
-		rec: rec, req: req, resource: resource,
-		namespace: rec.attrs.Namespace, name: rec.attrs.Name,
+	defer cancel()
+	res, err := run(s, c)
+	addWarnings(rec.Header(), c.warnings)
+	if err != nil {
+		s.renderError(rec, err)
+		return
 	}
-	if req.URL.RawQuery != "" {
-		c.query = req.URL.Query()
+	s.render(c, res)
+}
+
+func (s *Server) newCall(rec *record, resource *served) (*call, context.CancelFunc, error) {
+	if err := s.authorise(rec, rec.attrs); err != nil {
+		return nil, nil, err
+	}
+	c := &call{
+		rec: rec, req: rec.req, resource: resource,
+		namespace: rec.attrs.Namespace, name: rec.attrs.Name, subresource: rec.attrs.Subresource,
+	}
+	if c.req.URL.RawQuery != "" {
+		c.query = c.req.URL.Query()
 	}
 	timeout, err := s.timeout(c)
 	if err != nil {
-		s.renderError(rec, req, err)
-		return
+		return nil, nil, err
 	}
-	ctx, cancel := context.WithTimeout(req.Context(), timeout)
-	defer cancel()
-	c.ctx = ctx
-	if c.output, err = s.codecs.negotiate(req); err != nil {
-		s.renderError(rec, req, err)
-		return
+	if c.output, err = s.codecs.Negotiate(c.req); err != nil {
+		return nil, nil, err
 	}
-	res, err := run(s, c)
-	if errors.Is(err, errAnswered) {
-		return
-	}
-	addWarnings(rec.Header(), c.warnings)
-	if err == nil {
-		res.object, err = c.convert(res.object)
-	}
-	if err != nil {
-		s.renderError(rec, req, err)
-		return
-	}
-	s.render(rec, res, c.output)
+	var cancel context.CancelFunc
+	c.ctx, cancel = context.WithTimeout(c.req.Context(), timeout)
+	return c, cancel, nil
 }
-
-// errAnswered is what a handler returns that has answered by itself.
-var errAnswered = errors.New("the request has been answered")
 
 // timeout is how long the call may take: what the client asks for, within the server's
 // bounds.
@@ -113,4 +119,74 @@ func (s *Server) timeout(c *call) (time.Duration, error) {
 		limit = min(limit, asked)
 	}
 	return limit, nil
+}
+
+// tableOptions reads what the rows of a table carry, where the answer is one.
+func (c *call) tableOptions() (err error) {
+	if !c.output.IsTable() {
+		return nil
+	}
+	opts := &metav1.TableOptions{}
+	if err := metav1.Convert_url_Values_To_v1_TableOptions(&c.query, opts, nil); err != nil {
+		return apierrors.NewBadRequest(err.Error())
+	}
+	if faults := validation.ValidateTableOptions(opts); len(faults) > 0 {
+		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "TableOptions"}, "", faults)
+	}
+	c.include = opts.IncludeObject
+	return nil
+}
+
+// render writes what a handler answered. The header goes out with the first bytes, so that
+// an object that cannot be encoded still becomes a proper error.
+func (s *Server) render(c *call, res result) {
+	rec := c.rec
+	if err := c.tableOptions(); err != nil {
+		s.renderError(rec, err)
+		return
+	}
+	rec.Header().Set("Content-Type", c.output.MediaType)
+	w := stream.New(rec, res.code, media.AcceptsGzip(c.req))
+	defer w.Release()
+	if res.events != nil {
+		res.events(w)
+		return
+	}
+	s.finishAnswer(rec, w, c.write(w, res))
+}
+
+func (c *call) write(w *stream.Writer, res result) error {
+	switch {
+	case res.object != nil:
+		return c.output.Object(w, res.object, c.resource, c.include)
+	case res.list != nil:
+		return c.output.List(w, res.list, c.resource, c.include)
+	}
+	return c.output.Any(w, res.other)
+}
+
+// finishAnswer ends an answer whose writing returned err. One that is cut off in the middle
+// ends the connection or stream: the client must notice.
+func (s *Server) finishAnswer(rec *record, w *stream.Writer, err error) {
+	if err != nil && !w.Begun() {
+		s.renderError(rec, err)
+		return
+	}
+	if err == nil {
+		err = w.Close()
+	}
+	if err != nil {
+		if rec.req.Context().Err() == nil && rec.writeErr == nil {
+			rec.cause = err
+		}
+		panic(http.ErrAbortHandler)
+	}
+}
+
+// renderAny answers with what is not a resource's object.
+func (s *Server) renderAny(rec *record, code int, out media.Output, obj runtime.Object) {
+	rec.Header().Set("Content-Type", out.MediaType)
+	w := stream.New(rec, code, media.AcceptsGzip(rec.req))
+	defer w.Release()
+	s.finishAnswer(rec, w, out.Any(w, obj))
 }

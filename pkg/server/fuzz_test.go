@@ -1,87 +1,19 @@
 package server
 
 import (
-	"bytes"
-	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	kjson "sigs.k8s.io/json"
 )
-
-var fieldValidations = []string{"", metav1.FieldValidationIgnore, metav1.FieldValidationWarn, metav1.FieldValidationStrict}
-
-// Whatever the bytes are, decoding them gives an object or a 400. The object keeps nothing
-// of the bytes, and is the same after encoding and decoding it again.
-func FuzzDecode(f *testing.F) {
-	c := newCodecs(testScheme(f))
-	outputs := map[string]output{mediaTypes[0]: c.json, mediaTypes[1]: c.yaml, mediaTypes[2]: c.proto}
-	f.Fuzz(func(t *testing.T, data []byte, mediaType, validation uint8) {
-		kind := mediaTypes[int(mediaType)%len(mediaTypes)]
-		fieldValidation := fieldValidations[int(validation)%len(fieldValidations)]
-		obj := &corev1.Endpoints{}
-		warnings, err := c.decode(data, kind, obj, decodeAny, fieldValidation)
-		if err != nil {
-			var status *apierrors.StatusError
-			if !errors.As(err, &status) || status.ErrStatus.Code != http.StatusBadRequest || status.ErrStatus.Reason != metav1.StatusReasonBadRequest {
-				t.Errorf("got %T %v, want a BadRequest", err, err)
-			}
-			return
-		}
-		if fieldValidation == metav1.FieldValidationIgnore && len(warnings) > 0 {
-			t.Errorf("warned in spite of Ignore: %q", warnings)
-		}
-		if kind != runtime.ContentTypeProtobuf && !expressible(obj) {
-			t.Skip("a time that RFC 3339 cannot tell")
-		}
-		obj.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Endpoints"))
-		first := encode(t, outputs[kind], obj)
-		for i := range data {
-			data[i] = '#'
-		}
-		if again := encode(t, outputs[kind], obj); !bytes.Equal(first, again) {
-			t.Fatalf("%q changed with the bytes it came from: %q", first, again)
-		}
-		next := &corev1.Endpoints{}
-		if warnings, err := c.decode(bytes.Clone(first), kind, next, decodeAny, metav1.FieldValidationStrict); err != nil || len(warnings) > 0 {
-			t.Fatalf("%q was not decoded again: %v, %q", first, err, warnings)
-		}
-		if second := encode(t, outputs[kind], next); !bytes.Equal(first, second) {
-			t.Errorf("%q became %q", first, second)
-		}
-	})
-}
-
-func encode(t *testing.T, out output, obj runtime.Object) []byte {
-	t.Helper()
-	var buf bytes.Buffer
-	if err := out.encoder.Encode(obj, &buf); err != nil {
-		t.Fatal(err)
-	}
-	return buf.Bytes()
-}
-
-// expressible says whether the object's times have years of four digits.
-func expressible(obj *corev1.Endpoints) bool {
-	times := []*metav1.Time{&obj.CreationTimestamp, obj.DeletionTimestamp}
-	for i := range obj.ManagedFields {
-		times = append(times, obj.ManagedFields[i].Time)
-	}
-	for _, at := range times {
-		if at != nil && (at.UTC().Year() < 0 || at.UTC().Year() > 9999) {
-			return false
-		}
-	}
-	return true
-}
 
 // Whatever the query of a create is, it is taken, or refused with 400 or 422.
 func FuzzQuery(f *testing.F) {
@@ -126,4 +58,37 @@ func checkCreated(t *testing.T, w *httptest.ResponseRecorder, query url.Values) 
 	if err := kjson.UnmarshalCaseSensitivePreserveInts(w.Body.Bytes(), &obj); err != nil || obj.Name != "a" {
 		t.Errorf("answered %q, %v", w.Body, err)
 	}
+}
+
+// Whatever a path is, the names that a resource is called with are parts of it.
+func FuzzPath(f *testing.F) {
+	s, notes := harbour(f)
+	for _, path := range []string{
+		"/api/v1/namespaces/a/endpoints/b", "/api/v1/namespaces/a/status", "/apis/sea.io/v1/namespaces/a/quays/b/status",
+		"/api/v1/watch/namespaces/a/endpoints/b", "/api/v1/endpoints", "//api/v1/./namespaces/../endpoints/",
+	} {
+		f.Add(path, uint8(len(path)))
+	}
+	methods := []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodHead, "NONSENSE"}
+	f.Fuzz(func(t *testing.T, path string, method uint8) {
+		*notes = journal{}
+		req := newRequest(t, methods[int(method)%len(methods)], "/", "{}", "Content-Type", "application/json")
+		if req.Method == http.MethodPatch {
+			req.Header.Set("Content-Type", "application/merge-patch+json")
+		}
+		req.URL.Path = path
+		w := serveOnce(s, req)
+		if (notes.called != "") != (w.Code == http.StatusTeapot) || w.Code >= http.StatusInternalServerError {
+			t.Errorf("%q: got %d %s, called %s", path, w.Code, w.Body, notes.called)
+		}
+		var namespace, name string
+		if _, err := fmt.Sscanf(notes.names, "%q: %q", &namespace, &name); notes.called != "" && err != nil {
+			t.Fatal(err)
+		}
+		for _, part := range []string{namespace, name} {
+			if part != "" && !slices.Contains(strings.Split(path, "/"), part) {
+				t.Errorf("%q: called %s", path, notes.called)
+			}
+		}
+	})
 }

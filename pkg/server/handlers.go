@@ -14,6 +14,9 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/server/media"
 )
 
 func (s *Server) get(c *call) (result, error) {
@@ -22,7 +25,7 @@ func (s *Server) get(c *call) (result, error) {
 		return result{}, apierrors.NewBadRequest(err.Error())
 	}
 	obj, err := c.resource.Get(c.ctx, c.namespace, c.name, opts)
-	return result{http.StatusOK, obj}, err
+	return result{code: http.StatusOK, object: obj}, err
 }
 
 func (s *Server) list(c *call) (result, error) {
@@ -32,7 +35,7 @@ func (s *Server) list(c *call) (result, error) {
 	}
 	list, warnings, err := c.resource.List(c.ctx, c.namespace, opts)
 	c.warn(warnings...)
-	return result{http.StatusOK, list}, err
+	return result{code: http.StatusOK, list: list}, err
 }
 
 func listOptions(c *call) (*metav1.ListOptions, error) {
@@ -44,7 +47,7 @@ func listOptions(c *call) (*metav1.ListOptions, error) {
 }
 
 func (s *Server) create(c *call) (result, error) {
-	mediaType, err := s.codecs.input(c.req)
+	mediaType, err := media.Input(c.req)
 	if err != nil {
 		return result{}, err
 	}
@@ -68,7 +71,7 @@ func (s *Server) create(c *call) (result, error) {
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	created, warnings, err := c.resource.Create(c.ctx, c.namespace, obj, opts)
 	c.warn(warnings...)
-	return result{http.StatusCreated, created}, err
+	return result{code: http.StatusCreated, object: created}, err
 }
 
 // update replaces an object. kube-apiserver looks at the media type of a PUT only after
@@ -86,7 +89,7 @@ func (s *Server) update(c *call) (result, error) {
 	if err := invalidOptions("UpdateOptions", validation.ValidateUpdateOptions(opts)); err != nil {
 		return result{}, err
 	}
-	mediaType, err := s.codecs.input(c.req)
+	mediaType, err := media.Input(c.req)
 	if err != nil {
 		return result{}, err
 	}
@@ -96,13 +99,12 @@ func (s *Server) update(c *call) (result, error) {
 	}
 	c.rec.dryRun = len(opts.DryRun) > 0
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
-	return c.written(c.resource.Update(c.ctx, c.namespace, c.name, obj, opts))
+	return c.written(c.resource.Update(c.ctx, c.namespace, c.name, c.subresource, obj, opts))
 }
 
 // decodeBody decodes the body into a new object of the resource.
 func (s *Server) decodeBody(c *call, body body, mediaType, fieldValidation string) (runtime.Object, error) {
-	obj := c.resource.New()
-	warnings, err := s.codecs.decode(body.bytes(), mediaType, obj, c.resource.DecodeInto, fieldValidation)
+	obj, warnings, err := s.codecs.Decode(body.bytes(), mediaType, c.resource.Type(), fieldValidation)
 	c.warn(warnings...)
 	if err == nil {
 		err = c.timedOut("while its body was being decoded")
@@ -112,6 +114,13 @@ func (s *Server) decodeBody(c *call, body body, mediaType, fieldValidation strin
 
 // patchTypes are the media types of patches.
 var patchTypes = []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType}
+
+// errUnsupportedPatch is the answer to a patch of an unknown type.
+var errUnsupportedPatch = &apierrors.StatusError{ErrStatus: metav1.Status{
+	Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+	Message: "415: Unsupported Media Type",
+	Details: &metav1.StatusDetails{},
+}}
 
 func (s *Server) patch(c *call) (result, error) {
 	contentType, _, _ := strings.Cut(c.req.Header.Get("Content-Type"), ";")
@@ -137,16 +146,16 @@ func (s *Server) patch(c *call) (result, error) {
 	} else {
 		opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	}
-	return c.written(c.resource.Patch(c.ctx, c.namespace, c.name, patchType, body.bytes(), opts))
+	return c.written(c.resource.Patch(c.ctx, c.namespace, c.name, c.subresource, patchType, body.bytes(), opts))
 }
 
 // written makes an answer of what a write returned.
-func (c *call) written(obj runtime.Object, created bool, warnings []string, err error) (result, error) {
+func (c *call) written(obj *object.Object, created bool, warnings []string, err error) (result, error) {
 	c.warn(warnings...)
 	if created {
-		return result{http.StatusCreated, obj}, err
+		return result{code: http.StatusCreated, object: obj}, err
 	}
-	return result{http.StatusOK, obj}, err
+	return result{code: http.StatusOK, object: obj}, err
 }
 
 func (s *Server) delete(c *call) (result, error) {
@@ -157,12 +166,15 @@ func (s *Server) delete(c *call) (result, error) {
 	if ignoresReadErrors(opts) {
 		attrs := c.rec.attrs
 		attrs.Verb = unsafeDeleteVerb
-		if err := s.authoriseAs(c.req, attrs); err != nil {
+		if err := s.authorise(c.rec, attrs); err != nil {
 			return result{}, err
 		}
 	}
-	obj, err := c.resource.Delete(c.ctx, c.namespace, c.name, opts)
-	return result{http.StatusOK, obj}, err
+	obj, status, err := c.resource.Delete(c.ctx, c.namespace, c.name, opts)
+	if obj != nil {
+		return result{code: http.StatusOK, object: obj}, err
+	}
+	return result{code: http.StatusOK, other: status}, err
 }
 
 func (s *Server) deleteCollection(c *call) (result, error) {
@@ -181,7 +193,12 @@ func (s *Server) deleteCollection(c *call) (result, error) {
 	}
 	deleted, warnings, err := c.resource.DeleteCollection(c.ctx, c.namespace, opts, list)
 	c.warn(warnings...)
-	return result{http.StatusOK, deleted}, err
+	return result{code: http.StatusOK, list: deleted}, err
+}
+
+var deleteOptionsType = &object.Type{
+	Kind: schema.GroupVersionKind{Version: "v1", Kind: "DeleteOptions"},
+	New:  func() runtime.Object { return &metav1.DeleteOptions{} },
 }
 
 // unsafeDeleteVerb is what a user must be allowed, beside delete, to delete what cannot be
@@ -203,13 +220,15 @@ func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
 	}
 	defer body.release()
 	if len(body.bytes()) > 0 {
-		mediaType, err := s.codecs.input(c.req)
+		mediaType, err := media.Input(c.req)
 		if err != nil {
 			return nil, err
 		}
-		if _, err := s.codecs.decode(body.bytes(), mediaType, opts, decodeAny, metav1.FieldValidationIgnore); err != nil {
+		decoded, _, err := s.codecs.Decode(body.bytes(), mediaType, deleteOptionsType, metav1.FieldValidationIgnore)
+		if err != nil {
 			return nil, err
 		}
+		opts = decoded.(*metav1.DeleteOptions)
 	} else if err := metav1.Convert_url_Values_To_v1_DeleteOptions(&c.query, opts, nil); err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"strings"
 	"time"
-
-	"github.com/gorilla/mux"
 )
 
 // readyTimeout bounds a health check: a probe wants an answer, not patience.
@@ -20,9 +18,10 @@ type check struct {
 	run  func(context.Context) error
 }
 
-// routeHealth serves the health paths, which need no token: /livez says that the process
+// routeHealth serves the health paths, and the version, which need no token: /livez says that the process
 // answers, /readyz and /healthz that etcd does, too.
-func (s *Server) routeHealth(router *mux.Router) {
+func (s *Server) routeHealth() {
+	router := s.router
 	ping := check{"ping", func(context.Context) error { return nil }}
 	etcd := check{"etcd", s.cfg.Ready}
 	for path, checks := range map[string][]check{
@@ -33,6 +32,7 @@ func (s *Server) routeHealth(router *mux.Router) {
 			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).HandlerFunc(s.health(path, []check{one}))
 		}
 	}
+	router.Path("/version").Methods(http.MethodGet).HandlerFunc(s.version)
 }
 
 // health answers "ok", with ?verbose each check's outcome, too. A failure is a 500 that
@@ -72,7 +72,7 @@ func (s *Server) version(w http.ResponseWriter, req *http.Request) {
 	recordOf(w).attrs.Verb = "get"
 	data, err := json.MarshalIndent(s.cfg.Version, "", "  ")
 	if err != nil {
-		s.renderError(w, req, err)
+		s.renderError(recordOf(w), err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/json")

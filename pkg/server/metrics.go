@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,28 +18,11 @@ type metrics struct {
 	latency  *prometheus.HistogramVec
 	rejected *prometheus.CounterVec
 	events   *prometheus.CounterVec
-
-	mu    sync.RWMutex
-	known map[requestLabels]requestMetrics // holds what the vectors hold, and is found faster
-}
-
-// requestLabels are the labels of a request that differ. They are few: clients cannot add
-// values of their own.
-type requestLabels struct {
-	verb, dryRun, group, version, resource, scope string
-	code                                          int
-}
-
-// requestMetrics are those of requests that have the same labels.
-type requestMetrics struct {
-	requests prometheus.Counter
-	latency  prometheus.Observer
 }
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	m := &metrics{
 		registry: registry,
-		known:    map[requestLabels]requestMetrics{},
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_request_total",
 			Help: "Requests by verb, dry run value, group, version, resource, subresource, scope, component and HTTP status code.",
@@ -67,12 +49,12 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	return m, nil
 }
 
-// watchInFlight exports how many requests are under way.
+// watchInFlight exports how many requests are in progress.
 func (m *metrics) watchInFlight(f *inFlight) error {
 	for kind, c := range map[string]*counter{"readOnly": &f.readOnly, "mutating": &f.mutating} {
 		gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "apiserver_current_inflight_requests",
-			Help:        "Requests under way now, by kind.",
+			Help:        "Requests in progress now, by kind.",
 			ConstLabels: prometheus.Labels{"request_kind": kind},
 		}, func() float64 { return float64(c.now.Load()) })
 		if err := m.registry.Register(gauge); err != nil {
@@ -86,35 +68,19 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// observe counts a request that has ended.
+// observe counts a request that has ended. Clients cannot add values of their own to the
+// labels.
 func (m *metrics) observe(rec *record) {
-	labels := requestLabels{verb: metricVerb(rec), scope: rec.scope(), code: rec.code}
+	dryRun, group, version, resource := "", "", "", ""
 	if rec.dryRun {
-		labels.dryRun = "All"
+		dryRun = "All"
 	}
 	if rec.resource != nil {
-		labels.group, labels.version, labels.resource = rec.resource.Group, rec.resource.Version, rec.resource.Name
+		group, version, resource = rec.resource.Group, rec.resource.Version, rec.resource.Name
 	}
-	of := m.of(labels)
-	of.requests.Inc()
-	of.latency.Observe(time.Since(rec.start).Seconds())
-}
-
-func (m *metrics) of(labels requestLabels) requestMetrics {
-	m.mu.RLock()
-	found, ok := m.known[labels]
-	m.mu.RUnlock()
-	if ok {
-		return found
-	}
-	values := []string{
-		labels.verb, labels.dryRun, labels.group, labels.version, labels.resource, "", labels.scope, "apiserver", strconv.Itoa(labels.code),
-	}
-	found = requestMetrics{m.requests.WithLabelValues(values...), m.latency.WithLabelValues(values[:len(values)-1]...)}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.known[labels] = found
-	return found
+	labels := []string{metricVerb(rec), dryRun, group, version, resource, rec.attrs.Subresource, rec.scope(), "apiserver", strconv.Itoa(rec.code)}
+	m.requests.WithLabelValues(labels...).Inc()
+	m.latency.WithLabelValues(labels[:len(labels)-1]...).Observe(time.Since(rec.start).Seconds())
 }
 
 // watched counts events that were sent.
@@ -133,7 +99,7 @@ func metricVerb(rec *record) string {
 	if rec.apply {
 		return "APPLY"
 	}
-	switch verb := rec.verb(); verb {
+	switch verb := rec.attrs.Verb; verb {
 	case "create":
 		return "POST"
 	case "update":

@@ -26,7 +26,7 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 			Bytes("stack", debug.Stack()).Msg("a handler panicked")
 		// Once part of an answer is out, only cutting the connection tells that it is not whole.
 		if aborted = rec.code != 0; !aborted {
-			s.renderError(rec, rec.req, errors.New("a handler panicked"))
+			s.renderError(rec, errors.New("a handler panicked"))
 		}
 	}
 	switch {
@@ -47,7 +47,7 @@ func (s *Server) log(rec *record) {
 		event = s.cfg.Logger.Error().AnErr("cause", rec.cause)
 	}
 	event.Str("user", rec.user()).
-		Str("verb", rec.verb()).
+		Str("verb", rec.attrs.Verb).
 		Str("path", rec.req.URL.Path).
 		Int("code", rec.code).
 		Int64("bytes", rec.bytes).
@@ -56,56 +56,33 @@ func (s *Server) log(rec *record) {
 		Msg("request")
 }
 
-// protect lets a request through to the API if its token is good and within its limits.
-// It reads nothing of the body: a rejected request costs next to nothing.
-func (s *Server) protect(w http.ResponseWriter, req *http.Request) {
-	rec := recordOf(w)
-	rec.attrs.Verb = strings.ToLower(req.Method)
-	rec.attrs.Path = req.URL.Path
-	if err := s.authenticate(rec, req); err != nil {
-		s.renderError(w, req, err)
-		return
+// admit lets a request through to the API if its token is good and within its limits. It
+// reads nothing of the body: a rejected request costs next to nothing.
+func (s *Server) admit(rec *record) error {
+	if err := s.authenticate(rec); err != nil {
+		return err
 	}
-	if err := s.limit(rec, req); err != nil {
-		s.renderError(w, req, err)
-		return
-	}
-	if s.mayBeWatch(req) { // its route knows whether it is one
-		dispatch(s.api, rec)
-		return
-	}
-	s.counted(rec, func() { dispatch(s.api, rec) })
+	return s.limit(rec)
 }
 
-// counted serves a request if not too many are under way.
+// counted serves a request if not too many are in progress.
 func (s *Server) counted(rec *record, serve func()) {
 	leave, err := s.inFlight.enter(rec.req)
 	if err != nil {
 		s.metrics.reject("concurrency-limit")
-		s.renderError(rec, rec.req, err)
+		s.renderError(rec, err)
 		return
 	}
 	defer leave()
 	serve()
 }
 
-// mayBeWatch says whether the request looks like a watch. Watches are not counted: they
-// last, and cost next to nothing.
-func (s *Server) mayBeWatch(req *http.Request) bool {
-	for _, prefix := range s.groups {
-		if rest, ok := strings.CutPrefix(req.URL.Path, prefix); ok {
-			return strings.HasPrefix(rest, "watch/") || isWatch(req)
-		}
-	}
-	return false
-}
-
 // authenticate finds out whose request it is. Whoever sends wrong tokens from one address
 // spends that address's small budget; once it is spent, a token is not even looked at,
 // unless it is the one that was last used from there: guessing is slow, and a client that
 // works beside a guesser goes on working.
-func (s *Server) authenticate(rec *record, req *http.Request) error {
-	token := requestToken(req)
+func (s *Server) authenticate(rec *record) error {
+	token := requestToken(rec.req)
 	identity, ok := s.cfg.Tokens.Authenticate(token)
 	wait := s.cfg.Limiter.AnonymousWait(rec.start, rec.client)
 	if ok && (wait == 0 || identity.SeenFrom(rec.client)) {
@@ -138,9 +115,9 @@ func requestToken(req *http.Request) string {
 }
 
 // limit takes a token from the bucket that the request's token has for its verb class.
-func (s *Server) limit(rec *record, req *http.Request) error {
+func (s *Server) limit(rec *record) error {
 	class := ratelimit.Write
-	if isReadOnly(req) {
+	if isReadOnly(rec.req) {
 		class = ratelimit.Read
 	}
 	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
@@ -161,7 +138,7 @@ func isReadOnly(req *http.Request) bool {
 	return req.Method == http.MethodGet || req.Method == http.MethodHead || req.Method == http.MethodOptions
 }
 
-// inFlight bounds how many requests are under way at once.
+// inFlight bounds how many requests are in progress at once.
 type inFlight struct {
 	readOnly, mutating counter
 }
@@ -185,13 +162,8 @@ func (f *inFlight) enter(req *http.Request) (leave func(), err error) {
 }
 
 // authorise refuses what the user may not do.
-func (s *Server) authorise(rec *record, req *http.Request) error {
-	return s.authoriseAs(req, rec.attrs)
-}
-
-// authoriseAs is authorise for something that the request asks for beside its verb.
-func (s *Server) authoriseAs(req *http.Request, attrs auth.Attributes) error {
-	allowed, reason, err := s.cfg.Authorizer.Authorize(req.Context(), attrs)
+func (s *Server) authorise(rec *record, attrs auth.Attributes) error {
+	allowed, reason, err := s.cfg.Authorizer.Authorize(rec.req.Context(), attrs)
 	if err != nil {
 		return err
 	}

@@ -17,10 +17,13 @@ import (
 	"strings"
 	"time"
 
+	"github.com/gorilla/mux"
 	"github.com/munnerz/goautoneg"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"github.com/berth-project/berth/pkg/server/media"
 )
 
 // The documents are made from the resources that the server serves and from the
@@ -116,7 +119,7 @@ func loadOpenAPI(name, protoType string) *openAPIDocument {
 // clients may keep what they have fetched from there for ever.
 func (s *Server) routeOpenAPI() {
 	v2 := loadOpenAPI("v2", openAPIV2Proto)
-	s.api.Path("/openapi/v2").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
+	s.router.Path("/openapi/v2").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
 		s.serveOpenAPI(w, req, v2)
 	}))
 
@@ -138,14 +141,14 @@ func (s *Server) routeOpenAPI() {
 	}
 	sum := sha256.Sum256(encoded)
 	hash := strings.ToUpper(hex.EncodeToString(sum[:]))
-	s.api.Path("/openapi/v3").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
-		if answered := answerETag(w, req, hash); !answered {
+	s.router.Path("/openapi/v3").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
+		if answered := answerETag(recordOf(w), `"`+hash+`"`); !answered {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(encoded) // a client that has gone needs no answer
 		}
 	}))
-	s.api.Path("/openapi/v3/{name:.+}").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
-		s.serveOpenAPIV3(w, req, recordOf(w).vars["name"], documents)
+	s.router.Path("/openapi/v3/{name:.+}").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
+		s.serveOpenAPIV3(w, req, mux.Vars(req)["name"], documents)
 	}))
 }
 
@@ -153,7 +156,7 @@ func (s *Server) routeOpenAPI() {
 func (s *Server) readable(next http.HandlerFunc) http.Handler {
 	return s.authorised(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Method != http.MethodGet && req.Method != http.MethodHead {
-			s.renderError(w, req, methodNotAllowed())
+			s.renderError(recordOf(w), methodNotAllowed())
 			return
 		}
 		next(w, req)
@@ -189,7 +192,7 @@ func openAPIAddress(name string, doc *openAPIDocument) string {
 func (s *Server) serveOpenAPIV3(w http.ResponseWriter, req *http.Request, name string, documents map[string]*openAPIDocument) {
 	doc := documents[name]
 	if doc == nil {
-		s.renderError(w, req, pathNotFound())
+		s.renderError(recordOf(w), pathNotFound())
 		return
 	}
 	switch req.URL.Query().Get("hash") {
@@ -210,14 +213,14 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, req *http.Request, doc *ope
 	w.Header().Set("Vary", "Accept, Accept-Encoding")
 	data, contentType := doc.accepted(req.Header.Get("Accept"))
 	if data == nil {
-		s.renderError(w, req, errNoSuchOpenAPI)
+		s.renderError(recordOf(w), errNoSuchOpenAPI)
 		return
 	}
-	if answered := answerETag(w, req, doc.hash); answered {
+	if answered := answerETag(recordOf(w), `"`+doc.hash+`"`); answered {
 		return
 	}
 	w.Header().Set("Content-Type", contentType)
-	if acceptsGzip(req.Header.Get("Accept-Encoding")) {
+	if media.AcceptsGzip(req) {
 		w.Header().Set("Content-Encoding", "gzip")
 		w.Header().Set("Content-Length", strconv.Itoa(len(data)))
 		_, _ = w.Write(data) // a client that has gone needs no answer
@@ -233,7 +236,7 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, req *http.Request, doc *ope
 }
 
 // accepted returns the document in the form that an Accept header asks for, and that
-// form's media type; nil: there is none such. JSON is the default. Old clients put an @
+// form's media type; nil: there is no such form. JSON is the default. Old clients put an @
 // into the media types of protobuf, which is not allowed there.
 func (d *openAPIDocument) accepted(accept string) (data []byte, contentType string) {
 	if accept == "" {
@@ -255,31 +258,3 @@ var errNoSuchOpenAPI = &apierrors.StatusError{ErrStatus: metav1.Status{
 	Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
 	Message: "only the following media types are accepted: application/json, " + openAPIV2Proto + ", " + openAPIV3Proto,
 }}
-
-// answerETag sets the entity tag, and answers where the client has that version already.
-func answerETag(w http.ResponseWriter, req *http.Request, hash string) (answered bool) {
-	etag := `"` + hash + `"`
-	w.Header().Set("ETag", etag)
-	if !matchesETag(req.Header.Get("If-None-Match"), etag) {
-		return false
-	}
-	w.WriteHeader(http.StatusNotModified)
-	return true
-}
-
-// acceptsGzip says whether an Accept-Encoding header allows gzip.
-func acceptsGzip(header string) bool {
-	for clause := range strings.SplitSeq(header, ",") {
-		coding, params, _ := strings.Cut(clause, ";")
-		if !strings.EqualFold(strings.TrimSpace(coding), "gzip") {
-			continue
-		}
-		value, ok := strings.CutPrefix(strings.TrimSpace(params), "q=")
-		if !ok {
-			return true
-		}
-		quality, err := strconv.ParseFloat(value, 64)
-		return err == nil && quality > 0
-	}
-	return false
-}

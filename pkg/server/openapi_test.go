@@ -1,4 +1,4 @@
-package server_test
+package server
 
 import (
 	"bytes"
@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
@@ -17,8 +18,6 @@ import (
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/util/proto"
 	"k8s.io/kube-openapi/pkg/validation/spec"
-
-	"github.com/berth-project/berth/test/apitest"
 )
 
 const (
@@ -31,9 +30,9 @@ const (
 )
 
 // coreSpec reads the document of the core group as kubectl does.
-func coreSpec(t *testing.T, server *apitest.Server) *spec3.OpenAPI {
+func coreSpec(t *testing.T, web *httptest.Server) *spec3.OpenAPI {
 	t.Helper()
-	document, err := openapi3.NewRoot(discoveryClient(t, server).OpenAPIV3()).GVSpec(schema.GroupVersion{Version: "v1"})
+	document, err := openapi3.NewRoot(discoveryClient(t, web).OpenAPIV3()).GVSpec(schema.GroupVersion{Version: "v1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,13 +41,12 @@ func coreSpec(t *testing.T, server *apitest.Server) *spec3.OpenAPI {
 
 // TestOpenAPI runs on one server, since none of it changes anything.
 func TestOpenAPI(t *testing.T) {
-	server := startServer(t, apitest.Config{})
+	web := startDocuments(t)
 	tests := []struct {
 		name string
-		run  func(*testing.T, *apitest.Server)
+		run  func(*testing.T, *httptest.Server)
 	}{
 		{"describes the server", testOpenAPIDescribesTheServer},
-		{"a schema for every resource", testSchemaOfEveryResource},
 		{"v3 schemas", testOpenAPIV3Schemas},
 		{"v3 operations", testOpenAPIV3Operations},
 		{"v2", testOpenAPIV2},
@@ -57,15 +55,15 @@ func TestOpenAPI(t *testing.T) {
 		{"caching", testOpenAPICaching},
 	}
 	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) { test.run(t, server) })
+		t.Run(test.name, func(t *testing.T) { test.run(t, web) })
 	}
 }
 
-// testOpenAPIDescribesTheServer holds the documents against discovery and against what the
-// server does: they are out of date where this fails, and `make fix-generated` mends that.
-func testOpenAPIDescribesTheServer(t *testing.T, server *apitest.Server) {
-	root := openapi3.NewRoot(discoveryClient(t, server).OpenAPIV3())
-	_, lists, err := discoveryClient(t, server).ServerGroupsAndResources()
+// testOpenAPIDescribesTheServer holds the documents against the discovery of the resources
+// that they are about, and against what the server does with their paths.
+func testOpenAPIDescribesTheServer(t *testing.T, web *httptest.Server) {
+	root := openapi3.NewRoot(discoveryClient(t, web).OpenAPIV3())
+	_, lists, err := discoveryClient(t, web).ServerGroupsAndResources()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -94,7 +92,7 @@ func testOpenAPIDescribesTheServer(t *testing.T, server *apitest.Server) {
 				if action == "" {
 					continue // discovery itself
 				}
-				checkServed(t, server, method, path)
+				checkServed(t, web, method, path)
 				if verb := actions[action]; verb != "" {
 					action = verb
 				}
@@ -126,10 +124,10 @@ func operations(path *spec3.Path) map[string]*spec3.Operation {
 
 // checkServed sees whether an operation is there, by a request that goes no further than
 // the time-out that it asks for.
-func checkServed(t *testing.T, server *apitest.Server, method, path string) {
+func checkServed(t *testing.T, web *httptest.Server, method, path string) {
 	t.Helper()
 	path = strings.NewReplacer("{namespace}", "default", "{name}", "x").Replace(path)
-	resp, body := ask(t, server, method, path+"?timeout=abc")
+	resp, body := ask(t, web, method, path+"?timeout=abc")
 	if resp.code != http.StatusBadRequest || !strings.Contains(string(body), "invalid timeout") {
 		t.Errorf("%s %s is described, but answered with %d %s", method, path, resp.code, body)
 	}
@@ -137,8 +135,8 @@ func checkServed(t *testing.T, server *apitest.Server, method, path string) {
 
 // testOpenAPIV3Schemas looks at what kubectl explain, its validation and server-side apply
 // go by.
-func testOpenAPIV3Schemas(t *testing.T, server *apitest.Server) {
-	schemas := coreSpec(t, server).Components.Schemas
+func testOpenAPIV3Schemas(t *testing.T, web *httptest.Server) {
+	schemas := coreSpec(t, web).Components.Schemas
 	property := func(kind, name string) spec.Schema {
 		schema, ok := schemas[kind]
 		if !ok {
@@ -185,8 +183,8 @@ func testOpenAPIV3Schemas(t *testing.T, server *apitest.Server) {
 }
 
 // testOpenAPIV3Operations looks at one operation of each sort.
-func testOpenAPIV3Operations(t *testing.T, server *apitest.Server) {
-	paths := coreSpec(t, server).Paths.Paths
+func testOpenAPIV3Operations(t *testing.T, web *httptest.Server) {
+	paths := coreSpec(t, web).Paths.Paths
 	collection, object := paths["/api/v1/namespaces/{namespace}/endpoints"], paths["/api/v1/namespaces/{namespace}/endpoints/{name}"]
 	tests := []struct {
 		op         *spec3.Operation
@@ -231,8 +229,8 @@ func testOpenAPIV3Operations(t *testing.T, server *apitest.Server) {
 }
 
 // testOpenAPIV2 reads v2 as old clients do.
-func testOpenAPIV2(t *testing.T, server *apitest.Server) {
-	document, err := discoveryClient(t, server).OpenAPISchema() // in protobuf's form
+func testOpenAPIV2(t *testing.T, web *httptest.Server) {
+	document, err := discoveryClient(t, web).OpenAPISchema() // in protobuf's form
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -247,7 +245,7 @@ func testOpenAPIV2(t *testing.T, server *apitest.Server) {
 	if diff := cmp.Diff([]string{"apiVersion", "kind", "metadata", "subsets"}, slices.Sorted(slices.Values(endpoints.Keys()))); diff != "" {
 		t.Errorf("the fields of Endpoints (-want +got)\n%s", diff)
 	}
-	resp, body := ask(t, server, http.MethodGet, "/openapi/v2")
+	resp, body := ask(t, web, http.MethodGet, "/openapi/v2")
 	if got := resp.header.Get("Content-Type"); got != "application/json" {
 		t.Errorf("GET /openapi/v2: got %s", got)
 	}
@@ -263,7 +261,7 @@ func testOpenAPIV2(t *testing.T, server *apitest.Server) {
 	}
 }
 
-func testOpenAPINegotiation(t *testing.T, server *apitest.Server) {
+func testOpenAPINegotiation(t *testing.T, web *httptest.Server) {
 	tests := []struct {
 		path, accept string
 		code         int
@@ -281,7 +279,7 @@ func testOpenAPINegotiation(t *testing.T, server *apitest.Server) {
 		{"/openapi/v3", "*/*", http.StatusOK, "application/json"},
 	}
 	for _, test := range tests {
-		resp, body := ask(t, server, http.MethodGet, test.path, "Accept", test.accept)
+		resp, body := ask(t, web, http.MethodGet, test.path, "Accept", test.accept)
 		if resp.code != test.code || resp.header.Get("Content-Type") != test.contentType {
 			t.Errorf("GET %s, Accept: %s: got %d %s, want %d %s", test.path, test.accept,
 				resp.code, resp.header.Get("Content-Type"), test.code, test.contentType)
@@ -293,10 +291,10 @@ func testOpenAPINegotiation(t *testing.T, server *apitest.Server) {
 }
 
 // testOpenAPICompressed shows that a client gets the same with gzip and without.
-func testOpenAPICompressed(t *testing.T, server *apitest.Server) {
+func testOpenAPICompressed(t *testing.T, web *httptest.Server) {
 	for _, path := range []string{"/openapi/v2", "/openapi/v3/api/v1"} {
-		plain, want := ask(t, server, http.MethodGet, path, "Accept-Encoding", "identity")
-		compressed, body := ask(t, server, http.MethodGet, path, "Accept-Encoding", "gzip")
+		plain, want := ask(t, web, http.MethodGet, path, "Accept-Encoding", "identity")
+		compressed, body := ask(t, web, http.MethodGet, path, "Accept-Encoding", "gzip")
 		if plain.header.Get("Content-Encoding") != "" || compressed.header.Get("Content-Encoding") != "gzip" {
 			t.Errorf("GET %s: got Content-Encoding %q and %q", path, plain.header.Get("Content-Encoding"), compressed.header.Get("Content-Encoding"))
 		}
@@ -308,22 +306,22 @@ func testOpenAPICompressed(t *testing.T, server *apitest.Server) {
 		if err != nil || !bytes.Equal(got, want) || len(want) == 0 {
 			t.Errorf("GET %s: the compressed form differs (%v)", path, err)
 		}
-		head, nothing := ask(t, server, http.MethodHead, path, "Accept-Encoding", "gzip")
+		head, nothing := ask(t, web, http.MethodHead, path, "Accept-Encoding", "gzip")
 		if head.code != http.StatusOK || len(nothing) > 0 || head.length != int64(len(body)) {
 			t.Errorf("HEAD %s: got %d, %d bytes, of %d", path, head.code, len(nothing), head.length)
 		}
 	}
 }
 
-func testOpenAPICaching(t *testing.T, server *apitest.Server) {
+func testOpenAPICaching(t *testing.T, web *httptest.Server) {
 	for _, path := range []string{"/openapi/v2", "/openapi/v3", "/openapi/v3/api/v1"} {
-		first, _ := ask(t, server, http.MethodGet, path)
-		again, body := ask(t, server, http.MethodGet, path, "If-None-Match", first.header.Get("ETag"))
+		first, _ := ask(t, web, http.MethodGet, path)
+		again, body := ask(t, web, http.MethodGet, path, "If-None-Match", first.header.Get("ETag"))
 		if again.code != http.StatusNotModified || len(body) > 0 {
 			t.Errorf("GET %s with the ETag %s: got %d %q", path, first.header.Get("ETag"), again.code, body)
 		}
 	}
-	_, body := ask(t, server, http.MethodGet, "/openapi/v3")
+	_, body := ask(t, web, http.MethodGet, "/openapi/v3")
 	var index struct {
 		Paths map[string]struct {
 			ServerRelativeURL string `json:"serverRelativeURL"`
@@ -334,11 +332,11 @@ func testOpenAPICaching(t *testing.T, server *apitest.Server) {
 	}
 	for _, name := range []string{"api", "apis", "api/v1", "version"} {
 		address := index.Paths[name].ServerRelativeURL
-		resp, _ := ask(t, server, http.MethodGet, address)
+		resp, _ := ask(t, web, http.MethodGet, address)
 		if resp.code != http.StatusOK || resp.header.Get("Cache-Control") != "public, immutable" || resp.header.Get("Expires") == "" {
 			t.Errorf("GET %s: got %d %v", address, resp.code, resp.header)
 		}
-		resp, _ = ask(t, server, http.MethodGet, "/openapi/v3/"+name+"?hash=OLD")
+		resp, _ = ask(t, web, http.MethodGet, "/openapi/v3/"+name+"?hash=OLD")
 		if resp.code != http.StatusMovedPermanently || resp.header.Get("Location") != address {
 			t.Errorf("%s with an old hash: got %d to %s, want %s", name, resp.code, resp.header.Get("Location"), address)
 		}

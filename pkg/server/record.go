@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,6 +23,9 @@ var writeTimeout = time.Minute
 const (
 	// writeTimeoutSlack is how much of it may be missing: it is not set for each write.
 	writeTimeoutSlack = 10 * time.Second
+	// smallAnswer is the size in bytes of an answer that needs no time to be read: net/http and
+	// the kernel hold it.
+	smallAnswer = 3 << 10
 	// unreadBodyTimeout is how long an answer waits for the rest of a body that is not read.
 	unreadBodyTimeout = 5 * time.Second
 )
@@ -38,12 +42,9 @@ type record struct {
 
 	identity *auth.Identity // nil until authenticated
 	attrs    auth.Attributes
-	vars     map[string]string   // the variable parts of the path
 	resource *metav1.APIResource // nil for what is no resource
 	dryRun   bool
 	apply    bool // a patch that is a server-side apply
-
-	detached bool // whether the answer goes on after the handler has returned
 
 	bodyEnded bool // whether the request's body has been read to its end
 
@@ -58,6 +59,7 @@ type record struct {
 
 func newRecord(w http.ResponseWriter, req *http.Request) *record {
 	rec := &record{ResponseWriter: w, req: req, start: time.Now(), auditID: req.Header.Get("Audit-Id")}
+	rec.attrs.Verb, rec.attrs.Path = strings.ToLower(req.Method), req.URL.Path
 	if rec.auditID == "" {
 		rec.auditID = uuid.NewString()
 	} else if len(rec.auditID) > maxAuditID {
@@ -79,7 +81,7 @@ func (r *record) WriteHeader(code int) {
 		r.code = code
 		r.limitUnreadBody()
 		// Once a read from a connection of HTTP/1 has failed, be it by a deadline, net/http ends
-		// the context of the request under way and of every one that comes after it.
+		// the context of the request in progress and of every one that comes after it.
 		if r.req.ProtoMajor == 1 && r.req.Context().Err() != nil {
 			r.Header().Set("Connection", "close")
 		}
@@ -93,7 +95,7 @@ func (r *record) Write(p []byte) (int, error) {
 	if r.code == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	if r.watch || r.bytes+int64(len(p)) > burstThreshold {
+	if r.watch || r.bytes+int64(len(p)) > smallAnswer {
 		r.startTimeout(time.Now())
 	}
 	n, err := r.ResponseWriter.Write(p)
@@ -111,6 +113,12 @@ func (r *record) startTimeout(now time.Time) {
 		_ = http.NewResponseController(r).SetWriteDeadline(now.Add(writeTimeout))
 		r.timeoutSet = now
 	}
+}
+
+// renewTimeout gives the client its full time to read again.
+func (r *record) renewTimeout() {
+	r.timeoutSet = time.Time{}
+	r.startTimeout(time.Now())
 }
 
 // stopTimeout is for pauses of an answer: HTTP/2 ends a stream whose time is up even where
@@ -149,13 +157,6 @@ func (r *record) Read(p []byte) (int, error) {
 
 // Unwrap lets http.ResponseController reach the connection.
 func (r *record) Unwrap() http.ResponseWriter { return r.ResponseWriter }
-
-// verb is what the request does in Kubernetes' words: the method in lower case where it
-// has no better one.
-func (r *record) verb() string { return r.attrs.Verb }
-
-// acceptsGzip says whether the client takes a compressed answer.
-func (r *record) acceptsGzip() bool { return acceptsGzip(r.req.Header.Get("Accept-Encoding")) }
 
 // user names the user, or nobody.
 func (r *record) user() string {

@@ -1,6 +1,8 @@
 package server
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -12,11 +14,13 @@ import (
 	"testing"
 
 	"github.com/rs/zerolog"
-	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/server/stream"
 )
 
 func TestAddWarnings(t *testing.T) {
@@ -87,93 +91,164 @@ func TestStatusOf(t *testing.T) {
 	}
 }
 
-// written is an object whose bytes a test writes.
-type written struct {
-	corev1.Endpoints
-	write func(w io.Writer) error
+// rowsThat is a resource whose tables fail after so many rows.
+func rowsThat(fail func() []any, after int) *fakeResource {
+	rows := 0
+	return &fakeResource{cells: func(runtime.Object) []any {
+		if rows++; rows > after {
+			return fail()
+		}
+		return []any{"row"}
+	}}
 }
 
-func (o *written) CacheEncode(_ runtime.Identifier, _ func(runtime.Object, io.Writer) error, w io.Writer) error {
-	return o.write(w)
-}
-
-func (o *written) GetObject() runtime.Object { return &o.Endpoints }
-
-// An answer that fails before its first byte is a 500; one that fails in the middle ends
-// the connection, so that the client notices. The server goes on.
+// An answer that fails before its first byte is a 500, as if nothing had been written; one
+// that fails in the middle ends the connection, so that the client notices. The server goes
+// on.
 func TestAnswersThatFail(t *testing.T) {
-	part := strings.Repeat("x", gzipThreshold+64<<10)
+	const most = 2000 // rows, of some 150 bytes
+	unencodable := func() []any { return []any{func() {}} }
+	panics := func() []any { panic("oh dear") }
 	for name, tc := range map[string]struct {
-		get     func(ctx context.Context) (runtime.Object, error)
-		cut     bool
-		logged  string
-		message string
+		resource func() *fakeResource
+		encoding string
+		cut      bool
+		logged   string
 	}{
-		"encoding": {
-			get:    answerWith(func(io.Writer) error { return errors.New("no encoding") }),
-			logged: "no encoding",
-		},
-		"encoding, half-way": {
-			get: answerWith(func(w io.Writer) error {
-				_, err := io.WriteString(w, part)
-				return errors.Join(err, errors.New("no more"))
-			}),
-			cut: true, logged: "no more",
-		},
-		"panic":           {get: func(context.Context) (runtime.Object, error) { panic("oh dear") }, logged: "oh dear"},
-		"panic, half-way": {get: answerWith(func(w io.Writer) error { _, _ = io.WriteString(w, part); panic("oh dear") }), cut: true, logged: "oh dear"},
-		"panic of nil":    {get: func(context.Context) (runtime.Object, error) { panic(nil) }, logged: "panic called with nil"},
+		"encoding":           {func() *fakeResource { return rowsThat(unencodable, 0) }, "identity", false, "unsupported type"},
+		"encoding, half-way": {func() *fakeResource { return rowsThat(unencodable, most-1) }, "identity", true, "unsupported type"},
+		// The rows compress to less than is written at once: nothing is out, and what was to
+		// come would have been compressed.
+		"encoding, half-way, gzip": {func() *fakeResource { return rowsThat(unencodable, most-1) }, "gzip", false, "unsupported type"},
+		"panic":                    {func() *fakeResource { return rowsThat(panics, 0) }, "identity", false, "oh dear"},
+		"panic, half-way":          {func() *fakeResource { return rowsThat(panics, most-1) }, "identity", true, "oh dear"},
+		"panic, half-way, gzip":    {func() *fakeResource { return rowsThat(panics, most-1) }, "gzip", false, "oh dear"},
+		"panic of nil":             {func() *fakeResource { return rowsThat(func() []any { panic(nil) }, 0) }, "identity", false, "panic called with nil"},
 	} {
 		for _, http2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s http2=%v", name, http2), func(t *testing.T) {
-				var log strings.Builder
-				resource := &fakeResource{get: tc.get}
-				cfg := testConfig(t, resource)
-				cfg.Logger = zerolog.New(zerolog.SyncWriter(&log))
-				web := httptest.NewUnstartedServer(newTestServer(t, cfg))
-				web.EnableHTTP2 = http2
-				web.Config.ErrorLog = nil
-				web.StartTLS()
-				resp, err := web.Client().Do(clientRequest(t, web.URL+testPath+"/a"))
-				var body []byte
-				if err == nil {
-					body, err = io.ReadAll(resp.Body)
-					resp.Body.Close()
-				}
-				if (err != nil) != tc.cut {
-					t.Errorf("got %v and %d bytes, want the connection cut: %v", err, len(body), tc.cut)
-				}
-				if !tc.cut && (resp.StatusCode != 500 || !strings.Contains(string(body), `"reason":"InternalError"`) || strings.Contains(string(body), tc.logged)) {
-					t.Errorf("got %d %s", resp.StatusCode, body)
-				}
-				resource.get = func(context.Context) (runtime.Object, error) { return &corev1.Endpoints{}, nil }
-				resp, err = web.Client().Do(clientRequest(t, web.URL+testPath+"/a"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				resp.Body.Close()
-				web.Close() // waits for what is under way, and its log
-				if resp.StatusCode != 200 || !strings.Contains(log.String(), tc.logged) {
-					t.Errorf("after that %d, logged %s", resp.StatusCode, log.String())
-				}
-				if strings.HasPrefix(name, "panic") && !strings.Contains(log.String(), "render_test.go") {
-					t.Errorf("no stack in the log: %s", log.String())
-				}
+				checkFails(t, tc.resource(), most, http2, tc.encoding, tc.cut, tc.logged)
 			})
 		}
 	}
 }
 
-func answerWith(write func(io.Writer) error) func(context.Context) (runtime.Object, error) {
-	return func(context.Context) (runtime.Object, error) { return &written{write: write}, nil }
+func checkFails(t *testing.T, resource *fakeResource, rows int, http2 bool, encoding string, cut bool, logged string) {
+	t.Helper()
+	var log strings.Builder
+	list := &object.List{Type: endpointsType, Objects: slices.Repeat([]*object.Object{named(t, "a", 0)}, rows)}
+	resource.list = func(context.Context) (*object.List, []string, error) { return list, nil, nil }
+	resource.get = func(context.Context) (*object.Object, error) { return list.Objects[0], nil }
+	cfg := testConfig(t, resource)
+	cfg.Logger = zerolog.New(zerolog.SyncWriter(&log))
+	web := start(t, newTestServer(t, cfg), http2)
+	resp, body, err := send(t, web, clientRequest(t, web.URL+testPath, "Accept", "application/json;as=Table;g=meta.k8s.io;v=v1", "Accept-Encoding", encoding))
+	if (err != nil) != cut {
+		t.Errorf("got %v and %d bytes, want the connection cut: %v", err, len(body), cut)
+	}
+	if !cut && (resp.code != 500 || !strings.Contains(string(body), `"reason":"InternalError"`) || strings.Contains(string(body), logged) || resp.header.Get("Content-Encoding") != "") {
+		t.Errorf("got %v %.300q", resp, body)
+	}
+	resp, _, err = send(t, web, clientRequest(t, web.URL+testPath+"/a"))
+	web.Close() // waits for the requests in progress, and their log
+	if err != nil || resp.code != 200 || !strings.Contains(log.String(), logged) {
+		t.Errorf("after that %v, %v, logged %s", resp, err, log.String())
+	}
+	if strings.Contains(t.Name(), "/panic") && !strings.Contains(log.String(), "render_test.go") {
+		t.Errorf("no stack in the log: %s", log.String())
+	}
 }
 
-func clientRequest(t *testing.T, url string) *http.Request {
-	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
-	if err != nil {
-		t.Fatal(err)
+// What cannot be shown in the form that was asked for is no answer at all.
+func TestFormsThatDoNotExist(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &fakeResource{get: func(context.Context) (*object.Object, error) { return named(t, "a", 0), nil }}))
+	for accept, code := range map[string]int{
+		"application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1":                       http.StatusNotAcceptable,
+		"application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1":                        http.StatusNotAcceptable,
+		"application/vnd.kubernetes.protobuf;as=Table;g=meta.k8s.io;v=v1,application/json":       http.StatusOK,
+		"application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;g=meta.k8s.io;v=v1":        http.StatusOK,
+		"application/json;as=Table;g=meta.k8s.io;v=v1beta1,application/json;q=0.1":               http.StatusOK,
+		"application/vnd.kubernetes.protobuf;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1":    http.StatusNotAcceptable,
+		"application/vnd.kubernetes.protobuf;as=Nothing;g=meta.k8s.io;v=v1,application/yaml":     http.StatusOK,
+		"application/vnd.kubernetes.protobuf;as=Nothing;g=meta.k8s.io;v=v1,application/nonsense": http.StatusNotAcceptable,
+	} {
+		if w := serveOnce(s, newRequest(t, http.MethodGet, testPath+"/a", "", "Accept", accept)); w.Code != code {
+			t.Errorf("%s: got %d %s, want %d", accept, w.Code, w.Body, code)
+		}
 	}
-	req.Header.Set("X-Auth-Token", testToken)
-	return req
+}
+
+// includeObject counts for tables, and is looked at for nothing else.
+func TestIncludeObject(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &fakeResource{get: func(context.Context) (*object.Object, error) { return named(t, "a", 0), nil }}))
+	const table = "application/json;as=Table;g=meta.k8s.io;v=v1"
+	for _, tc := range []struct {
+		query, accept string
+		code          int
+		contains      string
+	}{
+		{"", table, 200, `"object":{"kind":"PartialObjectMetadata"`},
+		{"includeObject=None", table, 200, `"object":null`},
+		{"includeObject=Object", table, 200, `"object":{"kind":"Endpoints"`},
+		{"includeObject=Nonsense", table, 422, "includeObject"},
+		{"includeObject=Nonsense", "application/json", 200, `{"kind":"Endpoints"`},
+	} {
+		w := serveOnce(s, newRequest(t, http.MethodGet, testPath+"/a?"+tc.query, "", "Accept", tc.accept))
+		if w.Code != tc.code || !strings.Contains(w.Body.String(), tc.contains) {
+			t.Errorf("%q: got %d %s", tc.query, w.Code, w.Body)
+		}
+	}
+}
+
+// An answer carries the warnings of what made it, with an error, too.
+func TestWarnings(t *testing.T) {
+	var failure error
+	s := newTestServer(t, testConfig(t, &fakeResource{
+		list: func(context.Context) (*object.List, []string, error) {
+			return &object.List{Type: endpointsType}, []string{"one is left out"}, failure
+		},
+	}))
+	for _, failure = range []error{nil, apierrors.NewBadRequest("b")} {
+		w := serveOnce(s, newRequest(t, http.MethodGet, testPath, ""))
+		if got := w.Header().Get("Warning"); got != `299 - "one is left out"` {
+			t.Errorf("error %v: the warning is %q", failure, got)
+		}
+	}
+}
+
+func TestAnswersAreCompressed(t *testing.T) {
+	for _, tc := range []struct {
+		name, accept string
+		annotation   int // bytes
+		want         string
+	}{
+		{"small", "gzip", 1000, ""},
+		{"large", "gzip", stream.Threshold, "gzip"},
+		{"large, among others", "br, gzip;q=0.5", stream.Threshold, "gzip"},
+		{"large, refused", "gzip;q=0", stream.Threshold, ""},
+		{"large, not asked for", "identity", stream.Threshold, ""},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			obj := named(t, "a", tc.annotation)
+			web := start(t, newTestServer(t, testConfig(t, &fakeResource{get: func(context.Context) (*object.Object, error) { return obj, nil }})), true)
+			resp, body, err := send(t, web, clientRequest(t, web.URL+testPath+"/a", "Accept-Encoding", tc.accept))
+			if err != nil || resp.header.Get("Content-Encoding") != tc.want {
+				t.Fatalf("got %v, %v, want Content-Encoding %q", resp, err, tc.want)
+			}
+			if tc.want != "" {
+				r, err := gzip.NewReader(bytes.NewReader(body))
+				if err != nil {
+					t.Fatal(err)
+				}
+				if body, err = io.ReadAll(r); err != nil {
+					t.Fatal(err)
+				}
+			} else if resp.length != int64(len(body)) {
+				t.Errorf("Content-Length is %d, of %d", resp.length, len(body))
+			}
+			if want := string(obj.JSON()) + "\n"; string(body) != want {
+				t.Errorf("got %d bytes, want %d", len(body), len(want))
+			}
+		})
+	}
 }

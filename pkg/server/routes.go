@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/server/discovery"
 )
 
 // handler answers one call to a resource. It decodes, calls and returns; everything
@@ -44,108 +45,145 @@ var (
 	watchOperation = operation{"watch", (*Server).watch}
 )
 
-// route builds both routers. SkipClean leaves paths as they came: a name is never made
-// out of "..".
-func (s *Server) route() {
-	s.api = mux.NewRouter().SkipClean(true)
-	var served []metav1.APIResource
-	for _, resource := range s.cfg.Resources {
-		described := resource.APIResource()
-		described.Verbs = verbsOf(described, routesOf(described))
-		served = append(served, described)
-		s.groups = append(s.groups, groupPrefix(kindOf(described).GroupVersion())+"/")
-	}
-	// The router tries one after the other: the resources that others live in are asked for
-	// least.
-	for i, described := range slices.Backward(served) {
-		for _, r := range routesOf(described) {
-			s.handle(r.path, s.cfg.Resources[i], described, r.operations)
-		}
-	}
-	s.routeDiscovery(served)
-	s.routeOpenAPI()
-	s.api.Path("/metrics").Handler(s.authorised(s.metrics.handler()))
-	s.api.NotFoundHandler = http.HandlerFunc(s.notFound)
-
-	s.public = mux.NewRouter().SkipClean(true)
-	s.routeHealth(s.public)
-	s.public.Path("/version").Methods(http.MethodGet).HandlerFunc(s.version)
-	s.public.NotFoundHandler = http.HandlerFunc(s.protect)
-	s.public.MethodNotAllowedHandler = http.HandlerFunc(s.protect)
+// served is one resource as the routes know it.
+type served struct {
+	Resource
+	described metav1.APIResource   // with the verbs that it has
+	below     []metav1.APIResource // its subresources, in its group, version and scope
 }
 
-// dispatch calls the handler of the request's route. The router would copy the request for
-// it, to put the variable parts of the path into its context.
-func dispatch(router *mux.Router, rec *record) {
-	var match mux.RouteMatch
-	router.Match(rec.req, &match) // NotFoundHandler always matches
-	rec.vars = match.Vars
-	match.Handler.ServeHTTP(rec, rec.req)
+func newServed(resource Resource) *served {
+	one := &served{Resource: resource, described: resource.APIResource(), below: slices.Clone(resource.Subresources())}
+	one.described.Verbs = verbsOf(one.described)
+	for i := range one.below {
+		below := &one.below[i]
+		below.Group, below.Version, below.Namespaced = one.described.Group, one.described.Version, one.described.Namespaced
+	}
+	return one
 }
 
-// route is a path with what its methods mean.
-type route struct {
-	path       string
+// shape is a form of path within a group and version, and what its methods mean there.
+type shape struct {
+	path       string // {resource} stands for the names of resources
+	namespaced bool   // they live in namespaces
 	operations map[string]operation
 }
 
-// routesOf are the paths of a resource.
-func routesOf(described metav1.APIResource) []route {
-	prefix := groupPrefix(kindOf(described).GroupVersion())
-	flat, old := "/"+described.Name, prefix+"/watch"
-	if !described.Namespaced {
-		return []route{
-			{prefix + flat + "/" + nameSegment, objectOperations},
-			{prefix + flat, collectionOperations},
-			{old + flat + "/" + nameSegment, watchOperations},
-			{old + flat, watchOperations},
+// shapes are the paths of resources, those that are asked for most first: the router tries
+// one after the other.
+var shapes = []shape{
+	{"/namespaces/{namespace}/{resource}/{name}", true, objectOperations},
+	{"/namespaces/{namespace}/{resource}", true, collectionOperations},
+	{"/{resource}/{name}", false, objectOperations},
+	{"/{resource}", false, collectionOperations},
+	{"/{resource}", true, allNamespacesOperations},
+	{"/watch/namespaces/{namespace}/{resource}/{name}", true, watchOperations},
+	{"/watch/namespaces/{namespace}/{resource}", true, watchOperations},
+	{"/watch/{resource}/{name}", false, watchOperations},
+	{"/watch/{resource}", false, watchOperations},
+	{"/watch/{resource}", true, watchOperations},
+}
+
+// route builds the router. SkipClean leaves paths as they came: a name is never made out
+// of "..".
+func (s *Server) route() error {
+	s.router = mux.NewRouter().SkipClean(true)
+	groups, order := map[schema.GroupVersion]map[string]*served{}, []schema.GroupVersion{}
+	var described []metav1.APIResource
+	for _, resource := range s.cfg.Resources {
+		one := newServed(resource)
+		gv := resource.Type().Kind.GroupVersion()
+		if groups[gv] == nil {
+			groups[gv], order = map[string]*served{}, append(order, gv)
 		}
+		groups[gv][one.described.Name] = one
+		described = append(append(described, one.described), one.below...)
 	}
-	inNamespace := "/namespaces/" + namespaceSegment + flat
-	return []route{
-		{prefix + inNamespace + "/" + nameSegment, objectOperations},
-		{prefix + inNamespace, collectionOperations},
-		{prefix + flat, allNamespacesOperations},
-		{old + inNamespace + "/" + nameSegment, watchOperations},
-		{old + inNamespace, watchOperations},
-		{old + flat, watchOperations},
+	for _, gv := range order {
+		s.routeGroup(discovery.Prefix(gv), groups[gv])
+	}
+	s.routeHealth()
+	s.router.Path("/metrics").Handler(s.authorised(s.metrics.handler()))
+	s.router.NotFoundHandler = s.authorised(http.HandlerFunc(s.notFound))
+	s.router.MethodNotAllowedHandler = s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s.renderError(recordOf(w), methodNotAllowed())
+	}))
+	return s.routeDocuments(described)
+}
+
+// routeGroup serves the resources of a group and version below its prefix.
+func (s *Server) routeGroup(prefix string, resources map[string]*served) {
+	s.prefixes = append(s.prefixes, prefix+"/")
+	router := s.router.PathPrefix(prefix + "/").Subrouter()
+	for _, shape := range shapes {
+		var names []string
+		for name, one := range resources {
+			if one.described.Namespaced == shape.namespaced {
+				names = append(names, name)
+			}
+		}
+		if len(names) == 0 {
+			continue
+		}
+		slices.Sort(names)
+		path := strings.Replace(shape.path, "{resource}", "{resource:"+strings.Join(names, "|")+"}", 1)
+		router.Path(path).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			one := resources[mux.Vars(req)["resource"]]
+			s.serveResource(recordOf(w), req, one, &one.described, shape.operations)
+		})
+	}
+	for name, one := range resources {
+		path := "/" + name + "/{name}/"
+		if one.described.Namespaced {
+			path = "/namespaces/{namespace}" + path
+		}
+		for _, below := range one.below {
+			_, subresource, _ := strings.Cut(below.Name, "/")
+			router.Path(path + subresource).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+				rec := recordOf(w)
+				rec.attrs.Subresource = subresource
+				s.serveResource(rec, req, one, &below, objectOperations)
+			})
+		}
 	}
 }
 
-// pathTemplate is the path of a route in segments. It is matched for every request, and the
-// router's own way, a regular expression, costs a microsecond for each route that it tries.
-type pathTemplate []string
-
-const namespaceSegment, nameSegment = "{namespace}", "{name}"
-
-func newPathTemplate(path string) pathTemplate { return strings.Split(path, "/") }
-
-// match returns the variable parts of the path, of which none is empty, or false.
-func (t pathTemplate) match(path string) (namespace, name string, ok bool) {
-	for i, want := range t {
-		segment, rest, more := strings.Cut(path, "/")
-		if more != (i < len(t)-1) {
-			return "", "", false
-		}
-		switch {
-		case want == namespaceSegment && segment != "":
-			namespace = segment
-		case want == nameSegment && segment != "":
-			name = segment
-		case want != segment:
-			return "", "", false
-		}
-		path = rest
+// serveResource answers a request for a resource, or a subresource, that described is about.
+func (s *Server) serveResource(rec *record, req *http.Request, one *served, described *metav1.APIResource, operations map[string]operation) {
+	op := operations[req.Method]
+	if op.verb == "list" && isWatch(req) {
+		op = watchOperation
 	}
-	return namespace, name, true
+	allowed := slices.Contains(described.Verbs, op.verb)
+	vars := mux.Vars(req)
+	rec.req, rec.resource = req, &one.described
+	rec.attrs.ResourceRequest = true
+	rec.attrs.APIGroup, rec.attrs.Resource = one.described.Group, one.described.Name
+	rec.attrs.Namespace, rec.attrs.Name = vars["namespace"], vars["name"]
+	if allowed {
+		rec.attrs.Verb = op.verb
+	}
+	if err := s.admit(rec); err != nil {
+		s.renderError(rec, err)
+		return
+	}
+	if !allowed {
+		s.renderError(rec, methodNotAllowed())
+		return
+	}
+	if op.verb == "watch" { // they last, and cost next to nothing
+		s.serve(rec, one, op.run)
+		return
+	}
+	s.counted(rec, func() { s.serve(rec, one, op.run) })
 }
 
-// verbsOf are the verbs of the routes in alphabetical order, but for those that the
-// resource leaves out.
-func verbsOf(described metav1.APIResource, routes []route) []string {
+// verbsOf are the verbs of the resource's paths in alphabetical order, except those that
+// the resource leaves out.
+func verbsOf(described metav1.APIResource) []string {
 	var verbs []string
-	for _, r := range routes {
-		for _, op := range r.operations {
+	for _, shape := range shapes {
+		for _, op := range shape.operations {
 			if len(described.Verbs) == 0 || slices.Contains(described.Verbs, op.verb) {
 				verbs = append(verbs, op.verb)
 			}
@@ -155,68 +193,31 @@ func verbsOf(described metav1.APIResource, routes []route) []string {
 	return slices.Compact(verbs)
 }
 
-// groupPrefix is the path of an API group and version.
-func groupPrefix(gv schema.GroupVersion) string {
-	if gv.Group == "" {
-		return "/api/" + gv.Version
-	}
-	return "/apis/" + gv.Group + "/" + gv.Version
-}
-
-// handle serves a path with the operations that its methods mean, as far as the resource
-// has their verbs.
-func (s *Server) handle(path string, resource Resource, described metav1.APIResource, operations map[string]operation) {
-	template := newPathTemplate(path)
-	s.api.MatcherFunc(func(req *http.Request, _ *mux.RouteMatch) bool {
-		_, _, ok := template.match(req.URL.Path)
-		return ok
-	}).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		rec := recordOf(w)
-		op := operations[req.Method]
-		if op.verb == "list" && isWatch(req) {
-			op = watchOperation
-		}
-		ok := slices.Contains(described.Verbs, op.verb)
-		if ok {
-			rec.attrs.Verb = op.verb
-		}
-		rec.resource = &described
-		rec.attrs.ResourceRequest = true
-		rec.attrs.APIGroup, rec.attrs.Resource = described.Group, described.Name
-		rec.attrs.Namespace, rec.attrs.Name, _ = template.match(req.URL.Path)
-		if !ok {
-			s.renderError(w, req, methodNotAllowed())
-			return
-		}
-		if op.verb != "watch" && s.mayBeWatch(req) {
-			s.counted(rec, func() { s.serve(rec, resource, op.run) })
-			return
-		}
-		s.serve(rec, resource, op.run)
-	})
-}
-
-// authorised guards a handler that is no resource's.
+// authorised guards a handler that is not a resource's.
 func (s *Server) authorised(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		if err := s.authorise(recordOf(w), req); err != nil {
-			s.renderError(w, req, err)
+		rec := recordOf(w)
+		rec.req = req
+		if err := s.admit(rec); err != nil {
+			s.renderError(rec, err)
 			return
 		}
-		next.ServeHTTP(w, req)
+		s.counted(rec, func() {
+			if err := s.authorise(rec, rec.attrs); err != nil {
+				s.renderError(rec, err)
+				return
+			}
+			next.ServeHTTP(w, req)
+		})
 	})
 }
 
 // notFound answers as kube-apiserver does: by a Status inside the API, by plain text
 // outside.
 func (s *Server) notFound(w http.ResponseWriter, req *http.Request) {
-	if err := s.authorise(recordOf(w), req); err != nil {
-		s.renderError(w, req, err)
-		return
-	}
-	for _, prefix := range s.groups {
+	for _, prefix := range s.prefixes {
 		if strings.HasPrefix(req.URL.Path, prefix) {
-			s.renderError(w, req, pathNotFound())
+			s.renderError(recordOf(w), pathNotFound())
 			return
 		}
 	}

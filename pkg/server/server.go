@@ -1,14 +1,12 @@
 // Package server speaks HTTP: routes, authentication, limits, negotiation of media types,
 // errors as metav1.Status, health and metrics. It knows nothing of storage, and of
-// objects only what the Resource interface tells.
+// objects only their forms and what the Resource interface tells.
 package server
 
 import (
 	"context"
 	"errors"
-	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -19,6 +17,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/server/media"
 )
 
 // Config is what a Server is made of. Without a comment a field is required.
@@ -37,7 +36,7 @@ type Config struct {
 	Ready   func(context.Context) error
 	Version version.Info
 	// MaxRequestsInFlight and MaxMutatingRequestsInFlight bound how many requests of each
-	// sort are under way at once; 0 is no bound.
+	// sort are in progress at once; 0 is no bound.
 	MaxRequestsInFlight, MaxMutatingRequestsInFlight int
 	// RequestTimeout bounds a request; 0 is 60 s.
 	RequestTimeout time.Duration
@@ -54,16 +53,14 @@ const (
 // Server answers HTTP requests. It is an http.Handler.
 type Server struct {
 	cfg      Config
-	codecs   *codecs
+	codecs   *media.Codecs
 	metrics  *metrics
 	inFlight inFlight
-	public   *mux.Router // what needs no token
-	api      *mux.Router // everything else
-	groups   []string    // the prefixes below which unknown paths are answered by a Status
+	router   *mux.Router
+	prefixes []string // below which unknown paths are answered by a Status
 
-	streams     context.Context // ends all watches
-	endStreams  context.CancelFunc
-	detachments detachments
+	streams    context.Context // ends all watches
+	endStreams context.CancelFunc
 }
 
 // New returns a server, or an error that names what is missing from cfg.
@@ -85,33 +82,23 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	streams, endStreams := context.WithCancel(context.Background())
-	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: newCodecs(cfg.Scheme), metrics: metrics}
-	s.detachments.conns = map[net.Conn]struct{}{}
+	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics}
 	s.inFlight.readOnly.limit = int64(cfg.MaxRequestsInFlight)
 	s.inFlight.mutating.limit = int64(cfg.MaxMutatingRequestsInFlight)
 	if err := metrics.watchInFlight(&s.inFlight); err != nil {
 		return nil, err
 	}
-	s.route()
-	return s, nil
+	return s, s.route()
 }
 
 // EndStreams ends all watches, as their time-out would, and those to come: whoever shuts
-// the server down calls it, since watches do not end by themselves, and http.Server knows
-// nothing of those of HTTP/1.1. It waits for these; when ctx ends first it closes their
-// connections and returns ctx's error.
-func (s *Server) EndStreams(ctx context.Context) error {
-	s.endStreams()
-	return s.detachments.end(ctx)
-}
+// the server down calls it, since watches do not end by themselves.
+func (s *Server) EndStreams() { s.endStreams() }
 
 // ServeHTTP answers one request, whatever happens on the way.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	rec := newRecord(w, req)
 	defer func() {
-		if rec.detached {
-			return
-		}
 		if aborted := s.finish(rec, recover()); aborted {
 			panic(http.ErrAbortHandler)
 		}
@@ -119,9 +106,5 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header := w.Header()
 	header.Set("Audit-Id", rec.auditID)
 	header.Set("Cache-Control", "no-cache, private")
-	if strings.HasPrefix(req.URL.Path, "/api") { // nothing public is there to be looked for
-		s.protect(rec, req)
-		return
-	}
-	dispatch(s.public, rec)
+	s.router.ServeHTTP(rec, req)
 }

@@ -83,7 +83,7 @@ func serve(t *testing.T, limit int) *testServer {
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
-		if err := s.Stop(ctx, func(context.Context) error { return nil }); err != nil {
+		if err := s.Stop(ctx, func() {}); err != nil {
 			t.Errorf("Stop: %v", err)
 		}
 		goleak.VerifyNone(t, before)

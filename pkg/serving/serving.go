@@ -139,8 +139,8 @@ func (s *Server) start(server *http.Server, l net.Listener) {
 // Stop stops accepting connections, calls endStreams, which must end the requests that would
 // not end by themselves, waits for the requests in progress, and closes the connections. If
 // ctx ends first, it closes them at once and returns ctx's error.
-func (s *Server) Stop(ctx context.Context, endStreams func(context.Context) error) error {
-	errs := make([]error, len(s.servers)+1)
+func (s *Server) Stop(ctx context.Context, endStreams func()) error {
+	errs := make([]error, len(s.servers))
 	var stopping sync.WaitGroup
 	for i, server := range s.servers {
 		stopping.Go(func() {
@@ -149,7 +149,7 @@ func (s *Server) Stop(ctx context.Context, endStreams func(context.Context) erro
 			}
 		})
 	}
-	errs[len(s.servers)] = endStreams(ctx)
+	endStreams()
 	stopping.Wait()
 	s.serving.Wait()
 	return errors.Join(errs...)

@@ -120,7 +120,7 @@ func TestMetrics(t *testing.T) {
 		requests("DELETE", "", "resource", 200):                                               1,
 		latency("POST", "", "namespace"):                                                      3,
 		latency("GET", "", "resource"):                                                        2,
-		latency("LIST", "", "namespace"):                                                      3,
+		latency("LIST", "", "namespace"):                                                      6, // those that were rejected, too
 		`apiserver_flowcontrol_rejected_requests_total{reason="anonymous"}`:                   1,
 		`apiserver_flowcontrol_rejected_requests_total{reason="read"}`:                        1,
 		`etcd_request_duration_seconds_count{operation="create",type="endpoints"}`:            4,

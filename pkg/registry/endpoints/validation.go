@@ -8,8 +8,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-
-	"github.com/berth-project/berth/pkg/registry"
 )
 
 // An Endpoints may have tens of thousands of addresses, nearly all of them valid. So each
@@ -51,8 +49,8 @@ func validateSubsets(subsets []corev1.EndpointSubset) field.ErrorList {
 
 func isValidAddress(address *corev1.EndpointAddress) bool {
 	return isValidIP(address.IP) &&
-		(address.Hostname == "" || registry.IsDNSLabel(address.Hostname)) &&
-		(address.NodeName == nil || registry.IsDNSSubdomain(*address.NodeName))
+		(address.Hostname == "" || isDNSLabel(address.Hostname)) &&
+		(address.NodeName == nil || isDNSSubdomain(*address.NodeName))
 }
 
 func isValidIP(ip string) bool {
@@ -65,13 +63,44 @@ func isSpecial(addr netip.Addr) bool {
 }
 
 func isValidPort(port *corev1.EndpointPort, nameRequired bool) bool {
-	if port.Name == "" && nameRequired || port.Name != "" && !registry.IsDNSLabel(port.Name) {
+	if port.Name == "" && nameRequired || port.Name != "" && !isDNSLabel(port.Name) {
 		return false
 	}
 	if port.Port < 1 || port.Port > 65535 || port.AppProtocol != nil {
 		return false
 	}
 	return port.Protocol == corev1.ProtocolTCP || port.Protocol == corev1.ProtocolUDP || port.Protocol == corev1.ProtocolSCTP
+}
+
+// isDNSLabel is whether validation.IsDNS1123Label finds no fault, without its regular
+// expression.
+func isDNSLabel(s string) bool {
+	return len(s) <= validation.DNS1123LabelMaxLength && isDNSName(s, false)
+}
+
+// isDNSSubdomain is the same for validation.IsDNS1123Subdomain. The length of a single label
+// is not limited, as it is not there.
+func isDNSSubdomain(s string) bool {
+	return len(s) <= validation.DNS1123SubdomainMaxLength && isDNSName(s, true)
+}
+
+// isDNSName reports whether s is [a-z0-9]([-a-z0-9]*[a-z0-9])?, or with dots several of
+// these with dots between them.
+func isDNSName(s string, dots bool) bool {
+	alphanumeric := false // whether the last one was a letter or a digit
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
+			alphanumeric = true
+		case c == '-' && i > 0 && (alphanumeric || s[i-1] == '-'):
+			alphanumeric = false
+		case c == '.' && dots && alphanumeric:
+			alphanumeric = false
+		default:
+			return false
+		}
+	}
+	return alphanumeric
 }
 
 func validateAddress(address *corev1.EndpointAddress, path *field.Path) field.ErrorList {

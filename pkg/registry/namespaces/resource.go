@@ -24,9 +24,25 @@ func Resource() *registry.Resource {
 			ShortNames: []string{"ns"}, StorageVersionHash: "Q3oi5N2YM8M=",
 			Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
 		},
-		New:      func() runtime.Object { return &corev1.Namespace{} },
-		NewList:  func() runtime.Object { return &corev1.NamespaceList{} },
-		Strategy: Strategy{},
+		New:              func() runtime.Object { return &corev1.Namespace{} },
+		NewList:          func() runtime.Object { return &corev1.NamespaceList{} },
+		Strategy:         Strategy{},
+		Fields:           []string{"status.phase"},
+		FieldSynonyms:    map[string]string{"name": "metadata.name"},
+		Reset:            []string{"status"},
+		NoCreateOnUpdate: true,
+		Subresources: []registry.Subresource{
+			{
+				API:      metav1.APIResource{Name: "namespaces/status", Kind: "Namespace", Verbs: metav1.Verbs{"get", "patch", "update"}},
+				Strategy: statusStrategy{},
+				Reset:    []string{"spec"},
+			},
+			{
+				API:      metav1.APIResource{Name: "namespaces/finalize", Kind: "Namespace", Verbs: metav1.Verbs{"update"}},
+				Strategy: finalizeStrategy{},
+				Reset:    []string{"status"},
+			},
+		},
 		Columns: []metav1.TableColumnDefinition{
 			registry.NameColumn,
 			{Name: "Status", Type: "string", Description: "The status of the namespace"},
@@ -42,6 +58,8 @@ func Resource() *registry.Resource {
 		if slices.Contains(Always, namespace.Name) {
 			return apierrors.NewForbidden(resource.GroupResource(), namespace.Name, errors.New("this namespace may not be deleted"))
 		}
+		now := metav1.Now() // without a grace period, as in kube-apiserver
+		namespace.DeletionTimestamp = &now
 		namespace.Status.Phase = corev1.NamespaceTerminating
 		return nil
 	}

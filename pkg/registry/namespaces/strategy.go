@@ -66,10 +66,15 @@ func validateSpec(spec *corev1.NamespaceSpec) field.ErrorList {
 	var errs field.ErrorList
 	path := field.NewPath("spec", "finalizers")
 	for _, finalizer := range spec.Finalizers {
-		errs = append(errs, validation.ValidateFinalizerName(string(finalizer), path)...)
-		if err := registry.ValidateFinalizerName(string(finalizer), path); err != nil {
-			errs = append(errs, err)
-		}
+		errs = append(errs, validateFinalizer(finalizer, path)...)
+	}
+	return errs
+}
+
+func validateFinalizer(finalizer corev1.FinalizerName, path *field.Path) field.ErrorList {
+	errs := validation.ValidateFinalizerName(string(finalizer), path)
+	if err := registry.ValidateFinalizerName(string(finalizer), path); err != nil {
+		errs = append(errs, err)
 	}
 	return errs
 }

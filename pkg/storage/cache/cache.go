@@ -64,8 +64,16 @@ type Event[T any] struct {
 	Entry    *Entry[T] // after the change; nil if the key was deleted
 	Prev     *Entry[T] // before the change; nil if the key did not exist
 
-	encodings *encodings // shared by all events of the cache
-	encoded   *encoded
+	leave sync.Once
+	last  T // see Last
+}
+
+// Last returns what at makes of the value before the change and the revision of the change:
+// the state in which a deletion, or a change that leaves a selection, shows it. It is made
+// once and shared by all who ask, who must ask with the same at. Prev is not nil.
+func (e *Event[T]) Last(at func(prev T, revision int64) T) T {
+	e.leave.Do(func() { e.last = at(e.Prev.Value, e.Revision) })
+	return e.last
 }
 
 // Cache holds one prefix of the store in memory. Run fills it and keeps it up to date.
@@ -79,7 +87,6 @@ type Cache[T any] struct {
 	revision int64                         // the tree is the prefix at this revision
 	history  ring[T]
 	watchers watchers[T]
-	encoded  encodings
 	advance  chan struct{} // closed and replaced when revision grows or the tree is filled
 
 	progress chan struct{} // requests a progress report from the store's watch
@@ -193,7 +200,7 @@ func (c *Cache[T]) entry(kv *storage.KeyValue) *Entry[T] {
 }
 
 func (c *Cache[T]) event(kv *storage.KeyValue) *Event[T] {
-	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision, encodings: &c.encoded, encoded: &encoded{}}
+	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision}
 }
 
 // pastEvent returns an event from before the cache was filled with tree. It reuses the
@@ -221,7 +228,11 @@ func (c *Cache[T]) eventSize(event *Event[T]) int {
 	if event.Prev == nil {
 		return overhead
 	}
-	return overhead + c.cfg.Size(event.Prev.Value)
+	size := c.cfg.Size(event.Prev.Value)
+	if event.Entry == nil {
+		size *= 2 // who watches is shown it in its last state
+	}
+	return overhead + size
 }
 
 // apply processes a response of the watch and wakes the goroutines that wait for it. Slow

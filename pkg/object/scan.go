@@ -1,0 +1,242 @@
+package object
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+)
+
+// metadataScan is what one walk through an object's metadata finds.
+type metadataScan struct {
+	size   int // bytes of the metadata, braces included
+	labels []label
+	// versionAt is where encoding/json would put the resourceVersion: behind the names, the
+	// selfLink and the uid.
+	versionAt int
+}
+
+// scanner reads JSON in place.
+type scanner struct {
+	*jsontext.Decoder
+	data bytes.Buffer
+}
+
+// scanners keeps *scanner for reuse: a decoder takes a kilobyte.
+var scanners = sync.Pool{New: func() any { return &scanner{Decoder: new(jsontext.Decoder)} }}
+
+func newScanner(data []byte) *scanner {
+	s := scanners.Get().(*scanner)
+	s.data = *bytes.NewBuffer(data) // which jsontext reads from without a copy
+	s.Reset(&s.data, jsontext.AllowDuplicateNames(true), jsontext.AllowInvalidUTF8(true))
+	return s
+}
+
+func (s *scanner) release() {
+	s.data = bytes.Buffer{}
+	s.Reset(&s.data)
+	scanners.Put(s)
+}
+
+// scanMetadata walks through the metadata that data begins with.
+func scanMetadata(data []byte) (found metadataScan, err error) {
+	s := newScanner(data)
+	defer s.release()
+	if _, err := s.ReadToken(); err != nil {
+		return found, err
+	}
+	found.versionAt = int(s.InputOffset())
+	for s.PeekKind() != '}' {
+		name, err := s.ReadValue()
+		if err != nil {
+			return found, err
+		}
+		before := isBeforeVersion(name)
+		if string(name) == `"labels"` {
+			found.labels, err = s.labels()
+		} else {
+			err = s.SkipValue()
+		}
+		if err != nil {
+			return found, err
+		}
+		if before {
+			found.versionAt = int(s.InputOffset())
+		}
+	}
+	_, err = s.ReadToken()
+	found.size = int(s.InputOffset())
+	return found, err
+}
+
+// isBeforeVersion reports whether a member of the metadata stands before the
+// resourceVersion, by the order of the fields of metav1.ObjectMeta.
+func isBeforeVersion(name []byte) bool {
+	switch string(name) {
+	case `"name"`, `"generateName"`, `"namespace"`, `"selfLink"`, `"uid"`:
+		return true
+	}
+	return false
+}
+
+func (s *scanner) labels() ([]label, error) {
+	if s.PeekKind() != '{' {
+		return nil, s.SkipValue()
+	}
+	if _, err := s.ReadToken(); err != nil {
+		return nil, err
+	}
+	var found []label
+	for s.PeekKind() != '}' {
+		key, err := s.text()
+		if err != nil {
+			return nil, err
+		}
+		value, err := s.text()
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, label{key, value})
+	}
+	_, err := s.ReadToken()
+	return found, err
+}
+
+// text reads a string, or what stands for one: null is none.
+func (s *scanner) text() (string, error) {
+	token, err := s.ReadToken()
+	if err != nil {
+		return "", err
+	}
+	switch token.Kind() {
+	case '"', '0', 't', 'f':
+		return token.String(), nil
+	case 'n':
+		return "", nil
+	}
+	return "", fmt.Errorf("a %s stands where a text belongs", token.Kind())
+}
+
+// readFields returns the values at the paths, "" where there is none.
+func readFields(value []byte, paths []string) ([]string, error) {
+	if len(paths) == 0 {
+		return nil, nil
+	}
+	s := newScanner(value)
+	defer s.release()
+	found := make([]string, len(paths))
+	return found, s.fields("", paths, found)
+}
+
+// fields reads the object that comes next, whose own path ends with a dot or is empty.
+func (s *scanner) fields(at string, paths, found []string) error {
+	if s.PeekKind() != '{' {
+		return s.SkipValue()
+	}
+	if _, err := s.ReadToken(); err != nil {
+		return err
+	}
+	for s.PeekKind() != '}' {
+		name, err := s.text()
+		if err != nil {
+			return err
+		}
+		if err := s.field(at+name, paths, found); err != nil {
+			return err
+		}
+	}
+	_, err := s.ReadToken()
+	return err
+}
+
+func (s *scanner) field(path string, paths, found []string) error {
+	for i, wanted := range paths {
+		if wanted == path {
+			text, err := s.text()
+			found[i] = text
+			return err
+		}
+		if strings.HasPrefix(wanted, path+".") {
+			return s.fields(path+".", paths, found)
+		}
+	}
+	return s.SkipValue()
+}
+
+// isCompact reports whether there is no white space between tokens: what is served must
+// be one line.
+func isCompact(value []byte) bool {
+	return bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0
+}
+
+// Labels returns the object's labels as label selectors look at them.
+func (o *Object) Labels() labels.Labels { return (*objectLabels)(o) }
+
+type objectLabels Object
+
+var _ labels.Labels = (*objectLabels)(nil)
+
+// Has reports whether there is a label of that key.
+func (o *objectLabels) Has(key string) bool {
+	_, ok := o.Lookup(key)
+	return ok
+}
+
+// Get returns the value of a label, "" where there is none.
+func (o *objectLabels) Get(key string) string {
+	value, _ := o.Lookup(key)
+	return value
+}
+
+// Lookup returns the value of a label, and whether there is one.
+func (o *objectLabels) Lookup(key string) (string, bool) {
+	for _, l := range o.labels {
+		if l.key == key {
+			return l.value, true
+		}
+	}
+	return "", false
+}
+
+// Fields returns the fields that field selectors may name.
+func (o *Object) Fields() fields.Fields { return (*objectFields)(o) }
+
+type objectFields Object
+
+var _ fields.Fields = (*objectFields)(nil)
+
+// Has reports whether selectors may name the field.
+func (o *objectFields) Has(field string) bool { return o.Type.Selectable(field) }
+
+// Get returns a field's value, "" where it has none.
+func (o *objectFields) Get(field string) string {
+	switch field {
+	case "metadata.name":
+		return o.Name
+	case "metadata.namespace":
+		return o.Namespace
+	}
+	for i, path := range o.Type.Fields {
+		if path == field {
+			return o.fields[i]
+		}
+	}
+	return ""
+}
+
+// Selectable reports whether field selectors may name the field.
+func (t *Type) Selectable(field string) bool {
+	if field == "metadata.name" || field == "metadata.namespace" {
+		return true
+	}
+	for _, path := range t.Fields {
+		if path == field {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,200 @@
+// Package ownership keeps metadata.managedFields, by which a server-side apply knows whose
+// every field is. The library of Kubernetes does it, and is shown as little as it needs:
+// where the length of a list does not matter to it, it gets a stand-in.
+package ownership
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"sync"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
+	"sigs.k8s.io/structured-merge-diff/v6/typed"
+)
+
+// Config is what a Manager is made of. Without a comment that says otherwise a field is
+// required.
+type Config struct {
+	Kind schema.GroupVersionKind
+	// Scheme knows the kind's Go type, and Converter its schema, which is first used when the
+	// first object is written; see Check.
+	Scheme    *runtime.Scheme
+	Converter managedfields.TypeConverter
+	// Subresource is the part of the object that is written; "" is the object itself.
+	Subresource string
+	// Reset are top-level fields of which nobody becomes the owner; nil: there are none.
+	Reset []string
+	// SetDefault fills in what a client may leave out; nil: nothing.
+	SetDefault func(obj runtime.Object)
+}
+
+// Manager keeps the managedFields of objects of one kind. It may be used by several
+// goroutines at once.
+type Manager struct {
+	fields     *managedfields.FieldManager
+	newObject  func() (runtime.Object, error)
+	setDefault func(obj runtime.Object)
+	lists      func() ([]list, error)
+}
+
+// New returns a Manager.
+func New(cfg Config) (*Manager, error) {
+	reset := map[fieldpath.APIVersion]fieldpath.Filter{}
+	if len(cfg.Reset) > 0 {
+		set := fieldpath.NewSet()
+		for _, name := range cfg.Reset {
+			set.Insert(fieldpath.MakePathOrDie(name))
+		}
+		reset[fieldpath.APIVersion(cfg.Kind.GroupVersion().String())] = fieldpath.NewExcludeSetFilter(set)
+	}
+	converter := &trustingConverter{TypeConverter: cfg.Converter, kind: cfg.Kind}
+	fields, err := managedfields.NewDefaultFieldManager(converter, cfg.Scheme, cfg.Scheme, cfg.Scheme, cfg.Kind, cfg.Kind.GroupVersion(), cfg.Subresource, reset)
+	if err != nil {
+		return nil, fmt.Errorf("field ownership of %s: %w", cfg.Kind, err)
+	}
+	if cfg.SetDefault == nil {
+		cfg.SetDefault = func(runtime.Object) {}
+	}
+	m := &Manager{fields: fields, setDefault: cfg.SetDefault}
+	m.newObject = func() (runtime.Object, error) {
+		obj, err := cfg.Scheme.New(cfg.Kind)
+		if err == nil {
+			obj.GetObjectKind().SetGroupVersionKind(cfg.Kind)
+		}
+		return obj, err
+	}
+	m.lists = sync.OnceValues(func() ([]list, error) { return atomicLists(m.newObject, cfg.Converter) })
+	converter.find = sync.OnceValues(func() (*typed.TypedValue, error) {
+		obj, err := m.newObject()
+		if err != nil {
+			return nil, err
+		}
+		return cfg.Converter.ObjectToTyped(obj)
+	})
+	return m, nil
+}
+
+// Check returns an error if the kind lacks its schema. Then no object of it is tracked, and
+// every apply fails.
+func (m *Manager) Check() error {
+	_, err := m.lists()
+	return err
+}
+
+// Update gives the fields that differ between live and next to the manager, by setting the
+// managedFields of next, which has its defaults. Where nothing else changes, they do not
+// either. live, which stays as it is, is an empty object where next is new.
+func (m *Manager) Update(live, next runtime.Object, manager string) {
+	shownLive, shownNext := shallowCopy(live), shallowCopy(next)
+	lists, _ := m.lists() // without a schema the library fails as well
+	for _, l := range lists {
+		l.replace(shownLive, shownNext)
+	}
+	shownNext = m.fields.UpdateNoErrors(shownLive, shownNext, manager)
+	setManagedFields(next, shownNext)
+	keepTimes(live, next)
+}
+
+// Apply returns the object that a server-side apply of the configuration makes of live, with
+// its defaults and managedFields. live is nil where there is no object yet; the Manager
+// leaves it and the configuration alone, and the outcome may share with live what setDefault
+// leaves alone.
+//
+// Errors: Conflict where the configuration changes fields of other managers and force is not
+// set, and BadRequest for one that the schema does not allow.
+func (m *Manager) Apply(live runtime.Object, config *unstructured.Unstructured, manager string, force bool) (runtime.Object, error) {
+	if live == nil {
+		var err error
+		if live, err = m.newObject(); err != nil {
+			return nil, err
+		}
+	}
+	s := m.show(live, config, manager)
+	next, err := m.fields.Apply(s.live, s.config, manager, force)
+	if err != nil {
+		var known apierrors.APIStatus
+		if errors.As(err, &known) {
+			return nil, err
+		}
+		// What is left is a configuration that does not fit the schema, with an unknown field
+		// for example.
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	s.restore(next, live)
+	m.setDefault(next)
+	keepTimes(live, next)
+	return next, nil
+}
+
+// kubectlManager is the manager under which kubectl applies. For it the library compares and
+// updates the whole configuration in the annotation of client-side apply.
+const kubectlManager = "kubectl"
+
+// shown is what the library is shown of an apply.
+type shown struct {
+	live   runtime.Object
+	config *unstructured.Unstructured
+	lists  []list
+	given  []reflect.Value // what the configuration has for each of lists; invalid: nothing of any length
+}
+
+// show returns stand-ins for live and the configuration. Where the configuration has a list
+// that does not fit, it is the library that says so: it gets everything as it is.
+func (m *Manager) show(live runtime.Object, config *unstructured.Unstructured, manager string) shown {
+	whole := shown{live: live, config: config}
+	lists, _ := m.lists() // without a schema the library fails as well
+	if len(lists) == 0 || manager == kubectlManager && (hasLastApplied(live) || hasLastApplied(config)) {
+		return whole
+	}
+	s := shown{live: shallowCopy(live), lists: lists}
+	fields := maps.Clone(config.Object)
+	for _, l := range lists {
+		given, err := l.replaceApplied(s.live, fields)
+		if err != nil {
+			return whole
+		}
+		s.given = append(s.given, given)
+	}
+	s.config = &unstructured.Unstructured{Object: fields}
+	return s
+}
+
+// restore puts into the outcome what stood behind the stand-ins.
+func (s *shown) restore(next, live runtime.Object) {
+	for i, l := range s.lists {
+		field := l.in(next)
+		switch {
+		case field.Len() == 0: // it is not there, or empty
+		case s.given[i].IsValid():
+			field.Set(s.given[i])
+		default:
+			field.Set(l.in(live))
+		}
+	}
+}
+
+func hasLastApplied(obj runtime.Object) bool {
+	accessor, err := meta.Accessor(obj)
+	if err != nil {
+		return false
+	}
+	_, ok := accessor.GetAnnotations()[corev1.LastAppliedConfigAnnotation]
+	return ok
+}
+
+// shallowCopy returns a copy, the fields of which can be replaced.
+func shallowCopy(obj runtime.Object) runtime.Object {
+	original := reflect.ValueOf(obj).Elem()
+	copied := reflect.New(original.Type())
+	copied.Elem().Set(original)
+	return copied.Interface().(runtime.Object)
+}

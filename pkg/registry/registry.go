@@ -1,0 +1,147 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/managedfields"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+const (
+	// DefaultMaxObjectBytes is the limit of an object's JSON where none is given, in bytes.
+	DefaultMaxObjectBytes = 8 << 20
+	// MaxReadableBytes is the largest value that can be read, uncompressed, in bytes.
+	MaxReadableBytes = object.MaxValueBytes
+	// DefaultFormsBytes bounds the forms that are kept of all objects where no budget is
+	// given, in bytes.
+	DefaultFormsBytes = 64 << 20
+)
+
+// Config is what a Registry is made of. Without a comment that says otherwise a field is
+// required.
+type Config struct {
+	Storage storage.Interface
+	// Scheme knows the Go types of every resource.
+	Scheme *runtime.Scheme
+	// TypeConverter is the schema of field ownership; see ownership.NewTypeConverter.
+	TypeConverter managedfields.TypeConverter
+	Resources     []*Resource
+	// MaxObjectBytes bounds the JSON of an object that is written, as it is stored and not
+	// compressed, in bytes: at most MaxReadableBytes, and 0 is DefaultMaxObjectBytes. What
+	// is larger already can be deleted, and be replaced by what is no larger.
+	MaxObjectBytes int
+	// Forms bounds the memory of what is made of objects; nil is a budget of
+	// DefaultFormsBytes.
+	Forms *object.Budget
+	// Report is told what goes wrong in the background: failures, which are tried again, and
+	// stored values that cannot be read. nil tells nobody.
+	Report func(error)
+	// Registerer gets the metrics; nil: there are none.
+	Registerer prometheus.Registerer
+}
+
+// Registry serves several resources out of one storage. Run must be running.
+type Registry struct {
+	storage   storage.Interface
+	forms     *object.Budget
+	report    func(error)
+	lifecycle *lifecycle
+	stores    []*Store
+}
+
+// New returns a registry of the resources that cfg names.
+func New(cfg Config) (*Registry, error) {
+	if cfg.Storage == nil || cfg.Scheme == nil || cfg.TypeConverter == nil || len(cfg.Resources) == 0 {
+		return nil, errors.New("registry: Storage, Scheme, TypeConverter and Resources are required")
+	}
+	if cfg.MaxObjectBytes < 0 || cfg.MaxObjectBytes > MaxReadableBytes {
+		return nil, fmt.Errorf("registry: a limit of %d bytes for an object is not between 0 and %d", cfg.MaxObjectBytes, MaxReadableBytes)
+	}
+	if cfg.MaxObjectBytes == 0 {
+		cfg.MaxObjectBytes = DefaultMaxObjectBytes
+	}
+	if cfg.Forms == nil {
+		cfg.Forms = object.NewBudget(DefaultFormsBytes)
+	}
+	if cfg.Report == nil {
+		cfg.Report = func(error) {}
+	}
+	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, report: cfg.Report, lifecycle: newLifecycle(cfg.Storage)}
+	for _, resource := range cfg.Resources {
+		store, err := newStore(resource, registry.lifecycle, cfg)
+		if err != nil {
+			return nil, fmt.Errorf("registry: %s: %w", resource.API.Name, err)
+		}
+		registry.stores = append(registry.stores, store)
+	}
+	at := slices.IndexFunc(registry.stores, func(s *Store) bool { return s.API.Name == Namespaces })
+	if at < 0 {
+		return nil, errors.New("registry: the resource namespaces is required")
+	}
+	registry.lifecycle.namespaces = registry.stores[at]
+	if cfg.Registerer != nil {
+		if err := registry.registerMetrics(cfg.Registerer); err != nil {
+			return nil, err
+		}
+	}
+	return registry, nil
+}
+
+// Stores returns one store per resource, in the order of the configuration.
+func (r *Registry) Stores() []*Store { return r.stores }
+
+// Run keeps the caches up to date and empties namespaces that are being deleted, until
+// ctx ends.
+func (r *Registry) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	for _, store := range r.stores {
+		running.Go(func() { store.cache.Run(ctx) })
+	}
+	running.Go(func() { r.runTerminator(ctx) })
+	running.Wait()
+}
+
+// WaitReady waits until every resource can be read.
+func (r *Registry) WaitReady(ctx context.Context) error {
+	for _, store := range r.stores {
+		if err := store.cache.WaitFor(ctx, 0); err != nil {
+			return apiError(err)
+		}
+	}
+	return nil
+}
+
+// registerMetrics exports what the kept forms take, how many stored values could not be
+// read, under kube-apiserver's name, and how many there are now.
+func (r *Registry) registerMetrics(registerer prometheus.Registerer) error {
+	decodeErrors := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apiserver_storage_decode_errors_total",
+		Help: "Stored values that could not be read, each version once, by group and resource.",
+	}, []string{"group", "resource"})
+	collectors := []prometheus.Collector{decodeErrors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "apiserver_object_forms_bytes",
+		Help: "Bytes of the forms that are kept of objects: compressed, protobuf and metadata alone.",
+	}, func() float64 { return float64(r.forms.Bytes()) })}
+	for _, store := range r.stores {
+		store.broken.errors = decodeErrors.WithLabelValues(store.API.Group, store.API.Name)
+		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "apiserver_storage_unreadable_objects",
+			Help:        "Objects whose stored values cannot be read, by group and resource.",
+			ConstLabels: prometheus.Labels{"group": store.API.Group, "resource": store.API.Name},
+		}, store.countBroken))
+	}
+	for _, collector := range collectors {
+		if err := registerer.Register(collector); err != nil {
+			return err
+		}
+	}
+	return nil
+}

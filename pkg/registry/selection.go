@@ -1,0 +1,104 @@
+package registry
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
+	"k8s.io/apimachinery/pkg/apis/meta/internalversion/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	operator "k8s.io/apimachinery/pkg/selection"
+
+	"github.com/berth-project/berth/pkg/object"
+)
+
+const (
+	nameField      = "metadata.name"
+	namespaceField = "metadata.namespace"
+)
+
+// selection is what a list or a watch is about.
+type selection struct {
+	namespace string
+	prefix    string // of the keys
+	scope     string // prefix, or the one key that can match
+	labels    labels.Selector
+	fields    fields.Selector
+	// initialEvents is what a watch says of its beginning, with kube-apiserver's defaults; nil:
+	// it begins after the version that it names.
+	initialEvents *bool
+}
+
+// selection parses what opts selects. The order of the checks is kube-apiserver's.
+func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool) (*selection, error) {
+	byLabel, err := labels.Parse(opts.LabelSelector)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	byField, err := fields.ParseSelector(opts.FieldSelector)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	internal := &internalversion.ListOptions{
+		Watch: !list, AllowWatchBookmarks: opts.AllowWatchBookmarks, ResourceVersion: opts.ResourceVersion,
+		ResourceVersionMatch: opts.ResourceVersionMatch, TimeoutSeconds: opts.TimeoutSeconds,
+		Limit: opts.Limit, Continue: opts.Continue, SendInitialEvents: opts.SendInitialEvents,
+	}
+	internalversion.SetListOptionsDefaults(internal, true)
+	if faults := validation.ValidateListOptions(internal, true); len(faults) > 0 {
+		return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", faults)
+	}
+	byField, err = byField.Transform(s.selectableField)
+	if err != nil {
+		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	sel := &selection{namespace: namespace, prefix: s.prefix(namespace), labels: byLabel, fields: byField, initialEvents: internal.SendInitialEvents}
+	sel.scope = sel.prefix
+	if name, ok := byField.RequiresExactMatch(nameField); ok && name != "" && !strings.Contains(name, "/") && (namespace != "" || !s.API.Namespaced) {
+		sel.scope = s.key(namespace, name)
+	}
+	return sel, nil
+}
+
+// selectableField returns the field that a selector names, or an error in kube-apiserver's
+// words, which knows other ones for resources that have fields of their own.
+func (r *Resource) selectableField(name, value string) (string, string, error) {
+	if r.Fields == nil {
+		if name == nameField || name == namespaceField {
+			return name, value, nil
+		}
+		return "", "", fmt.Errorf("%q is not a known field selector: only %q, %q", name, nameField, namespaceField)
+	}
+	if synonym, ok := r.FieldSynonyms[name]; ok {
+		name = synonym
+	}
+	if name == nameField || name == namespaceField && r.API.Namespaced || slices.Contains(r.Fields, name) {
+		return name, value, nil
+	}
+	return "", "", fmt.Errorf("field label not supported: %s", name)
+}
+
+// all reports whether nothing is left out.
+func (sel *selection) all() bool { return sel.labels.Empty() && sel.fields.Empty() }
+
+// matches reports whether the object is selected.
+func (sel *selection) matches(o *object.Object) bool {
+	return (sel.fields.Empty() || sel.fields.Matches(o.Fields())) && (sel.labels.Empty() || sel.labels.Matches(o.Labels()))
+}
+
+// covers reports whether a value that cannot be read may be of a selected object: all that is
+// known of it is its key.
+func (sel *selection) covers(broken *brokenValue) bool {
+	known := fields.Set{nameField: broken.Name, namespaceField: broken.Namespace}
+	for _, required := range sel.fields.Requirements() {
+		if value, ok := known[required.Field]; ok && (value == required.Value) == (required.Operator == operator.NotEquals) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,192 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// outcome is how an attempt to change an object ended.
+type outcome int
+
+const (
+	// done: it is written, or failed in a way that another attempt does not mend.
+	done outcome = iota
+	// noop: there was nothing to write, or a rule refused it. That is true of the state that
+	// was read, and perhaps not of the newest.
+	noop
+	// conflict: another write came in between.
+	conflict
+)
+
+// draft is an object on its way into the store.
+type draft struct {
+	*object.Object        // as it will be, but for its revisions
+	value          []byte // to store, not compressed
+}
+
+// draft encodes an object that is to be stored in the place of one whose value has before
+// bytes; 0: there is none, or its size does not matter.
+func (s *Store) draft(obj runtime.Object, accessor metav1.Object, before int) (draft, error) {
+	accessor.SetResourceVersion("")
+	accessor.SetSelfLink(s.selfLink(accessor.GetNamespace(), accessor.GetName()))
+	obj.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
+	value, err := s.objects.Encode(obj)
+	if err != nil {
+		return draft{}, err
+	}
+	if err := s.checkSize(len(value), before); err != nil {
+		return draft{}, err
+	}
+	namespace, name := accessor.GetNamespace(), accessor.GetName()
+	at := object.Identity{Key: s.key(namespace, name), Namespace: namespace, Name: name}
+	encoded, err := object.Written(s.objects, at, value)
+	if err == nil {
+		err = s.checkReadable(encoded)
+	}
+	return draft{encoded, value}, err
+}
+
+// checkSize refuses a value that is too large. One that replaces another, of size before, may
+// always be as large as that: whoever takes away from an object makes it no worse.
+func (s *Store) checkSize(size, before int) error {
+	if size <= max(s.maxObject, before) {
+		return nil
+	}
+	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes as JSON, the limit is %d", size, s.maxObject))
+}
+
+// put commits a draft in the place of the version that expect names; 0: the key must not
+// exist. An outcome that is unknown is looked into.
+func (s *Store) put(ctx context.Context, d draft, expect int64, guard *storage.Guard, dryRun bool) (storage.WriteResponse, error) {
+	packed, err := object.Pack(d.value)
+	if err != nil {
+		return storage.WriteResponse{}, err
+	}
+	response, err := s.storage.Put(ctx, d.Key, packed, storage.PutOptions{Expect: expect, Guard: guard, DryRun: dryRun})
+	if errors.Is(err, storage.ErrUnknownOutcome) {
+		return s.settle(ctx, d, packed, expect, err)
+	}
+	return response, err
+}
+
+// settle finds out what became of a put whose outcome is unknown. A create took effect if the
+// object has our uid, and an update if our own value stands under a new revision. While the
+// state from before stands the write may still take effect.
+func (s *Store) settle(ctx context.Context, d draft, packed []byte, expect int64, unknown error) (storage.WriteResponse, error) {
+	got, err := s.storage.Get(ctx, d.Key, storage.GetOptions{})
+	switch {
+	case err != nil, got.KV == nil, got.KV.ModRevision == expect:
+		return storage.WriteResponse{}, unknown
+	case expect != 0 && bytes.Equal(got.KV.Value, packed):
+		return storage.WriteResponse{Succeeded: true, Revision: got.KV.ModRevision}, nil
+	case expect != 0:
+		return storage.WriteResponse{}, unknown
+	}
+	if found := s.readValue(got.KV); found.object != nil && found.object.UID() == d.UID() {
+		return storage.WriteResponse{Succeeded: true, Revision: got.KV.CreateRevision}, nil
+	}
+	return storage.WriteResponse{Revision: got.Revision, Current: got.KV}, nil
+}
+
+// remove deletes a key as it was read.
+func (s *Store) remove(ctx context.Context, at object.Identity, dryRun bool) (storage.WriteResponse, error) {
+	response, err := s.storage.Delete(ctx, at.Key, storage.DeleteOptions{Expect: at.Revision, DryRun: dryRun})
+	if !errors.Is(err, storage.ErrUnknownOutcome) {
+		return response, err
+	}
+	got, readErr := s.storage.Get(ctx, at.Key, storage.GetOptions{})
+	if readErr != nil || got.KV != nil && got.KV.ModRevision == at.Revision {
+		return storage.WriteResponse{}, err
+	}
+	// If the object that was read is deleted, by this call or another's, that is what was
+	// asked for.
+	deleted := got.KV == nil || got.KV.CreateRevision != at.CreateRevision
+	return storage.WriteResponse{Succeeded: deleted, Revision: got.Revision, Current: got.KV}, nil
+}
+
+// insert stores a draft if its name is free and its namespace as the guard has it. A guard
+// that turns out stale is looked up again, for as long as the context lasts.
+func (s *Store) insert(ctx context.Context, d draft, guard *storage.Guard, dryRun bool) (*object.Object, error) {
+	for {
+		response, err := s.put(ctx, d, 0, guard, dryRun)
+		switch {
+		case err != nil:
+			return nil, apiError(err)
+		case response.Succeeded && dryRun:
+			return d.Object, nil
+		case response.Succeeded:
+			created := d.At(response.Revision)
+			created.CreateRevision = response.Revision
+			return created, nil
+		case response.Current != nil:
+			return nil, s.alreadyExists(d.Name, response.Current)
+		case guard == nil:
+			return nil, fmt.Errorf("creating %s failed without a reason", d.Key)
+		}
+		if _, err := s.lifecycle.observe(d.Namespace, response.Guarded); err != nil {
+			return nil, err
+		}
+		if guard, err = s.guard(ctx, d.Namespace, d.Name); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// replace commits a draft of next in the place of what was read, unless nothing has changed.
+// An object that is being deleted and that nothing holds any more is removed.
+func (s *Store) replace(ctx context.Context, current *object.Object, next runtime.Object, accessor metav1.Object, d draft, dryRun bool) (*object.Object, outcome, error) {
+	if current.Holds(d.value) {
+		return current, noop, nil
+	}
+	var response storage.WriteResponse
+	var err error
+	if accessor.GetDeletionTimestamp() != nil && !s.held(next, accessor) {
+		response, err = s.remove(ctx, current.Identity, dryRun)
+	} else {
+		response, err = s.put(ctx, d, current.Revision, nil, dryRun)
+	}
+	switch {
+	case err != nil:
+		return nil, done, apiError(err)
+	case !response.Succeeded:
+		return nil, conflict, nil
+	case dryRun:
+		response.Revision = current.Revision
+	}
+	replaced := d.At(response.Revision)
+	replaced.CreateRevision = current.CreateRevision
+	return replaced, done, nil
+}
+
+// held reports whether something keeps a deleted object from being removed. The finalizers
+// that wait for dependents do not: nothing here depends on owners, so that nobody would
+// ever take them away.
+func (s *Store) held(obj runtime.Object, accessor metav1.Object) bool {
+	for _, finalizer := range accessor.GetFinalizers() {
+		if finalizer != metav1.FinalizerDeleteDependents && finalizer != metav1.FinalizerOrphanDependents {
+			return true
+		}
+	}
+	return s.Holds != nil && s.Holds(obj)
+}
+
+// alreadyExists is the 409 for a name that is taken. It tells a name that will be free
+// again from one that will not.
+func (s *Store) alreadyExists(name string, kv *storage.KeyValue) error {
+	err := apierrors.NewAlreadyExists(s.GroupResource(), name)
+	if current := s.shared(kv); current.object != nil {
+		if metadata, readErr := current.object.Metadata(); readErr == nil && metadata.DeletionTimestamp != nil {
+			err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
+		}
+	}
+	return err
+}

@@ -1,0 +1,184 @@
+package media
+
+import (
+	"mime"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/munnerz/goautoneg"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// Negotiate returns the form in which the client wants its answer, or NotAcceptable.
+func (c *Codecs) Negotiate(req *http.Request) (Output, error) {
+	accept := req.Header.Get("Accept")
+	if accept == "" || accept == "*/*" || accept == runtime.ContentTypeJSON {
+		return c.jsonFor(req), nil
+	}
+	if !offersMediaType(accept) {
+		return Output{}, errNotAcceptable
+	}
+	for _, clause := range goautoneg.ParseAccept(accept) {
+		out, ok := c.outputFor(req, clause)
+		if !ok {
+			continue
+		}
+		if out.view, ok = viewOf(clause.Params); !ok {
+			continue
+		}
+		if out.IsTable() && out.MediaType == runtime.ContentTypeProtobuf {
+			continue // tables have no such form
+		}
+		if stream := clause.Params["stream"]; stream != "" && stream != "watch" {
+			continue
+		}
+		return out, nil
+	}
+	return Output{}, notAcceptable(strings.Join(Types, ", "))
+}
+
+// ForError returns the form of an error's answer: what the client accepts, or JSON.
+func (c *Codecs) ForError(req *http.Request) Output {
+	out, err := c.Negotiate(req)
+	if err != nil {
+		return Output{MediaType: runtime.ContentTypeJSON, format: c.json}
+	}
+	return out
+}
+
+// NegotiateDocument returns the form of a document of discovery, and whether the client
+// wants it as the kind aggregated; the zero kind is not offered.
+func (c *Codecs) NegotiateDocument(req *http.Request, aggregated schema.GroupVersionKind) (out Output, aggregate bool, err error) {
+	accept := req.Header.Get("Accept")
+	if accept == "" {
+		return c.jsonFor(req), false, nil
+	}
+	if !offersMediaType(accept) {
+		return Output{}, false, errNotAcceptable
+	}
+	for _, clause := range goautoneg.ParseAccept(accept) {
+		out, ok := c.outputFor(req, clause)
+		if !ok {
+			continue
+		}
+		switch (schema.GroupVersionKind{Group: clause.Params["g"], Version: clause.Params["v"], Kind: clause.Params["as"]}) {
+		case schema.GroupVersionKind{}:
+			return out, false, nil
+		case aggregated:
+			out.MediaType += ";g=" + aggregated.Group + ";v=" + aggregated.Version + ";as=" + aggregated.Kind
+			return out, true, nil
+		}
+	}
+	return Output{}, false, notAcceptable(strings.Join(Types, ", "))
+}
+
+// outputFor is the form that a clause of Accept names.
+func (c *Codecs) outputFor(req *http.Request, clause goautoneg.Accept) (Output, bool) {
+	switch clause.Type + "/" + clause.SubType {
+	case runtime.ContentTypeJSON, "application/*", "*/*":
+		if clause.Params["pretty"] == "1" {
+			return Output{MediaType: runtime.ContentTypeJSON, format: c.pretty}, true
+		}
+		return c.jsonFor(req), true
+	case runtime.ContentTypeYAML:
+		return Output{MediaType: runtime.ContentTypeYAML, format: c.yaml}, true
+	case runtime.ContentTypeProtobuf:
+		return Output{MediaType: runtime.ContentTypeProtobuf, format: c.proto}, true
+	}
+	return Output{}, false
+}
+
+// offersMediaType reports whether one of the types is named as it is, or everything is: by
+// kube-apiserver's first look at Accept a wildcard like application/* names nothing.
+func offersMediaType(accept string) bool {
+	for clause := range strings.SplitSeq(accept, ",") {
+		mediaType, _, _ := strings.Cut(clause, ";")
+		switch strings.TrimSpace(mediaType) {
+		case "*/*", runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf:
+			return true
+		}
+	}
+	return false
+}
+
+// jsonFor is JSON as the client likes it: indented for people, plain for programs.
+func (c *Codecs) jsonFor(req *http.Request) Output {
+	out := Output{MediaType: runtime.ContentTypeJSON, format: c.json}
+	if prefersIndented(req) {
+		out.format = c.pretty
+	}
+	return out
+}
+
+func prefersIndented(req *http.Request) bool {
+	if strings.Contains(req.URL.RawQuery, "pretty") {
+		if value := req.URL.Query().Get("pretty"); value != "" {
+			pretty, _ := strconv.ParseBool(value)
+			return pretty
+		}
+	}
+	agent := req.UserAgent()
+	for _, person := range []string{"curl", "Wget", "Mozilla/5.0"} {
+		if strings.HasPrefix(agent, person) {
+			return true
+		}
+	}
+	return false
+}
+
+// Input returns the media type of a request's body, or UnsupportedMediaType. A body
+// without a type is JSON.
+func Input(req *http.Request) (string, error) {
+	given := req.Header.Get("Content-Type")
+	if given == "" || given == runtime.ContentTypeJSON {
+		return runtime.ContentTypeJSON, nil
+	}
+	mediaType, _, err := mime.ParseMediaType(given)
+	if err == nil {
+		for _, known := range Types {
+			if mediaType == known {
+				return known, nil
+			}
+		}
+	}
+	return "", &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(Types, ", "),
+	}}
+}
+
+// AcceptsGzip reports whether the client takes a compressed answer.
+func AcceptsGzip(req *http.Request) bool {
+	for clause := range strings.SplitSeq(req.Header.Get("Accept-Encoding"), ",") {
+		coding, params, _ := strings.Cut(clause, ";")
+		if !strings.EqualFold(strings.TrimSpace(coding), "gzip") {
+			continue
+		}
+		value, ok := strings.CutPrefix(strings.TrimSpace(params), "q=")
+		if !ok {
+			return true
+		}
+		quality, err := strconv.ParseFloat(value, 64)
+		return err == nil && quality > 0
+	}
+	return false
+}
+
+// errNotAcceptable is the answer where no clause of Accept names a media type.
+var errNotAcceptable = &apierrors.StatusError{ErrStatus: metav1.Status{
+	Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+	Message: "406: Not Acceptable\n\nAvailable representations: " + strings.Join(Types, ", "),
+	Details: &metav1.StatusDetails{},
+}}
+
+// notAcceptable is the answer where Accept asks for a view or a stream that does not exist.
+func notAcceptable(available string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+		Message: "only the following media types are accepted: " + available,
+	}}
+}

@@ -1,0 +1,151 @@
+package media
+
+import (
+	"bytes"
+	"encoding/binary"
+	"io"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/server/stream"
+)
+
+// protobufFormat is Kubernetes' protobuf: a message stands in an envelope, a
+// runtime.Unknown behind four bytes, that names its kind.
+type protobufFormat struct {
+	serializer *protobuf.Serializer
+	kinds      kinds
+}
+
+func newProtobuf(scheme *runtime.Scheme) protobufFormat {
+	return protobufFormat{protobuf.NewSerializer(scheme, scheme), kinds{scheme}}
+}
+
+const (
+	envelopeMagic = "k8s\x00"
+	envelopeTail  = "\x1a\x00\x22\x00" // neither contentEncoding nor contentType
+
+	// The tags of the fields that are written here, all of which have a length: 1 and 2 of
+	// Unknown, WatchEvent, RawExtension and every list.
+	firstField  = 1<<3 | 2
+	secondField = 2<<3 | 2
+)
+
+func appendField(dst []byte, tag byte, size int) []byte {
+	return binary.AppendUvarint(append(dst, tag), uint64(size))
+}
+
+func fieldSize(size int) int {
+	return 1 + len(binary.AppendUvarint(make([]byte, 0, binary.MaxVarintLen64), uint64(size))) + size
+}
+
+// appendEnvelope appends the beginning of an envelope, up to the message of that size.
+func appendEnvelope(dst []byte, apiVersion, kind string, size int) []byte {
+	dst = append(dst, envelopeMagic...)
+	dst = appendField(dst, firstField, fieldSize(len(apiVersion))+fieldSize(len(kind)))
+	dst = append(appendField(dst, firstField, len(apiVersion)), apiVersion...)
+	dst = append(appendField(dst, secondField, len(kind)), kind...)
+	return appendField(dst, secondField, size)
+}
+
+func (protobufFormat) form(metadataOnly bool) object.Form {
+	if metadataOnly {
+		return object.MetadataProtobuf
+	}
+	return object.Protobuf
+}
+
+// kindOf names the kind of an object.
+func kindOf(o *object.Object, f object.Form) (apiVersion, kind string) {
+	if f == object.MetadataProtobuf {
+		return metav1.SchemeGroupVersion.String(), metadataKind
+	}
+	return o.Type.Kind.GroupVersion().String(), o.Type.Kind.Kind
+}
+
+func (protobufFormat) object(w *stream.Writer, o *object.Object, f object.Form) error {
+	body, err := o.Body(f)
+	if err != nil {
+		return err
+	}
+	apiVersion, kind := kindOf(o, f)
+	head := appendEnvelope(nil, apiVersion, kind, len(body))
+	return writeMessage(w, o, f, head, body, w.Expect(len(head)+len(body)+len(envelopeTail)))
+}
+
+// writeMessage writes an object's message between a head and the end of its envelope.
+func writeMessage(w *stream.Writer, o *object.Object, f object.Form, head, body []byte, compress bool) error {
+	_, _ = w.Write(head)
+	if compress {
+		block, err := o.Block(f)
+		if err != nil {
+			return err
+		}
+		w.Block(&block)
+	} else {
+		_, _ = w.Write(body)
+	}
+	w.WriteString(envelopeTail)
+	return nil
+}
+
+func (protobufFormat) list(w *stream.Writer, l *object.List, f object.Form) error {
+	size, err := sizeOf(l, f)
+	if err != nil {
+		return err
+	}
+	meta, err := l.Meta.Marshal()
+	if err != nil {
+		return err
+	}
+	apiVersion, kind := listKind(l, f)
+	head := appendEnvelope(nil, apiVersion, kind, fieldSize(len(meta))+size)
+	head = append(appendField(head, firstField, len(meta)), meta...)
+	compress := w.Expect(len(head) + size + len(envelopeTail))
+	_, _ = w.Write(head)
+	if err := writeItems(w, l, f, compress); err != nil {
+		return err
+	}
+	w.WriteString(envelopeTail)
+	return nil
+}
+
+// appendFrame appends the beginning of an event's frame, up to its object of that size: the
+// length of what follows in four bytes, big-endian, and a metav1.WatchEvent.
+func appendFrame(dst []byte, eventType watch.EventType, size int) []byte {
+	event := fieldSize(len(eventType)) + fieldSize(fieldSize(size))
+	dst = binary.BigEndian.AppendUint32(dst, uint32(event))
+	dst = append(appendField(dst, firstField, len(eventType)), eventType...)
+	return appendField(appendField(dst, secondField, fieldSize(size)), firstField, size)
+}
+
+func (protobufFormat) event(w *stream.Writer, e object.Event, f object.Form) error {
+	body, err := e.Object.Body(f)
+	if err != nil {
+		return err
+	}
+	apiVersion, kind := kindOf(e.Object, f)
+	var room [256]byte
+	envelope := appendEnvelope(room[:0], apiVersion, kind, len(body))
+	head := appendFrame(make([]byte, 0, 256), e.Type, len(envelope)+len(body)+len(envelopeTail))
+	return writeMessage(w, e.Object, f, append(head, envelope...), body, w.Compressed())
+}
+
+// any fails for what has no protobuf form, such as a Table.
+func (p protobufFormat) any(w io.Writer, obj runtime.Object) error {
+	return p.serializer.Encode(obj, w)
+}
+
+func (p protobufFormat) anyEvent(w *stream.Writer, eventType watch.EventType, obj runtime.Object) error {
+	var encoded bytes.Buffer
+	if err := p.serializer.Encode(obj, &encoded); err != nil {
+		return err
+	}
+	_, _ = w.Write(appendFrame(nil, eventType, encoded.Len()))
+	_, _ = w.Write(encoded.Bytes())
+	return nil
+}

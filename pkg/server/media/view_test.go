@@ -1,0 +1,138 @@
+package media_test
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer/json"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/stream"
+)
+
+var policies = []metav1.IncludeObjectPolicy{"", metav1.IncludeMetadata, metav1.IncludeObject, metav1.IncludeNone}
+
+// tableOf is the table of the objects, as the library has it.
+func tableOf(meta metav1.ListMeta, items []corev1.Endpoints, include metav1.IncludeObjectPolicy) *metav1.Table {
+	table := &metav1.Table{ListMeta: meta, ColumnDefinitions: rows{}.Columns(), Rows: []metav1.TableRow{}}
+	table.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Table"))
+	for i := range items {
+		row := metav1.TableRow{Cells: rows{}.Cells(&items[i])}
+		switch include {
+		case metav1.IncludeNone:
+		case metav1.IncludeObject:
+			one := items[i].DeepCopy()
+			one.TypeMeta = metav1.TypeMeta{Kind: "Endpoints", APIVersion: "v1"}
+			row.Object.Object = one
+		default:
+			row.Object.Object = &partialList(&corev1.EndpointsList{Items: items[i : i+1]}).Items[0]
+		}
+		table.Rows = append(table.Rows, row)
+	}
+	return table
+}
+
+// TestTablesAgree holds tables of lists and of objects to what apimachinery makes of them.
+func TestTablesAgree(t *testing.T) {
+	scheme := newScheme(t)
+	c := media.New(scheme)
+	for accept, options := range map[string]json.SerializerOptions{
+		plainJSON:               {},
+		plainJSON + ";pretty=1": {Pretty: true},
+		yamlType:                {Yaml: true},
+	} {
+		encoder := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, options)
+		for _, n := range []int{0, 1, 600} {
+			finished, typed := list(t, n)
+			for _, include := range policies {
+				for _, gzip := range []bool{false, true} {
+					got := answer(t, c, request(accept+asTable, gzip), func(out media.Output, w *stream.Writer) error {
+						return out.List(w, finished, rows{}, include)
+					})
+					if want := encode(t, encoder, tableOf(typed.ListMeta, typed.Items, include)); got != want {
+						t.Errorf("%s, %d rows, include %q, gzip %v (-want +got)\n%s", accept, n, include, gzip, cmp.Diff(head(want), head(got)))
+					}
+				}
+				if n != 1 {
+					continue
+				}
+				got := answer(t, c, request(accept+asTable, false), func(out media.Output, w *stream.Writer) error {
+					return out.Object(w, finished.Objects[0], rows{}, include)
+				})
+				meta := metav1.ListMeta{ResourceVersion: typed.Items[0].ResourceVersion}
+				if want := encode(t, encoder, tableOf(meta, typed.Items, include)); got != want {
+					t.Errorf("%s of one object, include %q (-want +got)\n%s", accept, include, cmp.Diff(want, got))
+				}
+			}
+		}
+	}
+}
+
+// Every event of a watch is a table, of which only the first has columns.
+func TestTableEventsAgree(t *testing.T) {
+	scheme := newScheme(t)
+	c := media.New(scheme)
+	encoder := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{})
+	finished, typed := list(t, 2)
+	status := &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Code: 410}
+	line := func(eventType string, obj runtime.Object) string {
+		return `{"type":"` + eventType + `","object":` + strings.TrimSuffix(encode(t, encoder, obj), "\n") + "}\n"
+	}
+	for _, include := range policies {
+		want := ""
+		for i, eventType := range []string{"ADDED", "DELETED"} {
+			table := tableOf(metav1.ListMeta{ResourceVersion: typed.Items[i].ResourceVersion}, typed.Items[i:i+1], include)
+			if i > 0 {
+				table.ColumnDefinitions = nil
+			}
+			want += line(eventType, table)
+		}
+		want += line("ERROR", status)
+		for _, accept := range []string{plainJSON, plainJSON + ";pretty=1"} {
+			got := answer(t, c, request(accept+asTable, false), func(out media.Output, w *stream.Writer) error {
+				events, err := c.Events(out, rows{}, include)
+				if err != nil {
+					return err
+				}
+				for i, eventType := range []watch.EventType{watch.Added, watch.Deleted} {
+					if err := events.Write(w, object.Event{Type: eventType, Object: finished.Objects[i]}); err != nil {
+						return err
+					}
+				}
+				return events.WriteError(w, status)
+			})
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, include %q (-want +got)\n%s", accept, include, diff)
+			}
+		}
+	}
+}
+
+// badRows have cells that cannot be encoded.
+type badRows struct{ rows }
+
+func (badRows) Cells(runtime.Object) []any { return []any{func() {}} }
+
+// Rows that cannot be encoded are an error in every format.
+func TestTablesThatFail(t *testing.T) {
+	c := media.New(newScheme(t))
+	finished, _ := list(t, 1)
+	for _, accept := range []string{plainJSON, plainJSON + ";pretty=1", yamlType} {
+		out, err := c.Negotiate(request(accept+asTable, false))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := stream.To(io.Discard)
+		if err := out.List(w, finished, badRows{}, ""); err == nil {
+			t.Errorf("%s: no error", accept)
+		}
+		w.Release()
+	}
+}
