@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"strconv"
-	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -14,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -47,7 +47,7 @@ func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object
 	}
 	s.Strategy.Default(obj)
 	wipe(accessor)
-	warnings = dropDuplicateOwners(accessor)
+	warnings = objectmeta.DropDuplicateOwners(accessor)
 	s.parts[""].owners.Update(s.New(), obj, opts.FieldManager)
 	more, err := s.prepareCreate(obj)
 	warnings = append(warnings, more...)
@@ -107,7 +107,7 @@ func (s *Store) guard(ctx context.Context, namespace, name string) (*storage.Gua
 	if !s.API.Namespaced {
 		return nil, nil
 	}
-	return s.lifecycle.guard(ctx, namespace, s.GroupResource(), name)
+	return s.namespaces.Guard(ctx, namespace, s.GroupResource(), name)
 }
 
 // matchNamespace puts the request's namespace into an object that names none.
@@ -165,7 +165,10 @@ func (s *Store) refuseVersion(accessor metav1.Object) error {
 	return nil
 }
 
-var versionPath = metadataPath.Child("resourceVersion")
+var (
+	metadataPath = field.NewPath("metadata")
+	versionPath  = metadataPath.Child("resourceVersion")
+)
 
 // generateName returns base, cut where needed, with a random suffix; "" for an empty base.
 func generateName(base string) string {
@@ -176,46 +179,4 @@ func generateName(base string) string {
 		base = base[:maxGeneratedBase]
 	}
 	return base + rand.String(generatedSuffix)
-}
-
-// dropDuplicateOwners removes repeated owner references, as kube-apiserver does since
-// 1.20, and returns the warning that it gives for that.
-func dropDuplicateOwners(accessor metav1.Object) []string {
-	owners := accessor.GetOwnerReferences()
-	if len(owners) < 2 {
-		return nil
-	}
-	seen := make(map[comparableOwner]bool, len(owners))
-	var kept []metav1.OwnerReference
-	var duplicates []string
-	for _, owner := range owners {
-		key := comparableOwner{owner, pointee(owner.Controller), pointee(owner.BlockOwnerDeletion)}
-		key.Controller, key.BlockOwnerDeletion = nil, nil
-		if seen[key] {
-			duplicates = append(duplicates, string(owner.UID))
-			continue
-		}
-		seen[key] = true
-		kept = append(kept, owner)
-	}
-	if len(duplicates) == 0 {
-		return nil
-	}
-	accessor.SetOwnerReferences(kept)
-	return []string{".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: " + strings.Join(duplicates, ", ")}
-}
-
-// comparableOwner is an owner reference with what its pointers point to.
-type comparableOwner struct {
-	metav1.OwnerReference
-	controller, blocks optional
-}
-
-type optional struct{ given, value bool }
-
-func pointee(value *bool) optional {
-	if value == nil {
-		return optional{}
-	}
-	return optional{true, *value}
 }

@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/storage"
 )
 
 // Delete removes one object and returns a Status that names it, or, where finalizers hold
@@ -40,7 +42,7 @@ func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1
 		case outcome == done, outcome == noop && fresh:
 			return marked, status, err
 		case ctx.Err() != nil:
-			return nil, nil, retryTimeout()
+			return nil, nil, apierr.RetryTimeout()
 		}
 	}
 }
@@ -80,7 +82,7 @@ func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.Del
 	response, err := s.remove(ctx, current.at(), isDryRun(opts.DryRun))
 	switch {
 	case err != nil:
-		return nil, nil, done, apiError(err)
+		return nil, nil, done, apierr.FromStorage(err)
 	case !response.Succeeded:
 		return nil, nil, conflict, nil
 	}
@@ -119,7 +121,7 @@ func (s *Store) markDeleted(ctx context.Context, current *object.Object, obj run
 	}
 	marked, outcome, err := s.replace(ctx, current, obj, accessor, d, dryRun)
 	if outcome == done && err == nil && !dryRun && s.API.Name == Namespaces {
-		s.lifecycle.wake()
+		s.namespaces.Wake()
 	}
 	return marked, outcome, err
 }
@@ -153,4 +155,34 @@ func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *me
 		}
 	}
 	return deleted, warnings, nil
+}
+
+// deletePage is how many objects of a terminating namespace are read at once.
+const deletePage = 500
+
+// deleteAll deletes every object of the namespace, or marks those that finalizers hold. One
+// that cannot be read goes at once.
+func (s *Store) deleteAll(ctx context.Context, namespace string) error {
+	from := ""
+	for {
+		page, err := s.storage.List(ctx, s.prefix(namespace), storage.ListOptions{Limit: deletePage, From: from})
+		if err != nil {
+			return err
+		}
+		for _, kv := range page.KVs {
+			name := kv.Key[len(s.prefix(namespace)):]
+			_, _, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
+			if apierrors.IsStoreReadError(err) {
+				ignore := true
+				_, _, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: &ignore})
+			}
+			if err != nil && !apierrors.IsNotFound(err) {
+				return err
+			}
+			from = kv.Key + "\x00"
+		}
+		if !page.More {
+			return nil
+		}
+	}
 }

@@ -5,8 +5,8 @@ package registry
 const (
 	// MaxNameAttempts is maxNameAttempts.
 	MaxNameAttempts = maxNameAttempts
-	// TerminatePage is terminatePage.
-	TerminatePage = terminatePage
+	// DeletePage is deletePage.
+	DeletePage = deletePage
 )
 
 // Key is key.

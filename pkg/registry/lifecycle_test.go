@@ -172,7 +172,7 @@ func TestDeletedNamespaceIsEmptied(t *testing.T) {
 	t.Parallel()
 	s := newStores(t, shared.store)
 	ns, neighbour := s.newNamespace(t), s.newNamespace(t)
-	fill(t, s, ns, registry.TerminatePage+3)
+	fill(t, s, ns, registry.DeletePage+3)
 	s.create(t, neighbour, newEndpoints("stays"))
 	obj, _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{})
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -73,7 +74,7 @@ func (s *Store) pageNow(ctx context.Context, selection *selection, limit int64, 
 	}
 	snapshot, err := s.cache.Snapshot()
 	if err != nil {
-		return nil, 0, apiError(err)
+		return nil, 0, apierr.FromStorage(err)
 	}
 	p := &page{selection: selection, limit: limit, continued: from != ""}
 	count := int64(0)
@@ -106,13 +107,13 @@ func (s *Store) pageAt(ctx context.Context, selection *selection, limit, revisio
 		case errors.Is(err, storage.ErrFutureRevision):
 			current, revisionErr := s.storage.Revision(ctx)
 			if revisionErr != nil {
-				return nil, 0, apiError(revisionErr)
+				return nil, 0, apierr.FromStorage(revisionErr)
 			}
-			return nil, 0, tooLargeResourceVersion(revision, current)
+			return nil, 0, apierr.TooLargeVersion(revision, current)
 		case errors.Is(err, storage.ErrCompacted):
 			return nil, 0, apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 		case err != nil:
-			return nil, 0, apiError(err)
+			return nil, 0, apierr.FromStorage(err)
 		}
 		read.Revision = part.Revision
 		for i, kv := range part.KVs {

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/registry/patch"
 )
 
@@ -120,7 +121,7 @@ func (p *patcher) complete(next runtime.Object) (warnings []string, err error) {
 		return nil, err
 	}
 	p.store.Strategy.Default(next)
-	return dropDuplicateOwners(accessor), nil
+	return objectmeta.DropDuplicateOwners(accessor), nil
 }
 
 // sameKind refuses a patch that makes another kind of object of it.

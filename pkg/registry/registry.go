@@ -8,10 +8,13 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/lifecycle"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -50,11 +53,10 @@ type Config struct {
 
 // Registry serves several resources out of one storage. Run must be running.
 type Registry struct {
-	storage   storage.Interface
-	forms     *object.Budget
-	report    func(error)
-	lifecycle *lifecycle
-	stores    []*Store
+	storage    storage.Interface
+	forms      *object.Budget
+	namespaces *lifecycle.Namespaces
+	stores     []*Store
 }
 
 // New returns a registry of the resources that cfg names.
@@ -74,19 +76,20 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, report: cfg.Report, lifecycle: newLifecycle(cfg.Storage)}
+	if !slices.ContainsFunc(cfg.Resources, func(r *Resource) bool { return r.API.Name == Namespaces }) {
+		return nil, errors.New("registry: the resource namespaces is required")
+	}
+	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms}
+	registry.namespaces = lifecycle.New(lifecycle.Config{
+		Storage: cfg.Storage, Prefix: namespacePrefix, Decode: registry.decodeNamespace, Empty: registry.empty, Report: cfg.Report,
+	})
 	for _, resource := range cfg.Resources {
-		store, err := newStore(resource, registry.lifecycle, cfg)
+		store, err := newStore(resource, registry.namespaces, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("registry: %s: %w", resource.API.Name, err)
 		}
 		registry.stores = append(registry.stores, store)
 	}
-	at := slices.IndexFunc(registry.stores, func(s *Store) bool { return s.API.Name == Namespaces })
-	if at < 0 {
-		return nil, errors.New("registry: the resource namespaces is required")
-	}
-	registry.lifecycle.namespaces = registry.stores[at]
 	if cfg.Registerer != nil {
 		if err := registry.registerMetrics(cfg.Registerer); err != nil {
 			return nil, err
@@ -105,7 +108,7 @@ func (r *Registry) Run(ctx context.Context) {
 	for _, store := range r.stores {
 		running.Go(func() { store.cache.Run(ctx) })
 	}
-	running.Go(func() { r.runTerminator(ctx) })
+	running.Go(func() { r.namespaces.Run(ctx) })
 	running.Wait()
 }
 
@@ -113,10 +116,44 @@ func (r *Registry) Run(ctx context.Context) {
 func (r *Registry) WaitReady(ctx context.Context) error {
 	for _, store := range r.stores {
 		if err := store.cache.WaitFor(ctx, 0); err != nil {
-			return apiError(err)
+			return apierr.FromStorage(err)
 		}
 	}
 	return nil
+}
+
+// namespacePrefix is where the keys of namespaces begin.
+const namespacePrefix = "/registry/" + Namespaces + "/"
+
+// decodeNamespace returns a namespace as it is stored, or StorageReadError.
+func (r *Registry) decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, error) {
+	at := slices.IndexFunc(r.stores, func(s *Store) bool { return s.API.Name == Namespaces })
+	found := r.stores[at].shared(kv)
+	if err := found.err(); err != nil {
+		return nil, err
+	}
+	obj, err := found.object.Decode()
+	if err != nil {
+		return nil, err
+	}
+	return obj.(*corev1.Namespace), nil
+}
+
+// empty deletes what is in the namespace, and reports whether nothing is left.
+func (r *Registry) empty(ctx context.Context, namespace string) (bool, error) {
+	for _, store := range r.stores {
+		if !store.API.Namespaced {
+			continue
+		}
+		if err := store.deleteAll(ctx, namespace); err != nil {
+			return false, err
+		}
+		rest, err := r.storage.List(ctx, store.prefix(namespace), storage.ListOptions{Limit: 1})
+		if err != nil || len(rest.KVs) > 0 {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // registerMetrics exports what the kept forms take, how many stored values could not be

@@ -11,8 +11,10 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/duration"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -57,6 +59,41 @@ type Resource struct {
 	Cells   func(obj runtime.Object) []any
 }
 
+// Strategy is what a resource does differently from the others. Its methods are pure:
+// they keep no state, wait for nothing and may run at the same time. An obj is of the
+// resource's Go type; any other is a programmer's error and panics. No method keeps obj
+// or old, or changes old.
+type Strategy interface {
+	UpdateStrategy
+	// Default fills in what a client may leave out, right after decoding. A second call
+	// changes nothing.
+	Default(obj runtime.Object)
+	// PrepareForCreate sets what only the server may set on a new object (after field
+	// ownership was computed). The object has its name, a generated one too.
+	PrepareForCreate(obj runtime.Object)
+	// Validate returns every fault of a new object, metadata included, in the order in
+	// which a client is told of them; nil or empty when there is none.
+	Validate(obj runtime.Object) field.ErrorList
+}
+
+// UpdateStrategy is the part of a Strategy that updates need. What Strategy promises holds
+// for it, too.
+type UpdateStrategy interface {
+	// PrepareForUpdate keeps from old what an update must not change. It leaves
+	// metadata that every resource has to the caller, and replaces maps and lists rather
+	// than to change what is in them.
+	PrepareForUpdate(obj, old runtime.Object)
+	// ValidateUpdate returns every fault of obj as the successor of old, metadata
+	// included, each once. An obj without a resourceVersion or with another uid or
+	// creationTimestamp than old's is at fault, so the caller fills in what the client
+	// left out.
+	ValidateUpdate(obj, old runtime.Object) field.ErrorList
+	// Warnings returns what is accepted but ill-advised; they become Warning headers.
+	// It is for objects that Validate or ValidateUpdate found valid. There may be as
+	// many as the object has fields: whoever writes headers bounds them.
+	Warnings(obj runtime.Object) []string
+}
+
 // Subresource is a part of an object that has a path, rules and owners of its own.
 type Subresource struct {
 	// API is the subresource as discovery shows it, under its whole name, such as
@@ -85,6 +122,11 @@ func (r *Resource) GroupVersionKind() schema.GroupVersionKind {
 // GroupResource names the resource in messages.
 func (r *Resource) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: r.API.Group, Resource: r.API.Name}
+}
+
+// invalid is the 422 for the faults of an object.
+func (r *Resource) invalid(name string, faults field.ErrorList) error {
+	return apierr.Invalid(r.GroupVersionKind().GroupKind(), name, faults)
 }
 
 // prefix is where the resource's keys begin, a final slash included.

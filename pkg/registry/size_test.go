@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -169,5 +170,33 @@ func TestLargeValuesAreRead(t *testing.T) {
 	}
 	if got := typed[*corev1.Endpoints](t, obj); got.Name != "full-endpoints" {
 		t.Errorf("read %q", got.Name)
+	}
+}
+
+// What clients could not read, or the server not read again, is refused.
+func TestWritesThatCouldNotBeRead(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	fields := func(set string, at time.Time) []metav1.ManagedFieldsEntry {
+		return []metav1.ManagedFieldsEntry{{
+			Manager: "m", Operation: metav1.ManagedFieldsOperationApply, APIVersion: "v1", Time: &metav1.Time{Time: at},
+			FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(set),
+		}}
+	}
+	deep := strings.Repeat(`{"f:a":`, 2000) + "{}" + strings.Repeat("}", 2000)
+	for name, tc := range map[string]struct {
+		entries []metav1.ManagedFieldsEntry
+		text    string
+	}{
+		"nested too deep":             {fields(deep, time.Unix(0, 0)), "metadata: Invalid value: it could not be read again: it is nested more than 1000 deep"},
+		"a time that JSON cannot say": {fields(`{"f:other":{}}`, time.Date(12026, 1, 1, 0, 0, 0, 0, time.UTC)), "it could not be read again"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			obj := newEndpoints("a")
+			obj.ManagedFields = tc.entries
+			_, _, err := s.endpoints.Create(t.Context(), ns, obj, createOptions())
+			checkStatus(t, err, 422, tc.text)
+		})
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/lifecycle"
 	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/cache"
@@ -20,13 +22,13 @@ import (
 // about them; any other error is an internal one.
 type Store struct {
 	*Resource
-	objects   *object.Type
-	storage   storage.Interface
-	cache     *cache.Cache[stored]
-	lifecycle *lifecycle
-	parts     map[string]*part // by subresource; "" is the object itself
-	maxObject int              // bytes of JSON
-	broken    brokenValues
+	objects    *object.Type
+	storage    storage.Interface
+	cache      *cache.Cache[stored]
+	namespaces *lifecycle.Namespaces
+	parts      map[string]*part // by subresource; "" is the object itself
+	maxObject  int              // bytes of JSON
+	broken     brokenValues
 }
 
 // part is what writes of an object or of one of its subresources go by.
@@ -41,9 +43,9 @@ type (
 	cacheWatcher = cache.Watcher[stored]
 )
 
-func newStore(resource *Resource, lifecycle *lifecycle, cfg Config) (*Store, error) {
+func newStore(resource *Resource, namespaces *lifecycle.Namespaces, cfg Config) (*Store, error) {
 	s := &Store{
-		Resource: resource, storage: cfg.Storage, lifecycle: lifecycle, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
+		Resource: resource, storage: cfg.Storage, namespaces: namespaces, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
 		objects: &object.Type{
 			Kind: resource.GroupVersionKind(), New: resource.New, NewList: resource.NewList, Fields: resource.Fields, Forms: cfg.Forms,
 		},
@@ -129,13 +131,13 @@ func (s *Store) read(ctx context.Context, key string, fresh bool) (stored, error
 	if fresh {
 		got, err := s.storage.Get(ctx, key, storage.GetOptions{})
 		if err != nil || got.KV == nil {
-			return stored{}, apiError(err)
+			return stored{}, apierr.FromStorage(err)
 		}
 		return s.shared(got.KV), nil
 	}
 	entry, _, err := s.cache.Get(key)
 	if err != nil || entry == nil {
-		return stored{}, apiError(err)
+		return stored{}, apierr.FromStorage(err)
 	}
 	return entry.Value, nil
 }
@@ -148,7 +150,7 @@ const futureRevisionWait = 3 * time.Second
 // not long for a version that is not there at all.
 func (s *Store) waitFor(ctx context.Context, resourceVersion string) error {
 	if resourceVersion == "" {
-		return apiError(s.cache.Fresh(ctx))
+		return apierr.FromStorage(s.cache.Fresh(ctx))
 	}
 	revision, err := parseResourceVersion(resourceVersion)
 	if err != nil {
@@ -162,10 +164,10 @@ func (s *Store) waitFor(ctx context.Context, resourceVersion string) error {
 	err = s.cache.WaitFor(ctx, revision)
 	if errors.Is(err, storage.ErrTimeout) {
 		if current, revisionErr := s.cache.Revision(); revisionErr == nil {
-			return tooLargeResourceVersion(revision, current)
+			return apierr.TooLargeVersion(revision, current)
 		}
 	}
-	return apiError(err)
+	return apierr.FromStorage(err)
 }
 
 // parseResourceVersion returns the revision that a client names; "" is 0.
@@ -175,7 +177,7 @@ func parseResourceVersion(value string) (int64, error) {
 	}
 	revision, err := strconv.ParseUint(value, 10, 63)
 	if err != nil {
-		return 0, badResourceVersion(value, err.Error())
+		return 0, apierr.BadVersion(value, err.Error())
 	}
 	return int64(revision), nil
 }

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -202,7 +203,7 @@ func (s *Store) deleteUnreadable(ctx context.Context, current stored, dryRun boo
 	}
 	response, err := s.remove(ctx, current.at(), dryRun)
 	if err != nil || response.Succeeded {
-		return s.deletedStatus(current.at().Name, ""), done, apiError(err)
+		return s.deletedStatus(current.at().Name, ""), done, apierr.FromStorage(err)
 	}
 	return nil, conflict, nil
 }

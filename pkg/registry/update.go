@@ -13,6 +13,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 )
 
 // change computes the successor of an object and the warnings that it deserves, with
@@ -50,7 +52,7 @@ func (s *Store) Update(ctx context.Context, namespace, name, subresource string,
 		return nil, false, nil, err
 	}
 	s.Strategy.Default(obj)
-	duplicates := dropDuplicateOwners(accessor)
+	duplicates := objectmeta.DropDuplicateOwners(accessor)
 	return s.modify(ctx, namespace, name, part, isDryRun(opts.DryRun), func(_ *object.Object, current runtime.Object) (runtime.Object, []string, error) {
 		if err := s.checkUID(current, accessor, name); err != nil {
 			return nil, nil, err
@@ -178,7 +180,7 @@ func (s *Store) modify(ctx context.Context, namespace, name string, part *part, 
 		case outcome == done, outcome == noop && fresh:
 			return made.object, made.created, made.warnings, err
 		case ctx.Err() != nil:
-			return nil, false, nil, retryTimeout()
+			return nil, false, nil, apierr.RetryTimeout()
 		}
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -100,7 +101,7 @@ func (st *stream) beginWithList(ctx context.Context, opts *metav1.ListOptions) e
 	}
 	snapshot, watcher, err := s.cache.List(st.selection.scope)
 	if err != nil {
-		return apiError(err)
+		return apierr.FromStorage(err)
 	}
 	snapshot.Ascend(st.selection.scope, "", func(entry *cacheEntry) bool {
 		if o := entry.Value.object; o != nil && st.selection.matches(o) {
@@ -123,12 +124,12 @@ func (st *stream) beginAfter(ctx context.Context, revision int64) error {
 		if err := s.waitFor(ctx, ""); err != nil {
 			return err
 		}
-	} else if err := apiError(s.cache.WaitFor(ctx, 0)); err != nil {
+	} else if err := apierr.FromStorage(s.cache.WaitFor(ctx, 0)); err != nil {
 		return err
 	}
 	current, err := s.cache.Revision()
 	if err != nil {
-		return apiError(err)
+		return apierr.FromStorage(err)
 	}
 	if revision == 0 {
 		revision = current
@@ -138,7 +139,7 @@ func (st *stream) beginAfter(ctx context.Context, revision int64) error {
 	if errors.Is(err, storage.ErrCompacted) {
 		return s.tooOld(revision)
 	}
-	return apiError(err)
+	return apierr.FromStorage(err)
 }
 
 // tooOld is the 410 for a watch that asks for, or has fallen behind to, a version whose
@@ -146,7 +147,7 @@ func (st *stream) beginAfter(ctx context.Context, revision int64) error {
 func (s *Store) tooOld(revision int64) error {
 	current, err := s.cache.Revision()
 	if err != nil {
-		return apiError(err)
+		return apierr.FromStorage(err)
 	}
 	return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", revision, current))
 }

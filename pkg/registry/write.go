@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -120,7 +121,7 @@ func (s *Store) insert(ctx context.Context, d draft, guard *storage.Guard, dryRu
 		response, err := s.put(ctx, d, 0, guard, dryRun)
 		switch {
 		case err != nil:
-			return nil, apiError(err)
+			return nil, apierr.FromStorage(err)
 		case response.Succeeded && dryRun:
 			return d.Object, nil
 		case response.Succeeded:
@@ -132,7 +133,7 @@ func (s *Store) insert(ctx context.Context, d draft, guard *storage.Guard, dryRu
 		case guard == nil:
 			return nil, fmt.Errorf("creating %s failed without a reason", d.Key)
 		}
-		if _, err := s.lifecycle.observe(d.Namespace, response.Guarded); err != nil {
+		if err := s.namespaces.Refresh(d.Namespace, response.Guarded); err != nil {
 			return nil, err
 		}
 		if guard, err = s.guard(ctx, d.Namespace, d.Name); err != nil {
@@ -156,7 +157,7 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next runtim
 	}
 	switch {
 	case err != nil:
-		return nil, done, apiError(err)
+		return nil, done, apierr.FromStorage(err)
 	case !response.Succeeded:
 		return nil, conflict, nil
 	case dryRun:

@@ -91,3 +91,22 @@ func FuzzAddress(f *testing.F) {
 		}
 	})
 }
+
+// FuzzName compares the readers of names that need no regular expression with those of
+// apimachinery that they stand in for.
+func FuzzName(f *testing.F) {
+	for _, s := range []string{
+		"a.b-c", "-a", "a..b", "a-", "A_b.C", "x/y", "example.com/Name", "a\n", "\u00e9", "",
+		strings.Repeat("a", 63), strings.Repeat("a", 64), strings.Repeat("a.", 126) + "a", strings.Repeat("a", 254),
+	} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if faults := validation.IsDNS1123Label(s); isDNSLabel(s) != (len(faults) == 0) {
+			t.Errorf("isDNSLabel(%q) = %t, but apimachinery says %q", s, isDNSLabel(s), faults)
+		}
+		if faults := validation.IsDNS1123Subdomain(s); isDNSSubdomain(s) != (len(faults) == 0) {
+			t.Errorf("isDNSSubdomain(%q) = %t, but apimachinery says %q", s, isDNSSubdomain(s), faults)
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 )
 
 // Strategy is the registry.Strategy of Endpoints. Its objects are *corev1.Endpoints.
@@ -40,7 +41,7 @@ func (Strategy) PrepareForUpdate(_, _ runtime.Object) {}
 // memory, however many they are.
 func (Strategy) Validate(obj runtime.Object) field.ErrorList {
 	endpoints := obj.(*corev1.Endpoints)
-	errs := registry.ValidateObjectMeta(&endpoints.ObjectMeta, true, validation.NameIsDNSSubdomain)
+	errs := objectmeta.Validate(&endpoints.ObjectMeta, true, validation.NameIsDNSSubdomain)
 	return append(errs, validateSubsets(endpoints.Subsets)...)
 }
 
@@ -49,7 +50,7 @@ func (Strategy) Validate(obj runtime.Object) field.ErrorList {
 // version stored them, and their owner must be able to change labels and finalizers.
 func (Strategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	endpoints, stored := obj.(*corev1.Endpoints), old.(*corev1.Endpoints)
-	errs := registry.ValidateObjectMetaUpdate(&endpoints.ObjectMeta, &stored.ObjectMeta, true, validation.NameIsDNSSubdomain)
+	errs := objectmeta.ValidateUpdate(&endpoints.ObjectMeta, &stored.ObjectMeta, true, validation.NameIsDNSSubdomain)
 	faults := validateSubsets(endpoints.Subsets)
 	if len(faults) > 0 && equality.Semantic.DeepEqual(stored.Subsets, endpoints.Subsets) {
 		return errs

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 )
 
 // Strategy is the registry.Strategy of Namespace. Its objects are *corev1.Namespace.
@@ -47,7 +48,7 @@ func (Strategy) PrepareForUpdate(obj, old runtime.Object) {
 // Validate returns every fault of a new namespace. Its name is a DNS label.
 func (Strategy) Validate(obj runtime.Object) field.ErrorList {
 	ns := obj.(*corev1.Namespace)
-	errs := registry.ValidateObjectMeta(&ns.ObjectMeta, false, validation.ValidateNamespaceName)
+	errs := objectmeta.Validate(&ns.ObjectMeta, false, validation.ValidateNamespaceName)
 	return append(errs, validateSpec(&ns.Spec)...)
 }
 
@@ -55,7 +56,7 @@ func (Strategy) Validate(obj runtime.Object) field.ErrorList {
 // the phase: PrepareForUpdate keeps it.
 func (Strategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	ns, stored := obj.(*corev1.Namespace), old.(*corev1.Namespace)
-	errs := registry.ValidateObjectMetaUpdate(&ns.ObjectMeta, &stored.ObjectMeta, false, validation.ValidateNamespaceName)
+	errs := objectmeta.ValidateUpdate(&ns.ObjectMeta, &stored.ObjectMeta, false, validation.ValidateNamespaceName)
 	return append(errs, validateSpec(&ns.Spec)...)
 }
 
@@ -73,7 +74,7 @@ func validateSpec(spec *corev1.NamespaceSpec) field.ErrorList {
 
 func validateFinalizer(finalizer corev1.FinalizerName, path *field.Path) field.ErrorList {
 	errs := validation.ValidateFinalizerName(string(finalizer), path)
-	if err := registry.ValidateFinalizerName(string(finalizer), path); err != nil {
+	if err := objectmeta.ValidateFinalizerName(string(finalizer), path); err != nil {
 		errs = append(errs, err)
 	}
 	return errs

@@ -9,6 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 )
 
 // statusStrategy is for writes of the status, which change nothing of spec.
@@ -24,7 +25,7 @@ func (statusStrategy) PrepareForUpdate(obj, old runtime.Object) {
 
 func (statusStrategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	ns, stored := obj.(*corev1.Namespace), old.(*corev1.Namespace)
-	errs := registry.ValidateObjectMetaUpdate(&ns.ObjectMeta, &stored.ObjectMeta, false, validation.ValidateNamespaceName)
+	errs := objectmeta.ValidateUpdate(&ns.ObjectMeta, &stored.ObjectMeta, false, validation.ValidateNamespaceName)
 	path := field.NewPath("status", "Phase") // as kube-apiserver spells it
 	switch {
 	case ns.DeletionTimestamp == nil && ns.Status.Phase != corev1.NamespaceActive:
@@ -51,7 +52,7 @@ func (finalizeStrategy) PrepareForUpdate(obj, old runtime.Object) {
 
 func (finalizeStrategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	ns, stored := obj.(*corev1.Namespace), old.(*corev1.Namespace)
-	errs := registry.ValidateObjectMetaUpdate(&ns.ObjectMeta, &stored.ObjectMeta, false, validation.ValidateNamespaceName)
+	errs := objectmeta.ValidateUpdate(&ns.ObjectMeta, &stored.ObjectMeta, false, validation.ValidateNamespaceName)
 	path := field.NewPath("spec", "finalizers")
 	for i, finalizer := range ns.Spec.Finalizers {
 		errs = append(errs, validateFinalizer(finalizer, path.Index(i))...)

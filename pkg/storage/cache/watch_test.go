@@ -251,6 +251,35 @@ func TestSlowWatcher(t *testing.T) {
 	}
 }
 
+// The last state of what an event takes away is made once, for all who watch.
+func TestLastStateIsShared(t *testing.T) {
+	db := newDatabase(t)
+	prefix := newPrefix()
+	c := newCache(t, db.store, prefix)
+	begin := db.put(t, prefix+"a", "x")
+	c.waitFor(t, begin)
+	watchers := []*Watcher[string]{c.watch(t, prefix, begin), c.watch(t, prefix+"a", begin)}
+	db.delete(t, prefix+"a")
+	upTo := db.revision(t)
+	made := 0
+	for _, w := range watchers {
+		events, err := next(t, w, upTo)
+		if err != nil || len(events) != 1 {
+			t.Fatalf("%d events, %v", len(events), err)
+		}
+		last := events[0].Last(func(prev string, revision int64) string {
+			made++
+			return fmt.Sprint(prev, " until ", revision)
+		})
+		if want := fmt.Sprint(events[0].Prev.Value, " until ", events[0].Revision); last != want {
+			t.Errorf("got %s, want %s", last, want)
+		}
+	}
+	if made != 1 {
+		t.Errorf("it was made %d times", made)
+	}
+}
+
 // Watchers of other keys and of other namespaces are not woken.
 func TestOthersAreNotWoken(t *testing.T) {
 	prefix := newPrefix()

@@ -1,4 +1,6 @@
-package registry
+// Package objectmeta has the rules for the metadata that every resource has. They are
+// kube-apiserver's, down to the texts and the order of faults.
+package objectmeta
 
 import (
 	"slices"
@@ -7,51 +9,14 @@ import (
 	"k8s.io/apimachinery/pkg/api/validate/content"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// Strategy is what a resource does differently from the others. Its methods are pure:
-// they keep no state, wait for nothing and may run at the same time. An obj is of the
-// resource's Go type; any other is a programmer's error and panics. No method keeps obj
-// or old, or changes old.
-type Strategy interface {
-	UpdateStrategy
-	// Default fills in what a client may leave out, right after decoding. A second call
-	// changes nothing.
-	Default(obj runtime.Object)
-	// PrepareForCreate sets what only the server may set on a new object (after field
-	// ownership was computed). The object has its name, a generated one too.
-	PrepareForCreate(obj runtime.Object)
-	// Validate returns every fault of a new object, metadata included, in the order in
-	// which a client is told of them; nil or empty when there is none.
-	Validate(obj runtime.Object) field.ErrorList
-}
-
-// UpdateStrategy is the part of a Strategy that updates need. What Strategy promises holds
-// for it, too.
-type UpdateStrategy interface {
-	// PrepareForUpdate keeps from old what an update must not change. It leaves
-	// metadata that every resource has to the caller, and replaces maps and lists rather
-	// than to change what is in them.
-	PrepareForUpdate(obj, old runtime.Object)
-	// ValidateUpdate returns every fault of obj as the successor of old, metadata
-	// included, each once. An obj without a resourceVersion or with another uid or
-	// creationTimestamp than old's is at fault, so the caller fills in what the client
-	// left out.
-	ValidateUpdate(obj, old runtime.Object) field.ErrorList
-	// Warnings returns what is accepted but ill-advised; they become Warning headers.
-	// It is for objects that Validate or ValidateUpdate found valid. There may be as
-	// many as the object has fields: whoever writes headers bounds them.
-	Warnings(obj runtime.Object) []string
-}
-
 var metadataPath = field.NewPath("metadata")
 
-// ValidateObjectMeta returns every fault in the metadata of a new object, by
-// kube-apiserver's rules. Its name must satisfy nameFn, which every DNS label does, and whose
+// Validate returns every fault in the metadata of a new object. Its name must satisfy nameFn, which every DNS label does, and whose
 // second argument is true where the name is a generateName.
-func ValidateObjectMeta(meta *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
+func Validate(meta *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
 	errs := validation.ValidateObjectMeta(meta, namespaced, nameFn, metadataPath)
 	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)
 	if len(errs) == 0 && meta.GenerateName != "" {
@@ -63,10 +28,10 @@ func ValidateObjectMeta(meta *metav1.ObjectMeta, namespaced bool, nameFn validat
 	return errs
 }
 
-// ValidateObjectMetaUpdate returns every fault of meta as the successor of old, each
+// ValidateUpdate returns every fault of meta as the successor of old, each
 // once, by kube-apiserver's rules and in its order. The arguments are those of
-// ValidateObjectMeta.
-func ValidateObjectMetaUpdate(meta, old *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
+// Validate.
+func ValidateUpdate(meta, old *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
 	errs := validation.ValidateObjectMeta(meta, namespaced, pathSegmentName, metadataPath)
 	errs = append(errs, validation.ValidateObjectMetaUpdate(meta, old, metadataPath)...)
 	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)

@@ -1,4 +1,5 @@
-package registry
+// Package apierr words what clients are told of failures, as API errors.
+package apierr
 
 import (
 	"context"
@@ -7,14 +8,15 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// apiError turns what the storage said into what a client is told. Errors that it does
+// FromStorage turns what the storage said into what a client is told. Errors that it does
 // not know stay as they are: the server answers them with 500 and logs them.
-func apiError(err error) error {
+func FromStorage(err error) error {
 	var tooLarge *storage.TooLargeError
 	switch {
 	case err == nil:
@@ -45,13 +47,13 @@ func apiError(err error) error {
 // faults must not make an answer many times its size.
 const maxFaults = 256
 
-// invalid is the 422 for the faults of an object.
-func (r *Resource) invalid(name string, faults field.ErrorList) error {
+// Invalid is the 422 for the faults of an object.
+func Invalid(kind schema.GroupKind, name string, faults field.ErrorList) error {
 	if more := len(faults) - maxFaults; more > 0 {
 		last := faults[maxFaults]
 		faults = append(faults[:maxFaults:maxFaults], field.InternalError(field.NewPath(last.Field), fmt.Errorf("and %d more faults, this one and those behind it", more)))
 	}
-	return apierrors.NewInvalid(r.GroupVersionKind().GroupKind(), name, faults)
+	return apierrors.NewInvalid(kind, name, faults)
 }
 
 // timeout is a 504 whose message says what was waited for. retryAfterSeconds is 0 where
@@ -60,8 +62,8 @@ func timeout(message string, retryAfterSeconds int) error {
 	return apierrors.NewTimeoutError(message, retryAfterSeconds)
 }
 
-// retryTimeout is the 504 of a write that did not fit what etcd holds by now.
-func retryTimeout() error {
+// RetryTimeout is the 504 of a write that did not fit what etcd holds by now.
+func RetryTimeout() error {
 	return timeout("The time allotted to the request ended before it could be tried again on the newest state of the object.", 1)
 }
 
@@ -72,8 +74,8 @@ func unavailable(message string, retryAfterSeconds int32) error {
 	return err
 }
 
-// tooLargeResourceVersion is a 504 for a version that is not there yet.
-func tooLargeResourceVersion(asked, current int64) error {
+// TooLargeVersion is a 504 for a version that is not there yet.
+func TooLargeVersion(asked, current int64) error {
 	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", asked, current), 1)
 	err.ErrStatus.Details.Causes = []metav1.StatusCause{{
 		Type:    metav1.CauseTypeResourceVersionTooLarge,
@@ -82,7 +84,7 @@ func tooLargeResourceVersion(asked, current int64) error {
 	return err
 }
 
-// badResourceVersion is the 400 for a resourceVersion that is none.
-func badResourceVersion(value, why string) error {
+// BadVersion is the 400 for a malformed resourceVersion.
+func BadVersion(value, why string) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %s", value, why))
 }
