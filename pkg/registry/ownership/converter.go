@@ -1,9 +1,12 @@
 package ownership
 
 import (
+	"bytes"
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -48,8 +51,8 @@ func (l lazyConverter) TypedToObject(value *typed.TypedValue) (runtime.Object, e
 
 // trustingConverter takes an object of the kind's Go type to conform to the schema, which its
 // fields come from: to have the library make sure takes as long as all else that it does. It
-// does so for configurations, which are not of the type, and for managedFields, which may hold
-// anything.
+// does so for configurations, which are not of the type, and for managedFields that are not
+// objects. Other managedFields, which nobody owns, it leaves out.
 type trustingConverter struct {
 	managedfields.TypeConverter
 	kind schema.GroupVersionKind
@@ -57,24 +60,29 @@ type trustingConverter struct {
 }
 
 func (t *trustingConverter) ObjectToTyped(obj runtime.Object, opts ...typed.ValidationOptions) (*typed.TypedValue, error) {
-	if !t.trusts(obj) {
+	if _, ok := obj.(*unstructured.Unstructured); ok || obj.GetObjectKind().GroupVersionKind() != t.kind {
 		return t.TypeConverter.ObjectToTyped(obj, opts...)
 	}
+	shown := shallowCopy(obj)
+	accessor, err := meta.Accessor(shown)
+	if err != nil {
+		return nil, err
+	}
+	if slices.ContainsFunc(accessor.GetManagedFields(), notAnObject) {
+		return t.TypeConverter.ObjectToTyped(obj, opts...)
+	}
+	accessor.SetManagedFields(nil)
 	known, err := t.find()
 	if err != nil {
 		return nil, err
 	}
-	v, err := value.NewValueReflect(obj)
+	v, err := value.NewValueReflect(shown)
 	if err != nil {
 		return nil, err
 	}
 	return typed.AsTypedUnvalidated(v, known.Schema(), known.TypeRef()), nil
 }
 
-func (t *trustingConverter) trusts(obj runtime.Object) bool {
-	if _, ok := obj.(*unstructured.Unstructured); ok || obj.GetObjectKind().GroupVersionKind() != t.kind {
-		return false
-	}
-	accessor, err := meta.Accessor(obj)
-	return err == nil && len(accessor.GetManagedFields()) == 0
+func notAnObject(entry metav1.ManagedFieldsEntry) bool {
+	return entry.FieldsV1 != nil && !bytes.HasPrefix(bytes.TrimLeft(entry.FieldsV1.GetRawBytes(), " \t\r\n"), []byte("{"))
 }
