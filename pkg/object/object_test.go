@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/s2"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -205,6 +207,31 @@ func TestBookmark(t *testing.T) {
 		o, err := object.Bookmark(endpointsType(nil), 42, ends)
 		if err != nil || string(o.JSON()) != want {
 			t.Errorf("%v: %s, %v", ends, o.JSON(), err)
+		}
+	}
+}
+
+func TestDecodeForTable(t *testing.T) {
+	created := metav1.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
+	for name, given := range map[string]metav1.Time{"a time": created, "no time": {}} {
+		e := endpoints("web", 2)
+		e.CreationTimestamp = given
+		typ := endpointsType(nil)
+		value, err := typ.Encode(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := object.Written(typ, object.Identity{Key: "/k", Namespace: "default", Name: "web", Revision: 7}, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := o.At(9).DecodeForTable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.ObjectMeta = metav1.ObjectMeta{Name: "web", Namespace: "default", CreationTimestamp: given}
+		if !equality.Semantic.DeepEqual(got, e) {
+			t.Errorf("%s: %v, want %v", name, got, e)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"k8s.io/apimachinery/pkg/fields"
@@ -13,8 +14,9 @@ import (
 
 // metadataScan is what one walk through an object's metadata finds.
 type metadataScan struct {
-	size   int // bytes of the metadata, braces included
-	labels []label
+	size    int // bytes of the metadata, braces included
+	labels  []label
+	created time.Time // zero: there is no creationTimestamp
 	// versionAt is where encoding/json would put the resourceVersion: behind the names, the
 	// selfLink and the uid.
 	versionAt int
@@ -56,9 +58,12 @@ func scanMetadata(data []byte) (found metadataScan, err error) {
 			return found, err
 		}
 		before := isBeforeVersion(name)
-		if string(name) == `"labels"` {
+		switch string(name) {
+		case `"labels"`:
 			found.labels, err = s.labels()
-		} else {
+		case `"creationTimestamp"`:
+			found.created, err = s.time()
+		default:
 			err = s.SkipValue()
 		}
 		if err != nil {
@@ -119,6 +124,15 @@ func (s *scanner) text() (string, error) {
 		return "", nil
 	}
 	return "", fmt.Errorf("a %s stands where a text belongs", token.Kind())
+}
+
+// time reads a time, or null, which is none.
+func (s *scanner) time() (time.Time, error) {
+	text, err := s.text()
+	if err != nil || text == "" {
+		return time.Time{}, err
+	}
+	return time.Parse(time.RFC3339, text)
 }
 
 // readFields returns the values at the paths, "" where there is none.

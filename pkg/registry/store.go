@@ -98,7 +98,8 @@ func (s *Store) Type() *object.Type { return s.objects }
 // Columns are the columns of the resource's table.
 func (s *Store) Columns() []metav1.TableColumnDefinition { return s.Resource.Columns }
 
-// Cells are an object's cells in the resource's table. obj is of the type of New.
+// Cells are an object's cells in the resource's table. obj is of the type of New
+// and may have no more metadata than object.DecodeForTable gives.
 func (s *Store) Cells(obj runtime.Object) []any { return s.Resource.Cells(obj) }
 
 // Get returns one object. Without opts.ResourceVersion the read is linearizable; with

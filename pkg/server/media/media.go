@@ -57,7 +57,8 @@ type Output struct {
 // Tabler is what a table shows of a resource's objects.
 type Tabler interface {
 	Columns() []metav1.TableColumnDefinition
-	// Cells are an object's cells; obj is of the resource's Go type.
+	// Cells are an object's cells; obj is of the resource's Go type, and of its metadata has
+	// the name, the namespace and the creationTimestamp.
 	Cells(obj runtime.Object) []any
 }
 

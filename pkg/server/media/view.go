@@ -78,9 +78,9 @@ func (o Output) table(w *stream.Writer, meta *metav1.ListMeta, objects []*object
 		return err
 	}
 	_, _ = w.Write(head[:len(head)-len("]}")]) // rows come last
+	var row []byte
 	for i, obj := range objects {
-		row, err := appendRow(nil, obj, rows, include)
-		if err != nil {
+		if row, err = appendRow(row[:0], obj, rows, include); err != nil {
 			return err
 		}
 		if i > 0 {
@@ -94,7 +94,7 @@ func (o Output) table(w *stream.Writer, meta *metav1.ListMeta, objects []*object
 
 // appendRow appends the JSON of a metav1.TableRow.
 func appendRow(dst []byte, o *object.Object, rows Tabler, include metav1.IncludeObjectPolicy) ([]byte, error) {
-	obj, err := o.Decode()
+	obj, err := o.DecodeForTable()
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func newTable(meta *metav1.ListMeta, objects []*object.Object, rows Tabler, incl
 		table.ColumnDefinitions = rows.Columns()
 	}
 	for _, o := range objects {
-		obj, err := o.Decode()
+		obj, err := o.DecodeForTable()
 		if err != nil {
 			return nil, err
 		}
