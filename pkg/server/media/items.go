@@ -39,19 +39,18 @@ func writeItems(w *stream.Writer, l *object.List, f object.Form, compress bool) 
 	if compress {
 		return writeRuns(w, l, f)
 	}
-	var head [128]byte
-	for i, o := range l.Objects {
+	var room [192]byte
+	between, behind := "", ""
+	for _, o := range l.Objects {
 		body, err := o.Body(f)
 		if err != nil {
 			return err
 		}
-		if i > 0 {
-			w.WriteString(f.Separator())
-		}
-		_, _ = w.Write(f.AppendItemHead(head[:0], len(body)))
+		_, _ = w.Write(f.AppendItemHead(append(room[:0], between...), len(body)))
 		_, _ = w.Write(body)
-		w.WriteString(f.Tail())
+		between, behind = f.Tail()+f.Separator(), f.Tail()
 	}
+	w.WriteString(behind)
 	return nil
 }
 
