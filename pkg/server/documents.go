@@ -1,10 +1,13 @@
 package server
 
 import (
+	"encoding/json"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 
+	"github.com/gorilla/mux"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -21,10 +24,41 @@ func (s *Server) routeDocuments(described []metav1.APIResource) error {
 		handler := s.authorised(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			s.serveDocument(recordOf(w), req, document)
 		}))
-		s.router.Path(document.Path).Handler(handler)
-		s.router.Path(document.Path + "/").Handler(handler) // as kube-apiserver does
+		s.router.Path(document.Path + finalSlashes).Handler(handler)
+		if document.Path != discovery.Groups { // below which kube-apiserver knows only the groups
+			s.prefixes = append(s.prefixes, document.Path+"/")
+		}
 	}
 	s.routeOpenAPI()
+	return nil
+}
+
+// routeIndex serves the list of the paths that are the same for all objects.
+func (s *Server) routeIndex() error {
+	var index metav1.RootPaths
+	err := s.router.Walk(func(route *mux.Route, _ *mux.Router, _ []*mux.Route) error {
+		template, err := route.GetPathTemplate()
+		if err != nil {
+			return err
+		}
+		path := strings.TrimSuffix(template, finalSlashes)
+		if !strings.HasSuffix(path, "/") && !strings.Contains(path, "{") { // a group's prefix, a resource's path
+			index.Paths = append(index.Paths, path)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	slices.Sort(index.Paths)
+	encoded, err := json.MarshalIndent(index, "", "  ")
+	if err != nil {
+		return err
+	}
+	s.router.Path("/").Handler(s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(encoded) // a client that has gone needs no answer
+	})))
 	return nil
 }
 

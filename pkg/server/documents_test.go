@@ -234,6 +234,23 @@ func testDiscoveryCaching(t *testing.T, web *httptest.Server) {
 	}
 }
 
+// The index lists the paths that are the same for all objects, each once.
+func TestIndex(t *testing.T) {
+	s, _ := harbour(t)
+	w := serveOnce(s, newRequest(t, http.MethodGet, "/", ""))
+	var index metav1.RootPaths
+	if err := json.Unmarshal(w.Body.Bytes(), &index); err != nil || w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" {
+		t.Fatalf("got %d %s %v, %v", w.Code, w.Body, w.Header(), err)
+	}
+	want := []string{
+		"/api", "/api/v1", "/apis", "/apis/sea.io", "/apis/sea.io/v1", "/apis/sea.io/v2", "/healthz", "/healthz/etcd", "/healthz/ping",
+		"/livez", "/livez/ping", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/readyz/etcd", "/readyz/ping", "/version",
+	}
+	if diff := cmp.Diff(want, index.Paths); diff != "" {
+		t.Errorf("paths (-want +got)\n%s", diff)
+	}
+}
+
 // Whoever may not read a document is told so.
 func TestDiscoveryIsGuarded(t *testing.T) {
 	cfg := testConfig(t, coreResources()...)

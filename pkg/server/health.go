@@ -32,7 +32,8 @@ func (s *Server) routeHealth() {
 			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).HandlerFunc(s.health(path, []check{one}))
 		}
 	}
-	router.Path("/version").Methods(http.MethodGet).HandlerFunc(s.version)
+	router.Path("/version" + finalSlashes).Methods(http.MethodGet).HandlerFunc(s.version)
+	s.prefixes = append(s.prefixes, "/version/")
 }
 
 // health answers "ok", with ?verbose each check's outcome, too. A failure is a 500 that

@@ -69,6 +69,9 @@ type shape struct {
 	operations map[string]operation
 }
 
+// finalSlashes may end every path of the API, as for kube-apiserver.
+const finalSlashes = "{slashes:/*}"
+
 // shapes are the paths of resources, those that are asked for most first: the router tries
 // one after the other.
 var shapes = []shape{
@@ -108,12 +111,14 @@ func (s *Server) route() error {
 	s.router.MethodNotAllowedHandler = s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.renderError(recordOf(w), methodNotAllowed())
 	}))
-	return s.routeDocuments(described)
+	if err := s.routeDocuments(described); err != nil {
+		return err
+	}
+	return s.routeIndex()
 }
 
 // routeGroup serves the resources of a group and version below its prefix.
 func (s *Server) routeGroup(prefix string, resources map[string]*served) {
-	s.prefixes = append(s.prefixes, prefix+"/")
 	router := s.router.PathPrefix(prefix + "/").Subrouter()
 	for _, shape := range shapes {
 		var names []string
@@ -127,7 +132,7 @@ func (s *Server) routeGroup(prefix string, resources map[string]*served) {
 		}
 		slices.Sort(names)
 		path := strings.Replace(shape.path, "{resource}", "{resource:"+strings.Join(names, "|")+"}", 1)
-		router.Path(path).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		router.Path(path + finalSlashes).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			one := resources[mux.Vars(req)["resource"]]
 			s.serveResource(recordOf(w), req, one, &one.described, shape.operations)
 		})
@@ -139,7 +144,7 @@ func (s *Server) routeGroup(prefix string, resources map[string]*served) {
 		}
 		for _, below := range one.below {
 			_, subresource, _ := strings.Cut(below.Name, "/")
-			router.Path(path + subresource).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			router.Path(path + subresource + finalSlashes).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 				rec := recordOf(w)
 				rec.attrs.Subresource = subresource
 				s.serveResource(rec, req, one, &below, objectOperations)
@@ -212,8 +217,8 @@ func (s *Server) authorised(next http.Handler) http.Handler {
 	})
 }
 
-// notFound answers as kube-apiserver does: by a Status inside the API, by plain text
-// outside.
+// notFound answers as kube-apiserver does: by a Status below the paths of the API, by plain
+// text elsewhere.
 func (s *Server) notFound(w http.ResponseWriter, req *http.Request) {
 	for _, prefix := range s.prefixes {
 		if strings.HasPrefix(req.URL.Path, prefix) {

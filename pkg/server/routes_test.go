@@ -198,10 +198,13 @@ func TestRoutes(t *testing.T) {
 		{"GET", core + "/namespaces/a/endpoints/%7Bname%7D", entry("get", "", "endpoints", "a", "{name}", "")},
 		{"GET", core + "/namespaces/a%2Fendpoints%2Fb", entry("get", "", "endpoints", "a", "b", "")}, // as for kube-apiserver
 	} {
-		*notes = journal{}
-		code, body := route(t, s, tc.method, tc.path)
-		if code != http.StatusTeapot || notes.called != tc.want || notes.authorised != tc.want {
-			t.Errorf("%s %s: got %d %.200s\nauthorised %s\ncalled     %s\nwant       %s", tc.method, tc.path, code, body, notes.authorised, notes.called, tc.want)
+		plain, query, _ := strings.Cut(tc.path, "?")
+		for _, path := range []string{plain, plain + "/", plain + "//"} {
+			*notes = journal{}
+			code, body := route(t, s, tc.method, path+"?"+query)
+			if code != http.StatusTeapot || notes.called != tc.want || notes.authorised != tc.want {
+				t.Errorf("%s %s?%s: got %d %.200s\nauthorised %s\ncalled     %s\nwant       %s", tc.method, path, query, code, body, notes.authorised, notes.called, tc.want)
+			}
 		}
 	}
 }
@@ -216,7 +219,7 @@ func TestGetOfSubresources(t *testing.T) {
 	}
 }
 
-// What is not served calls no resource. Below a group and version the answer is a Status,
+// What is not served calls no resource. Below the paths of the API the answer is a Status,
 // elsewhere text.
 func TestPathsThatAreNotServed(t *testing.T) {
 	s, notes := harbour(t)
@@ -274,10 +277,9 @@ func TestPathsThatAreNotServed(t *testing.T) {
 		{"GET", core + "/endpoints%7Cnamespaces", 404, true},
 
 		// Extra slashes and empty parts.
-		{"GET", core + "/namespaces/a/endpoints/", 404, true},
-		{"GET", core + "/namespaces/a/endpoints/b/", 404, true},
-		{"GET", core + "/namespaces/a/", 404, true},
-		{"GET", core + "/namespaces/", 404, true},
+		{"PUT", core + "/namespaces/a/endpoints/", 405, true},
+		{"GET", core + "/nonsense/", 404, true},
+		{"GET", core + "/namespaces/a/nonsense/", 404, true},
 		{"GET", core + "/namespaces//endpoints/b", 404, true},
 		{"GET", core + "/namespaces//endpoints", 404, true},
 		{"GET", core + "/namespaces/a//endpoints", 404, true},
@@ -285,17 +287,25 @@ func TestPathsThatAreNotServed(t *testing.T) {
 		{"GET", core + "/./endpoints", 404, true},
 		{"GET", core + "/namespaces/a/endpoints/b%2Fc", 404, true},
 		{"GET", "//api/v1/endpoints", 404, false},
-		{"GET", "/api//v1/endpoints", 404, false},
+		{"GET", "/api//v1/endpoints", 404, true},
 		{"GET", "/x/../api/v1/endpoints", 404, false},
 
-		{"GET", "/", 404, false},
 		{"GET", "/nonsense", 404, false},
-		{"GET", "/api/v2/endpoints", 404, false},
+		{"GET", "/api/nonsense", 404, true},
+		{"GET", "/api/v2", 404, true},
+		{"GET", "/api/v2/endpoints", 404, true},
+		{"GET", "/apiv1", 404, false},
+		{"GET", "/version/nonsense", 404, true},
+		{"POST", "/version/nonsense", 404, true},
+		{"POST", "/version/", 405, true},
 		{"GET", "/apis/v1/endpoints", 404, false},
 		{"GET", "/apis/nonsense", 404, false},
 		{"GET", "/apis/nonsense/v1", 404, false},
-		{"GET", "/apis/sea.io/v3/quays", 404, false},
-		{"GET", "/api/v1endpoints", 404, false},
+		{"GET", "/apis/nonsense/", 404, false},
+		{"GET", "/apis/sea.io/v3", 404, true},
+		{"GET", "/apis/sea.io/v3/quays", 404, true},
+		{"GET", "/apis/sea.io1/v1", 404, false},
+		{"GET", "/api/v1endpoints", 404, true},
 		{"GET", "/livez/nonsense", 404, false},
 		{"POST", "/nonsense", 404, false},
 	} {

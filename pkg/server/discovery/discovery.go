@@ -87,7 +87,7 @@ func Documents(resources []metav1.APIResource) ([]Document, error) {
 	groups := apiGroups(named)
 	documents := []Document{
 		{Path: "/api", Versions: versions(core)},
-		{Path: "/apis", Plain: &metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}, Groups: groups}},
+		{Path: Groups, Plain: &metav1.APIGroupList{TypeMeta: metav1.TypeMeta{Kind: "APIGroupList", APIVersion: "v1"}, Groups: groups}},
 	}
 	for i, served := range [][]discovered{core, named} {
 		var err error
@@ -104,6 +104,9 @@ func Documents(resources []metav1.APIResource) ([]Document, error) {
 	}
 	return documents, nil
 }
+
+// Groups is the path of the list of API groups.
+const Groups = "/apis"
 
 // Prefix is the path of an API group and version.
 func Prefix(gv schema.GroupVersion) string {
