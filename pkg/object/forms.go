@@ -21,11 +21,42 @@ const (
 	Protobuf
 	// MetadataProtobuf is the message of a PartialObjectMetadata.
 	MetadataProtobuf
+	// MetadataV1Beta1 and MetadataProtobufV1Beta1 are the same bytes for clients that ask for
+	// meta.k8s.io/v1beta1.
+	MetadataV1Beta1
+	MetadataProtobufV1Beta1
 
 	formCount
 )
 
-const metadataHead = `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1",`
+const (
+	metadataHead        = `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1",`
+	metadataV1Beta1Head = `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1beta1",`
+)
+
+// bytes is the form whose bytes f has: those that differ only in what stands around them
+// share them.
+func (f Form) bytes() Form {
+	switch f {
+	case MetadataV1Beta1:
+		return Metadata
+	case MetadataProtobufV1Beta1:
+		return MetadataProtobuf
+	}
+	return f
+}
+
+// MetadataVersion is the version of meta.k8s.io in which the form shows an object's metadata
+// alone, "" for a form of the whole object.
+func (f Form) MetadataVersion() string {
+	switch f {
+	case Metadata, MetadataProtobuf:
+		return "v1"
+	case MetadataV1Beta1, MetadataProtobufV1Beta1:
+		return "v1beta1"
+	}
+	return ""
+}
 
 // AppendHead appends what stands before the form's bytes where the object is an answer or
 // an event by itself. A protobuf message is put into its envelope by whoever writes it.
@@ -35,6 +66,8 @@ func (o *Object) AppendHead(dst []byte, f Form) []byte {
 		return append(dst, o.json[:o.metadata.start-len(metadataMember)]...)
 	case Metadata:
 		return append(dst, metadataHead...)
+	case MetadataV1Beta1:
+		return append(dst, metadataV1Beta1Head...)
 	}
 	return dst
 }
@@ -46,6 +79,8 @@ func (f Form) AppendItemHead(dst []byte, size int) []byte {
 		return append(dst, '{')
 	case Metadata:
 		return append(dst, metadataHead...)
+	case MetadataV1Beta1:
+		return append(dst, metadataV1Beta1Head...)
 	}
 	const itemsTag = 2<<3 | 2 // field 2 of every list, with a length
 	return binary.AppendUvarint(append(dst, itemsTag), uint64(size))
@@ -53,7 +88,7 @@ func (f Form) AppendItemHead(dst []byte, size int) []byte {
 
 // Tail is what stands behind the form's bytes, alone or in a list.
 func (f Form) Tail() string {
-	if f == Metadata {
+	if f.bytes() == Metadata {
 		return "}"
 	}
 	return ""
@@ -61,7 +96,7 @@ func (f Form) Tail() string {
 
 // Separator is what stands between two objects of a list.
 func (f Form) Separator() string {
-	if f == JSON || f == Metadata {
+	if f == JSON || f.bytes() == Metadata {
 		return ","
 	}
 	return ""
@@ -108,6 +143,7 @@ func (o *Object) formSet() *forms {
 // Body returns the object in the form. It must not be changed. An error says that the
 // object has no such form: not every type has a protobuf message.
 func (o *Object) Body(f Form) ([]byte, error) {
+	f = f.bytes()
 	switch f {
 	case JSON:
 		return o.json[o.metadata.start-len(metadataMember):], nil
@@ -154,6 +190,7 @@ func (o *Object) message(f Form) ([]byte, error) {
 
 // Block returns the form's bytes as a block of gzip.
 func (o *Object) Block(f Form) (Block, error) {
+	f = f.bytes()
 	body, err := o.Body(f)
 	if err != nil {
 		return Block{}, err

@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"runtime"
+	"strings"
 	"sync"
 	"testing"
 
@@ -32,6 +33,7 @@ func TestBodies(t *testing.T) {
 	metadata := `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1","metadata":{"name":"a","namespace":"default","uid":"8de0af5a-aabf-4706-87ec-b6fe7e1307d6","resourceVersion":"42","labels":{"app":"a","tier":"x"}}}`
 	for form, want := range map[object.Form]string{
 		object.JSON: withVersion(t, e, "42"), object.Metadata: metadata, object.Protobuf: string(message), object.MetadataProtobuf: string(partial),
+		object.MetadataV1Beta1: strings.Replace(metadata, "/v1", "/v1beta1", 1), object.MetadataProtobufV1Beta1: string(partial),
 	} {
 		body, err := o.Body(form)
 		if err != nil {
@@ -43,6 +45,31 @@ func TestBodies(t *testing.T) {
 		again, err := o.Body(form)
 		if err != nil || &again[0] != &body[0] {
 			t.Errorf("form %d is made twice (%v)", form, err)
+		}
+	}
+}
+
+// The versions of meta.k8s.io share what is made of an object.
+func TestVersionsShareBytes(t *testing.T) {
+	typ := endpointsType(object.NewBudget(1 << 20))
+	o := mustRead(t, typ, "a", 42, mustEncode(t, typ, endpoints("a", 2)))
+	for older, form := range map[object.Form]object.Form{
+		object.MetadataV1Beta1: object.Metadata, object.MetadataProtobufV1Beta1: object.MetadataProtobuf,
+	} {
+		body, err := o.Body(form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		block, err := o.Block(form)
+		if err != nil {
+			t.Fatal(err)
+		}
+		olderBody, err := o.Body(older)
+		if err != nil || &olderBody[0] != &body[0] {
+			t.Errorf("form %d has a body of its own (%v)", older, err)
+		}
+		if olderBlock, err := o.Block(older); err != nil || &olderBlock.Data[0] != &block.Data[0] {
+			t.Errorf("form %d has a block of its own (%v)", older, err)
 		}
 	}
 }
@@ -115,7 +142,9 @@ func objects(t testing.TB, typ *object.Type, n, addresses int) []*object.Object 
 func TestRuns(t *testing.T) {
 	typ := endpointsType(object.NewBudget(8 << 20))
 	all := objects(t, typ, 700, 3)
-	for _, form := range []object.Form{object.JSON, object.Metadata, object.Protobuf, object.MetadataProtobuf} {
+	for _, form := range []object.Form{
+		object.JSON, object.Metadata, object.MetadataV1Beta1, object.Protobuf, object.MetadataProtobuf, object.MetadataProtobufV1Beta1,
+	} {
 		for name, l := range map[string]*object.List{
 			"all":       {Type: typ, Objects: all, Adjacent: true, FromStart: true},
 			"selected":  {Type: typ, Objects: all[:50]},

@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
@@ -131,7 +130,7 @@ func (c *call) tableOptions() (err error) {
 		return apierrors.NewBadRequest(err.Error())
 	}
 	if faults := validation.ValidateTableOptions(opts); len(faults) > 0 {
-		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "TableOptions"}, "", faults)
+		return apierrors.NewBadRequest(fmt.Sprintf("Unable to convert to Table as requested: %v", faults.ToAggregate()))
 	}
 	c.include = opts.IncludeObject
 	return nil

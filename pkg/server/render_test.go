@@ -190,7 +190,7 @@ func TestIncludeObject(t *testing.T) {
 		{"", table, 200, `"object":{"kind":"PartialObjectMetadata"`},
 		{"includeObject=None", table, 200, `"object":null`},
 		{"includeObject=Object", table, 200, `"object":{"kind":"Endpoints"`},
-		{"includeObject=Nonsense", table, 422, "includeObject"},
+		{"includeObject=Nonsense", table, 400, "Unable to convert to Table as requested: includeObject: Invalid value: "},
 		{"includeObject=Nonsense", "application/json", 200, `{"kind":"Endpoints"`},
 	} {
 		w := serveOnce(s, newRequest(t, http.MethodGet, testPath+"/a?"+tc.query, "", "Accept", tc.accept))

@@ -51,7 +51,7 @@ func summary(endpoints *corev1.Endpoints) string {
 			}
 		}
 	}
-	if len(shown) == 0 {
+	if len(endpoints.Subsets) == 0 {
 		return "<none>"
 	}
 	text := strings.Join(shown, ",")

@@ -9,12 +9,18 @@ import (
 
 const metadataKind = "PartialObjectMetadata"
 
+// kindOf names the kind of an object of the type in the form.
+func kindOf(t *object.Type, f object.Form) (apiVersion, kind string) {
+	if version := f.MetadataVersion(); version != "" {
+		return metav1.GroupName + "/" + version, metadataKind
+	}
+	return t.Kind.GroupVersion().String(), t.Kind.Kind
+}
+
 // listKind names the kind of a list.
 func listKind(l *object.List, f object.Form) (apiVersion, kind string) {
-	if f == object.Metadata || f == object.MetadataProtobuf {
-		return metav1.SchemeGroupVersion.String(), metadataKind + "List"
-	}
-	return l.Type.Kind.GroupVersion().String(), l.Type.Kind.Kind + "List"
+	apiVersion, kind = kindOf(l.Type, f)
+	return apiVersion, kind + "List"
 }
 
 // sizeOf is how many bytes the items of a list take, with what stands around them.

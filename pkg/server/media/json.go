@@ -21,11 +21,14 @@ func newJSON(scheme *runtime.Scheme) jsonFormat {
 	return jsonFormat{kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, scheme, scheme, kjson.SerializerOptions{})}
 }
 
-func (jsonFormat) form(metadataOnly bool) object.Form {
-	if metadataOnly {
-		return object.Metadata
+func (jsonFormat) form(metadataVersion string) object.Form {
+	switch metadataVersion {
+	case "":
+		return object.JSON
+	case v1beta1:
+		return object.MetadataV1Beta1
 	}
-	return object.JSON
+	return object.Metadata
 }
 
 func (jsonFormat) object(w *stream.Writer, o *object.Object, f object.Form) error {
@@ -55,7 +58,7 @@ func (jsonFormat) list(w *stream.Writer, l *object.List, f object.Form) error {
 	if err != nil {
 		return err
 	}
-	if len(l.Objects) == 0 && f == object.Metadata { // as kube-apiserver has it
+	if len(l.Objects) == 0 && f.MetadataVersion() != "" { // as kube-apiserver has it
 		_, err := w.Write(append(head, "null}\n"...))
 		return err
 	}

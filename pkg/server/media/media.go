@@ -19,8 +19,9 @@ var Types = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.C
 
 // format is one media type: how objects, lists and events are framed in it.
 type format interface {
-	// form is the form of objects that the format is made of.
-	form(metadataOnly bool) object.Form
+	// form is the form of objects that the format is made of: of their metadata alone where
+	// a version of meta.k8s.io is named.
+	form(metadataVersion string) object.Form
 	object(w *stream.Writer, o *object.Object, f object.Form) error
 	list(w *stream.Writer, l *object.List, f object.Form) error
 	// event writes one event of a watch.
@@ -51,6 +52,7 @@ type Output struct {
 	// MediaType is the Content-Type.
 	MediaType string
 	view      view
+	version   string // of meta.k8s.io, to which the view belongs; "" for viewObject
 	format    format
 }
 
@@ -70,7 +72,7 @@ func (o Output) Object(w *stream.Writer, obj *object.Object, rows Tabler, includ
 	case viewTable:
 		return o.table(w, singleMeta(obj), []*object.Object{obj}, rows, include)
 	}
-	return o.format.object(w, obj, o.format.form(o.view == viewMetadata))
+	return o.format.object(w, obj, o.format.form(o.version))
 }
 
 // List writes a list. include is for a table alone.
@@ -81,7 +83,7 @@ func (o Output) List(w *stream.Writer, list *object.List, rows Tabler, include m
 	case viewTable:
 		return o.table(w, &list.Meta, list.Objects, rows, include)
 	}
-	return o.format.list(w, list, o.format.form(o.view == viewMetaList))
+	return o.format.list(w, list, o.format.form(o.version))
 }
 
 // Any writes what is no object of a resource, such as a Status or a document.
@@ -117,14 +119,18 @@ func (c *Codecs) Events(o Output, rows Tabler, include metav1.IncludeObjectPolic
 func (e *Events) Write(w *stream.Writer, event object.Event) error {
 	o := e.output
 	if o.view == viewTable {
-		table, err := o.eventTable(event.Object, e.rows, e.include, e.tables == 0)
+		include := e.include
+		if event.Type == watch.Bookmark && include == metav1.IncludeNone {
+			include = metav1.IncludeMetadata // there is nothing else to a bookmark
+		}
+		table, err := o.eventTable(event.Object, e.rows, include, e.tables == 0)
 		if err != nil {
 			return err
 		}
 		e.tables++
 		return o.format.anyEvent(w, event.Type, table)
 	}
-	return o.format.event(w, event, o.format.form(o.view != viewObject))
+	return o.format.event(w, event, o.format.form(o.version))
 }
 
 // WriteError writes the event that ends a watch with a Status.

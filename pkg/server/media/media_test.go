@@ -16,6 +16,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/watch"
@@ -79,12 +80,20 @@ func list(t testing.TB, n int) (*object.List, *corev1.EndpointsList) {
 	return finished, typed
 }
 
-func partialList(typed *corev1.EndpointsList) *metav1.PartialObjectMetadataList {
+// metaVersions are the versions of meta.k8s.io that clients ask for.
+var metaVersions = []string{"v1", "v1beta1"}
+
+// metaKind is a kind of meta.k8s.io.
+func metaKind(version, kind string) schema.GroupVersionKind {
+	return schema.GroupVersionKind{Group: metav1.GroupName, Version: version, Kind: kind}
+}
+
+func partialList(typed *corev1.EndpointsList, version string) *metav1.PartialObjectMetadataList {
 	partial := &metav1.PartialObjectMetadataList{ListMeta: typed.ListMeta}
-	partial.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadataList"))
+	partial.SetGroupVersionKind(metaKind(version, "PartialObjectMetadataList"))
 	for _, item := range typed.Items {
 		one := metav1.PartialObjectMetadata{ObjectMeta: item.ObjectMeta}
-		one.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
+		one.SetGroupVersionKind(metaKind(version, "PartialObjectMetadata"))
 		partial.Items = append(partial.Items, one)
 	}
 	return partial
@@ -148,22 +157,29 @@ func TestListsAgree(t *testing.T) {
 	serializer := func(options json.SerializerOptions) runtime.Encoder {
 		return json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, options)
 	}
-	const meta = ";as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	const meta = ";as=PartialObjectMetadataList;g=meta.k8s.io;v="
 	for _, n := range []int{0, 1, 30, 900} {
 		finished, typed := list(t, n)
-		for _, test := range []struct {
+		type test struct {
 			accept  string
 			encoder runtime.Encoder
 			want    runtime.Object
-		}{
+		}
+		tests := []test{
 			{"application/json", serializer(json.SerializerOptions{}), typed},
 			{"application/json;pretty=1", serializer(json.SerializerOptions{Pretty: true}), typed},
 			{"application/yaml", serializer(json.SerializerOptions{Yaml: true}), typed},
 			{"application/vnd.kubernetes.protobuf", protobuf.NewSerializer(scheme, scheme), typed},
-			{"application/json" + meta, serializer(json.SerializerOptions{}), partialList(typed)},
-			{"application/yaml" + meta, serializer(json.SerializerOptions{Yaml: true}), partialList(typed)},
-			{"application/vnd.kubernetes.protobuf" + meta, protobuf.NewSerializer(scheme, scheme), partialList(typed)},
-		} {
+		}
+		for _, version := range metaVersions {
+			partial := partialList(typed, version)
+			tests = append(tests,
+				test{"application/json" + meta + version, serializer(json.SerializerOptions{}), partial},
+				test{"application/yaml" + meta + version, serializer(json.SerializerOptions{Yaml: true}), partial},
+				test{"application/vnd.kubernetes.protobuf" + meta + version, protobuf.NewSerializer(scheme, scheme), partial},
+			)
+		}
+		for _, test := range tests {
 			for _, gzip := range []bool{false, true} {
 				got := answer(t, c, request(test.accept, gzip), func(out media.Output, w *stream.Writer) error {
 					return out.List(w, finished, rows{}, "")
@@ -184,7 +200,7 @@ func TestObjectsAgree(t *testing.T) {
 	finished, typed := list(t, 1)
 	one := typed.Items[0].DeepCopy()
 	one.TypeMeta = metav1.TypeMeta{Kind: "Endpoints", APIVersion: "v1"}
-	partial := &partialList(typed).Items[0]
+	partial, older := &partialList(typed, "v1").Items[0], &partialList(typed, "v1beta1").Items[0]
 	serializer := func(options json.SerializerOptions) runtime.Encoder {
 		return json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, options)
 	}
@@ -192,13 +208,15 @@ func TestObjectsAgree(t *testing.T) {
 	proto := protobuf.NewSerializer(scheme, scheme)
 	const meta = ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	for accept, want := range map[string]string{
-		"application/json":                           encode(t, plain, one),
-		"application/json;pretty=1":                  encode(t, serializer(json.SerializerOptions{Pretty: true}), one),
-		"application/yaml":                           encode(t, serializer(json.SerializerOptions{Yaml: true}), one),
-		"application/yaml" + meta:                    encode(t, serializer(json.SerializerOptions{Yaml: true}), partial),
-		"application/json" + meta:                    encode(t, plain, partial),
-		"application/vnd.kubernetes.protobuf":        encode(t, proto, one),
-		"application/vnd.kubernetes.protobuf" + meta: encode(t, proto, partial),
+		"application/json":                                     encode(t, plain, one),
+		"application/json;pretty=1":                            encode(t, serializer(json.SerializerOptions{Pretty: true}), one),
+		"application/yaml":                                     encode(t, serializer(json.SerializerOptions{Yaml: true}), one),
+		"application/yaml" + meta:                              encode(t, serializer(json.SerializerOptions{Yaml: true}), partial),
+		"application/json" + meta:                              encode(t, plain, partial),
+		"application/vnd.kubernetes.protobuf":                  encode(t, proto, one),
+		"application/vnd.kubernetes.protobuf" + meta:           encode(t, proto, partial),
+		"application/json" + meta + "beta1":                    encode(t, plain, older),
+		"application/vnd.kubernetes.protobuf" + meta + "beta1": encode(t, proto, older),
 	} {
 		got := answer(t, c, request(accept, true), func(out media.Output, w *stream.Writer) error {
 			return out.Object(w, finished.Objects[0], rows{}, "")
@@ -265,14 +283,17 @@ func TestEventsAgree(t *testing.T) {
 		one.TypeMeta = metav1.TypeMeta{Kind: "Endpoints", APIVersion: "v1"}
 		return one
 	}
-	partial := func(i int) runtime.Object { return &partialList(typed).Items[i] }
+	partial := func(i int) runtime.Object { return &partialList(typed, "v1").Items[i] }
+	older := func(i int) runtime.Object { return &partialList(typed, "v1beta1").Items[i] }
 	const meta = ";as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 	for accept, want := range map[string]string{
-		"application/json":                           line("ADDED", whole(0)) + line("DELETED", whole(2)) + line("ERROR", status),
-		"application/json;pretty=1":                  line("ADDED", whole(0)) + line("DELETED", whole(2)) + line("ERROR", status),
-		"application/json" + meta:                    line("ADDED", partial(0)) + line("DELETED", partial(2)) + line("ERROR", status),
-		"application/vnd.kubernetes.protobuf":        frame("ADDED", whole(0)) + frame("DELETED", whole(2)) + frame("ERROR", status),
-		"application/vnd.kubernetes.protobuf" + meta: frame("ADDED", partial(0)) + frame("DELETED", partial(2)) + frame("ERROR", status),
+		"application/json":                                     line("ADDED", whole(0)) + line("DELETED", whole(2)) + line("ERROR", status),
+		"application/json;pretty=1":                            line("ADDED", whole(0)) + line("DELETED", whole(2)) + line("ERROR", status),
+		"application/json" + meta:                              line("ADDED", partial(0)) + line("DELETED", partial(2)) + line("ERROR", status),
+		"application/vnd.kubernetes.protobuf":                  frame("ADDED", whole(0)) + frame("DELETED", whole(2)) + frame("ERROR", status),
+		"application/vnd.kubernetes.protobuf" + meta:           frame("ADDED", partial(0)) + frame("DELETED", partial(2)) + frame("ERROR", status),
+		"application/json" + meta + "beta1":                    line("ADDED", older(0)) + line("DELETED", older(2)) + line("ERROR", status),
+		"application/vnd.kubernetes.protobuf" + meta + "beta1": frame("ADDED", older(0)) + frame("DELETED", older(2)) + frame("ERROR", status),
 	} {
 		for _, gzip := range []bool{false, true} {
 			got := answer(t, c, request(accept, gzip), func(out media.Output, w *stream.Writer) error {

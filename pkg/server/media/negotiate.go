@@ -27,7 +27,7 @@ func (c *Codecs) Negotiate(req *http.Request) (Output, error) {
 		if !ok {
 			continue
 		}
-		if out.view, ok = viewOf(clause.Params); !ok {
+		if out.view, out.version, ok = viewOf(clause.Params); !ok {
 			continue
 		}
 		if out.IsTable() && out.MediaType == runtime.ContentTypeProtobuf {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"io"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/watch"
@@ -52,19 +51,14 @@ func appendEnvelope(dst []byte, apiVersion, kind string, size int) []byte {
 	return appendField(dst, secondField, size)
 }
 
-func (protobufFormat) form(metadataOnly bool) object.Form {
-	if metadataOnly {
-		return object.MetadataProtobuf
+func (protobufFormat) form(metadataVersion string) object.Form {
+	switch metadataVersion {
+	case "":
+		return object.Protobuf
+	case v1beta1:
+		return object.MetadataProtobufV1Beta1
 	}
-	return object.Protobuf
-}
-
-// kindOf names the kind of an object.
-func kindOf(o *object.Object, f object.Form) (apiVersion, kind string) {
-	if f == object.MetadataProtobuf {
-		return metav1.SchemeGroupVersion.String(), metadataKind
-	}
-	return o.Type.Kind.GroupVersion().String(), o.Type.Kind.Kind
+	return object.MetadataProtobuf
 }
 
 func (protobufFormat) object(w *stream.Writer, o *object.Object, f object.Form) error {
@@ -72,7 +66,7 @@ func (protobufFormat) object(w *stream.Writer, o *object.Object, f object.Form) 
 	if err != nil {
 		return err
 	}
-	apiVersion, kind := kindOf(o, f)
+	apiVersion, kind := kindOf(o.Type, f)
 	head := appendEnvelope(nil, apiVersion, kind, len(body))
 	return writeMessage(w, o, f, head, body, w.Expect(len(head)+len(body)+len(envelopeTail)))
 }
@@ -128,7 +122,7 @@ func (protobufFormat) event(w *stream.Writer, e object.Event, f object.Form) err
 	if err != nil {
 		return err
 	}
-	apiVersion, kind := kindOf(e.Object, f)
+	apiVersion, kind := kindOf(e.Object.Type, f)
 	var room [256]byte
 	envelope := appendEnvelope(room[:0], apiVersion, kind, len(body))
 	head := appendFrame(make([]byte, 0, 256), e.Type, len(envelope)+len(body)+len(envelopeTail))

@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/stream"
@@ -23,21 +24,24 @@ const (
 	viewMetaList view = metadataKind + "List"
 )
 
-// viewOf returns the view that a clause of Accept asks for; false: there is no such view.
-// Tables exist in meta.k8s.io/v1, and in v1beta1 as long as old clients ask for that.
-func viewOf(params map[string]string) (view, bool) {
-	as := params["as"]
+// v1beta1 is the older version of meta.k8s.io, whose views are those of v1.
+const v1beta1 = "v1beta1"
+
+// viewOf returns the view that a clause of Accept asks for, and in which version of
+// meta.k8s.io; false: there is no such view.
+func viewOf(params map[string]string) (v view, version string, ok bool) {
+	as, group, version := params["as"], params["g"], params["v"]
 	if as == "" {
-		return viewObject, params["g"] == "" && params["v"] == ""
+		return viewObject, "", group == "" && version == ""
 	}
-	if params["g"] != metav1.GroupName || params["v"] != "v1" && params["v"] != "v1beta1" {
-		return viewObject, false
+	if group != metav1.GroupName || version != metav1.SchemeGroupVersion.Version && version != v1beta1 {
+		return viewObject, "", false
 	}
 	switch v := view(as); v {
 	case viewTable, viewMetadata, viewMetaList:
-		return v, true
+		return v, version, true
 	}
-	return viewObject, false
+	return viewObject, "", false
 }
 
 // IsTable reports whether the answer is a table, for which alone includeObject counts.
@@ -63,13 +67,13 @@ func singleMeta(o *object.Object) *metav1.ListMeta {
 // to encode a metav1.Table would take several times as long.
 func (o Output) table(w *stream.Writer, meta *metav1.ListMeta, objects []*object.Object, rows Tabler, include metav1.IncludeObjectPolicy) error {
 	if _, ok := o.format.(jsonFormat); !ok {
-		table, err := newTable(meta, objects, rows, include, true)
+		table, err := o.newTable(meta, objects, rows, include, true)
 		if err != nil {
 			return err
 		}
 		return o.format.any(w, table)
 	}
-	empty, err := newTable(meta, nil, rows, include, true)
+	empty, err := o.newTable(meta, nil, rows, include, true)
 	if err != nil {
 		return err
 	}
@@ -80,7 +84,7 @@ func (o Output) table(w *stream.Writer, meta *metav1.ListMeta, objects []*object
 	_, _ = w.Write(head[:len(head)-len("]}")]) // rows come last
 	var row []byte
 	for i, obj := range objects {
-		if row, err = appendRow(row[:0], obj, rows, include); err != nil {
+		if row, err = o.appendRow(row[:0], obj, rows, include); err != nil {
 			return err
 		}
 		if i > 0 {
@@ -93,8 +97,8 @@ func (o Output) table(w *stream.Writer, meta *metav1.ListMeta, objects []*object
 }
 
 // appendRow appends the JSON of a metav1.TableRow.
-func appendRow(dst []byte, o *object.Object, rows Tabler, include metav1.IncludeObjectPolicy) ([]byte, error) {
-	obj, err := o.DecodeForTable()
+func (o Output) appendRow(dst []byte, of *object.Object, rows Tabler, include metav1.IncludeObjectPolicy) ([]byte, error) {
+	obj, err := of.DecodeForTable()
 	if err != nil {
 		return nil, err
 	}
@@ -103,42 +107,42 @@ func appendRow(dst []byte, o *object.Object, rows Tabler, include metav1.Include
 		return nil, err
 	}
 	dst = append(append(append(dst, `{"cells":`...), cells...), `,"object":`...)
-	shown, err := appendShown(dst, o, include)
+	shown, err := o.appendShown(dst, of, include)
 	return append(shown, '}'), err
 }
 
 // appendShown appends what a row carries of its object.
-func appendShown(dst []byte, o *object.Object, include metav1.IncludeObjectPolicy) ([]byte, error) {
-	form := object.Metadata
+func (o Output) appendShown(dst []byte, of *object.Object, include metav1.IncludeObjectPolicy) ([]byte, error) {
+	form := jsonFormat{}.form(o.version)
 	switch include {
 	case metav1.IncludeNone:
 		return append(dst, "null"...), nil
 	case metav1.IncludeObject:
 		form = object.JSON
 	}
-	body, err := o.Body(form)
-	return append(append(o.AppendHead(dst, form), body...), form.Tail()...), err
+	body, err := of.Body(form)
+	return append(append(of.AppendHead(dst, form), body...), form.Tail()...), err
 }
 
 // eventTable is the table of one event. Only the first table of a watch has columns.
-func (o Output) eventTable(obj *object.Object, rows Tabler, include metav1.IncludeObjectPolicy, columns bool) (*metav1.Table, error) {
-	return newTable(singleMeta(obj), []*object.Object{obj}, rows, include, columns)
+func (o Output) eventTable(of *object.Object, rows Tabler, include metav1.IncludeObjectPolicy, columns bool) (*metav1.Table, error) {
+	return o.newTable(singleMeta(of), []*object.Object{of}, rows, include, columns)
 }
 
-func newTable(meta *metav1.ListMeta, objects []*object.Object, rows Tabler, include metav1.IncludeObjectPolicy, columns bool) (*metav1.Table, error) {
+func (o Output) newTable(meta *metav1.ListMeta, objects []*object.Object, rows Tabler, include metav1.IncludeObjectPolicy, columns bool) (*metav1.Table, error) {
 	table := &metav1.Table{ListMeta: *meta, Rows: []metav1.TableRow{}}
-	table.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind(string(viewTable)))
+	table.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: o.version, Kind: string(viewTable)})
 	if columns {
 		table.ColumnDefinitions = rows.Columns()
 	}
-	for _, o := range objects {
-		obj, err := o.DecodeForTable()
+	for _, of := range objects {
+		obj, err := of.DecodeForTable()
 		if err != nil {
 			return nil, err
 		}
 		row := metav1.TableRow{Cells: rows.Cells(obj)}
 		if include != metav1.IncludeNone {
-			shown, err := appendShown(nil, o, include)
+			shown, err := o.appendShown(nil, of, include)
 			if err != nil {
 				return nil, err
 			}

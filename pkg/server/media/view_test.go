@@ -19,10 +19,10 @@ import (
 
 var policies = []metav1.IncludeObjectPolicy{"", metav1.IncludeMetadata, metav1.IncludeObject, metav1.IncludeNone}
 
-// tableOf is the table of the objects, as the library has it.
-func tableOf(meta metav1.ListMeta, items []corev1.Endpoints, include metav1.IncludeObjectPolicy) *metav1.Table {
+// tableOf is the table of the objects in a version of meta.k8s.io, as the library has it.
+func tableOf(version string, meta metav1.ListMeta, items []corev1.Endpoints, include metav1.IncludeObjectPolicy) *metav1.Table {
 	table := &metav1.Table{ListMeta: meta, ColumnDefinitions: rows{}.Columns(), Rows: []metav1.TableRow{}}
-	table.SetGroupVersionKind(metav1.SchemeGroupVersion.WithKind("Table"))
+	table.SetGroupVersionKind(metaKind(version, "Table"))
 	for i := range items {
 		row := metav1.TableRow{Cells: rows{}.Cells(&items[i])}
 		switch include {
@@ -32,7 +32,7 @@ func tableOf(meta metav1.ListMeta, items []corev1.Endpoints, include metav1.Incl
 			one.TypeMeta = metav1.TypeMeta{Kind: "Endpoints", APIVersion: "v1"}
 			row.Object.Object = one
 		default:
-			row.Object.Object = &partialList(&corev1.EndpointsList{Items: items[i : i+1]}).Items[0]
+			row.Object.Object = &partialList(&corev1.EndpointsList{Items: items[i : i+1]}, version).Items[0]
 		}
 		table.Rows = append(table.Rows, row)
 	}
@@ -50,68 +50,85 @@ func TestTablesAgree(t *testing.T) {
 	} {
 		encoder := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, options)
 		for _, n := range []int{0, 1, 600} {
-			finished, typed := list(t, n)
-			for _, include := range policies {
-				for _, gzip := range []bool{false, true} {
-					got := answer(t, c, request(accept+asTable, gzip), func(out media.Output, w *stream.Writer) error {
-						return out.List(w, finished, rows{}, include)
-					})
-					if want := encode(t, encoder, tableOf(typed.ListMeta, typed.Items, include)); got != want {
-						t.Errorf("%s, %d rows, include %q, gzip %v (-want +got)\n%s", accept, n, include, gzip, cmp.Diff(head(want), head(got)))
-					}
-				}
-				if n != 1 {
-					continue
-				}
-				got := answer(t, c, request(accept+asTable, false), func(out media.Output, w *stream.Writer) error {
-					return out.Object(w, finished.Objects[0], rows{}, include)
-				})
-				meta := metav1.ListMeta{ResourceVersion: typed.Items[0].ResourceVersion}
-				if want := encode(t, encoder, tableOf(meta, typed.Items, include)); got != want {
-					t.Errorf("%s of one object, include %q (-want +got)\n%s", accept, include, cmp.Diff(want, got))
-				}
+			for _, version := range metaVersions {
+				testTables(t, c, n, accept+";as=Table;g=meta.k8s.io;v="+version, version, encoder)
 			}
 		}
 	}
 }
 
-// Every event of a watch is a table, of which only the first has columns.
+// testTables compares the tables of n objects.
+func testTables(t *testing.T, c *media.Codecs, n int, accept, version string, encoder runtime.Encoder) {
+	t.Helper()
+	finished, typed := list(t, n)
+	for _, include := range policies {
+		for _, gzip := range []bool{false, true} {
+			got := answer(t, c, request(accept, gzip), func(out media.Output, w *stream.Writer) error {
+				return out.List(w, finished, rows{}, include)
+			})
+			if want := encode(t, encoder, tableOf(version, typed.ListMeta, typed.Items, include)); got != want {
+				t.Errorf("%s, %d rows, include %q, gzip %v (-want +got)\n%s", accept, n, include, gzip, cmp.Diff(head(want), head(got)))
+			}
+		}
+		if n != 1 {
+			continue
+		}
+		got := answer(t, c, request(accept, false), func(out media.Output, w *stream.Writer) error {
+			return out.Object(w, finished.Objects[0], rows{}, include)
+		})
+		meta := metav1.ListMeta{ResourceVersion: typed.Items[0].ResourceVersion}
+		if want := encode(t, encoder, tableOf(version, meta, typed.Items, include)); got != want {
+			t.Errorf("%s of one object, include %q (-want +got)\n%s", accept, include, cmp.Diff(want, got))
+		}
+	}
+}
+
+// Every event of a watch is a table, of which only the first has columns. A bookmark shows
+// its metadata, whatever the client includes.
 func TestTableEventsAgree(t *testing.T) {
 	scheme := newScheme(t)
 	c := media.New(scheme)
 	encoder := json.NewSerializerWithOptions(json.DefaultMetaFactory, scheme, scheme, json.SerializerOptions{})
-	finished, typed := list(t, 2)
+	finished, typed := list(t, 3)
 	status := &metav1.Status{TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"}, Code: 410}
-	line := func(eventType string, obj runtime.Object) string {
-		return `{"type":"` + eventType + `","object":` + strings.TrimSuffix(encode(t, encoder, obj), "\n") + "}\n"
+	line := func(eventType watch.EventType, obj runtime.Object) string {
+		return `{"type":"` + string(eventType) + `","object":` + strings.TrimSuffix(encode(t, encoder, obj), "\n") + "}\n"
 	}
-	for _, include := range policies {
+	eventTypes := []watch.EventType{watch.Added, watch.Deleted, watch.Bookmark}
+	test := func(accept, version string, include metav1.IncludeObjectPolicy) {
 		want := ""
-		for i, eventType := range []string{"ADDED", "DELETED"} {
-			table := tableOf(metav1.ListMeta{ResourceVersion: typed.Items[i].ResourceVersion}, typed.Items[i:i+1], include)
+		for i, eventType := range eventTypes {
+			shown := include
+			if eventType == watch.Bookmark && include == metav1.IncludeNone {
+				shown = metav1.IncludeMetadata
+			}
+			table := tableOf(version, metav1.ListMeta{ResourceVersion: typed.Items[i].ResourceVersion}, typed.Items[i:i+1], shown)
 			if i > 0 {
 				table.ColumnDefinitions = nil
 			}
 			want += line(eventType, table)
 		}
 		want += line("ERROR", status)
-		for _, accept := range []string{plainJSON, plainJSON + ";pretty=1"} {
-			got := answer(t, c, request(accept+asTable, false), func(out media.Output, w *stream.Writer) error {
-				events, err := c.Events(out, rows{}, include)
-				if err != nil {
+		got := answer(t, c, request(accept, false), func(out media.Output, w *stream.Writer) error {
+			events, err := c.Events(out, rows{}, include)
+			if err != nil {
+				return err
+			}
+			for i, eventType := range eventTypes {
+				if err := events.Write(w, object.Event{Type: eventType, Object: finished.Objects[i]}); err != nil {
 					return err
 				}
-				for i, eventType := range []watch.EventType{watch.Added, watch.Deleted} {
-					if err := events.Write(w, object.Event{Type: eventType, Object: finished.Objects[i]}); err != nil {
-						return err
-					}
-				}
-				return events.WriteError(w, status)
-			})
-			if diff := cmp.Diff(want, got); diff != "" {
-				t.Errorf("%s, include %q (-want +got)\n%s", accept, include, diff)
 			}
+			return events.WriteError(w, status)
+		})
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s, include %q (-want +got)\n%s", accept, include, diff)
 		}
+	}
+	for _, include := range policies {
+		test(plainJSON+asTable, "v1", include)
+		test(plainJSON+";pretty=1"+asTable, "v1", include)
+		test(plainJSON+asTable+"beta1", "v1beta1", include)
 	}
 }
 
