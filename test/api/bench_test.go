@@ -10,12 +10,26 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"k8s.io/apimachinery/pkg/util/framer"
+)
+
+// form is what a client asks for.
+type form struct {
+	name, query string
+	headers     []string
+}
+
+const (
+	acceptProtobuf = "application/vnd.kubernetes.protobuf"
+	acceptMetadata = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+	acceptTable    = "application/json;as=Table;g=meta.k8s.io;v=v1"
 )
 
 // addressed is Endpoints of n addresses as JSON.
 func addressed(name string, n int) []byte {
 	var b strings.Builder
-	b.WriteString(`{"metadata":{"name":"` + name + `"},"subsets":[{"addresses":[`)
+	b.WriteString(`{"metadata":{"name":"` + name + `","labels":{"app":"bench"}},"subsets":[{"addresses":[`)
 	for i := range n {
 		if i > 0 {
 			b.WriteByte(',')
@@ -26,12 +40,13 @@ func addressed(name string, n int) []byte {
 	return []byte(b.String())
 }
 
-// benchmark sends one request after the other on one connection, each with its answer.
+// benchmark sends one request after the other on one connection of HTTP/2, as client-go
+// does, each with its answer.
 // The time is that of client and server together.
 func benchmark(b *testing.B, code int, request func(b *testing.B, ns string, addresses, i int) *http.Request) {
 	for _, n := range []int{1, 1000} {
 		b.Run("addresses="+strconv.Itoa(n), func(b *testing.B) {
-			client, ns := newClient(b, shared, false), newNamespace(b, shared)
+			client, ns := newClient(b, shared, true), newNamespace(b, shared)
 			send(b, client, newRequest(b, shared, http.MethodPost, endpointsPath(ns, ""), addressed("taken", n)))
 			send(b, client, newRequest(b, shared, http.MethodPost, endpointsPath(ns, ""), body("last"), "X-Auth-Token", spentToken))
 			b.ReportAllocs()
@@ -57,9 +72,13 @@ func BenchmarkDryRunCreate(b *testing.B) {
 }
 
 func BenchmarkGet(b *testing.B) {
-	benchmark(b, http.StatusOK, func(b *testing.B, ns string, _, _ int) *http.Request {
-		return newRequest(b, shared, http.MethodGet, endpointsPath(ns, "taken"), nil)
-	})
+	for _, accept := range []string{"application/json", acceptProtobuf} {
+		b.Run("accept="+accept, func(b *testing.B) {
+			benchmark(b, http.StatusOK, func(b *testing.B, ns string, _, _ int) *http.Request {
+				return newRequest(b, shared, http.MethodGet, endpointsPath(ns, "taken"), nil, "Accept", accept)
+			})
+		})
+	}
 }
 
 func BenchmarkUpdate(b *testing.B) {
@@ -94,18 +113,27 @@ func BenchmarkDelete(b *testing.B) {
 	})
 }
 
-// BenchmarkList lists 500 objects.
+// BenchmarkList lists 500 objects in each form.
 func BenchmarkList(b *testing.B) {
-	for _, encoding := range []string{"identity", "gzip"} {
+	for _, f := range []form{
+		{name: "json"},
+		{name: "gzip", headers: []string{"Accept-Encoding", "gzip"}},
+		{name: "protobuf", headers: []string{"Accept", acceptProtobuf}},
+		{name: "metadata", headers: []string{"Accept", acceptMetadata}},
+		{name: "table", headers: []string{"Accept", acceptTable}},
+		{name: "selector-all", query: "?labelSelector=app%3Dbench"},
+		{name: "selector-none", query: "?labelSelector=app%3Dnone"},
+		{name: "selector-not", query: "?labelSelector=%21x"},
+	} {
 		for _, n := range []int{1, 10} {
-			b.Run("encoding="+encoding+"/addresses="+strconv.Itoa(n), func(b *testing.B) {
-				client, ns := newClient(b, shared, false), newNamespace(b, shared)
+			b.Run("form="+f.name+"/addresses="+strconv.Itoa(n), func(b *testing.B) {
+				client, ns := newClient(b, shared, true), newNamespace(b, shared)
 				for i := range 500 {
 					checkCode(b, send(b, client, newRequest(b, shared, http.MethodPost, endpointsPath(ns, ""), addressed("e-"+strconv.Itoa(i), n))), http.StatusCreated, "")
 				}
 				b.ReportAllocs()
 				for b.Loop() {
-					a := send(b, client, newRequest(b, shared, http.MethodGet, endpointsPath(ns, ""), nil, "Accept-Encoding", encoding))
+					a := send(b, client, newRequest(b, shared, http.MethodGet, endpointsPath(ns, "")+f.query, nil, f.headers...))
 					checkCode(b, a, http.StatusOK, "")
 					b.SetBytes(int64(len(a.body)))
 				}
@@ -114,17 +142,23 @@ func BenchmarkList(b *testing.B) {
 	}
 }
 
-// BenchmarkWatch is the time until an event has reached each of a hundred watchers.
+// BenchmarkWatch is the time until an event has reached each of a hundred watchers, in each
+// form.
 func BenchmarkWatch(b *testing.B) {
 	const watchers = 100
-	for _, encoding := range []string{"identity", "gzip"} {
+	for _, f := range []form{
+		{name: "json"},
+		{name: "gzip", headers: []string{"Accept-Encoding", "gzip"}},
+		{name: "protobuf", headers: []string{"Accept", acceptProtobuf + ";stream=watch"}},
+		{name: "selector", query: "&labelSelector=app%3Dbench"},
+	} {
 		for _, n := range []int{1, 1000} {
-			b.Run("encoding="+encoding+"/addresses="+strconv.Itoa(n), func(b *testing.B) {
-				client, ns := newClient(b, shared, false), newNamespace(b, shared)
+			b.Run("form="+f.name+"/addresses="+strconv.Itoa(n), func(b *testing.B) {
+				client, ns := newClient(b, shared, true), newNamespace(b, shared)
 				send(b, client, newRequest(b, shared, http.MethodPost, endpointsPath(ns, ""), addressed("taken", n)))
 				arrived := make(chan struct{}, watchers)
 				for range watchers {
-					watchInBackground(b, ns, encoding, arrived)
+					watchInBackground(b, ns, f, arrived)
 				}
 				for range watchers { // the object that was there
 					<-arrived
@@ -144,11 +178,11 @@ func BenchmarkWatch(b *testing.B) {
 }
 
 // watchInBackground tells of each event that arrives, until the benchmark ends.
-func watchInBackground(b *testing.B, ns, encoding string, arrived chan<- struct{}) {
+func watchInBackground(b *testing.B, ns string, f form, arrived chan<- struct{}) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
-	client := newClient(b, shared, false)
-	req := newRequest(b, shared, http.MethodGet, endpointsPath(ns, "")+"?watch=1", nil, "Accept-Encoding", encoding)
+	client := newClient(b, shared, true)
+	req := newRequest(b, shared, http.MethodGet, endpointsPath(ns, "")+"?watch=1"+f.query, nil, f.headers...)
 	done := make(chan struct{})
 	b.Cleanup(func() { cancel(); <-done })
 	go func() {
@@ -160,17 +194,17 @@ func watchInBackground(b *testing.B, ns, encoding string, arrived chan<- struct{
 		}
 		defer resp.Body.Close()
 		var body io.Reader = resp.Body
-		if encoding == "gzip" {
+		if resp.Header.Get("Content-Encoding") == "gzip" {
 			if body, err = gzip.NewReader(body); err != nil {
 				b.Error(err)
 				return
 			}
 		}
-		lines := bufio.NewReaderSize(body, 1<<20)
-		for {
-			if _, err := lines.ReadSlice('\n'); err != nil {
-				return
-			}
+		next := readsLines(body)
+		if f.name == "protobuf" {
+			next = readsFrames(body)
+		}
+		for next() == nil {
 			select {
 			case arrived <- struct{}{}:
 			case <-ctx.Done():
@@ -178,6 +212,24 @@ func watchInBackground(b *testing.B, ns, encoding string, arrived chan<- struct{
 			}
 		}
 	}()
+}
+
+// readsLines returns what reads one line of JSON after the other.
+func readsLines(body io.Reader) (next func() error) {
+	lines := bufio.NewReaderSize(body, 1<<20)
+	return func() error {
+		_, err := lines.ReadSlice('\n')
+		return err
+	}
+}
+
+// readsFrames returns what reads one message of protobuf after the other.
+func readsFrames(body io.Reader) (next func() error) {
+	frames, buf := framer.NewLengthDelimitedFrameReader(io.NopCloser(body)), make([]byte, 1<<20)
+	return func() error {
+		_, err := frames.Read(buf)
+		return err
+	}
 }
 
 // BenchmarkRejected is that of a token beyond its limit.
