@@ -93,13 +93,24 @@ func (s *Store) checkPreconditions(accessor metav1.Object, preconditions *metav1
 	if preconditions == nil {
 		return nil
 	}
-	// kube-apiserver names the kind here, not the resource.
-	named := schema.GroupResource{Group: s.API.Group, Resource: s.API.Kind}
-	if want := preconditions.UID; want != nil && *want != accessor.GetUID() {
-		return apierrors.NewConflict(named, accessor.GetName(), fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *want, accessor.GetUID()))
+	name, uid, version := accessor.GetName(), preconditions.UID, preconditions.ResourceVersion
+	// kube-apiserver marks what is held by its spec with an update, whose words are these.
+	if s.Holds != nil {
+		switch {
+		case uid != nil && *uid != accessor.GetUID():
+			return s.failedPrecondition(name, "UID", *uid, accessor.GetUID())
+		case version != nil && *version != accessor.GetResourceVersion():
+			return s.failedPrecondition(name, "ResourceVersion", *version, accessor.GetResourceVersion())
+		}
+		return nil
 	}
-	if want := preconditions.ResourceVersion; want != nil && *want != accessor.GetResourceVersion() {
-		return apierrors.NewConflict(named, accessor.GetName(), fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *want, accessor.GetResourceVersion()))
+	// Otherwise it names the kind here, not the resource.
+	named := schema.GroupResource{Group: s.API.Group, Resource: s.API.Kind}
+	switch {
+	case uid != nil && *uid != accessor.GetUID():
+		return apierrors.NewConflict(named, name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *uid, accessor.GetUID()))
+	case version != nil && *version != accessor.GetResourceVersion():
+		return apierrors.NewConflict(named, name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *version, accessor.GetResourceVersion()))
 	}
 	return nil
 }

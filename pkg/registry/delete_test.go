@@ -61,6 +61,34 @@ func TestDeletePreconditions(t *testing.T) {
 	}
 }
 
+// A namespace is marked by an update, and says so.
+func TestDeletePreconditionsOfNamespaces(t *testing.T) {
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	obj, err := s.namespaces.Get(t.Context(), "", ns, &metav1.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	namespace := typed[*corev1.Namespace](t, obj)
+	otherUID, otherVersion := types.UID("abc"), "1"
+	for name, tc := range map[string]struct {
+		preconditions metav1.Preconditions
+		message       string
+	}{
+		"uid":     {metav1.Preconditions{UID: &otherUID}, "Precondition failed: UID in precondition: abc, UID in object meta: " + string(namespace.UID)},
+		"version": {metav1.Preconditions{UID: &namespace.UID, ResourceVersion: &otherVersion}, "Precondition failed: ResourceVersion in precondition: 1, ResourceVersion in object meta: " + namespace.ResourceVersion},
+	} {
+		_, _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{Preconditions: &tc.preconditions})
+		t.Run(name, func(t *testing.T) {
+			checkStatus(t, err, 409, `Operation cannot be fulfilled on namespaces "`+ns+`": `+tc.message)
+		})
+	}
+	marked, _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{Preconditions: &metav1.Preconditions{UID: &namespace.UID}})
+	if err != nil || typed[*corev1.Namespace](t, marked).DeletionTimestamp == nil {
+		t.Errorf("got %v, %v", marked, err)
+	}
+}
+
 func TestFinalizersHoldAnObject(t *testing.T) {
 	s := newStores(t, shared.store)
 	ns := s.newNamespace(t)

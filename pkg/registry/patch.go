@@ -14,6 +14,7 @@ import (
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/registry/patch"
+	"github.com/berth-project/berth/pkg/yamljson"
 )
 
 // Patch changes an object or its subresource by a patch of one of the four types of
@@ -102,7 +103,7 @@ func (p *patcher) judge(faults []error) (warnings []string, err error) {
 		return nil, runtime.NewStrictDecodingError(faults)
 	}
 	for _, fault := range faults {
-		warnings = append(warnings, fault.Error())
+		warnings = append(warnings, yamljson.Faults(fault)...)
 	}
 	return warnings, nil
 }

@@ -137,7 +137,13 @@ func (s *Store) checkUID(current runtime.Object, given metav1.Object, name strin
 	if uid == given.GetUID() {
 		return nil
 	}
-	return apierrors.NewConflict(s.GroupResource(), name, fmt.Errorf("Precondition failed: UID in precondition: %v, UID in object meta: %v", given.GetUID(), uid)) //nolint:staticcheck // kube-apiserver's text
+	return s.failedPrecondition(name, "UID", given.GetUID(), uid)
+}
+
+// failedPrecondition is the conflict for an update, or a deletion that is one, that names
+// another uid or resourceVersion than the object has.
+func (s *Store) failedPrecondition(name, field string, given, has any) error {
+	return apierrors.NewConflict(s.GroupResource(), name, fmt.Errorf("Precondition failed: %[1]s in precondition: %[2]v, %[1]s in object meta: %[3]v", field, given, has)) //nolint:staticcheck // kube-apiserver's text
 }
 
 // matchName refuses an object under another name than the path's.

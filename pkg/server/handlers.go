@@ -20,12 +20,28 @@ import (
 )
 
 func (s *Server) get(c *call) (result, error) {
+	if err := refuseExport(c.query["export"]); err != nil {
+		return result{}, err
+	}
 	opts := &metav1.GetOptions{}
 	if err := metav1.Convert_url_Values_To_v1_GetOptions(&c.query, opts, nil); err != nil {
 		return result{}, apierrors.NewBadRequest(err.Error())
 	}
 	obj, err := c.resource.Get(c.ctx, c.namespace, c.name, opts)
 	return result{code: http.StatusOK, object: obj}, err
+}
+
+// refuseExport refuses what kube-apiserver no longer does, lest a client takes the object
+// for an exported one.
+func refuseExport(values []string) error {
+	var export bool
+	if err := runtime.Convert_Slice_string_To_bool(&values, &export, nil); err != nil {
+		return apierrors.NewBadRequest("the export parameter cannot be parsed: " + err.Error())
+	}
+	if export {
+		return apierrors.NewBadRequest("the export parameter, deprecated since v1.14, is no longer supported")
+	}
+	return nil
 }
 
 func (s *Server) list(c *call) (result, error) {
@@ -113,20 +129,37 @@ func (s *Server) decodeBody(c *call, body body, mediaType, fieldValidation strin
 }
 
 // patchTypes are the media types of patches.
-var patchTypes = []types.PatchType{types.JSONPatchType, types.MergePatchType, types.StrategicMergePatchType, types.ApplyYAMLPatchType}
+var patchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType)}
 
-// errUnsupportedPatch is the answer to a patch of an unknown type.
-var errUnsupportedPatch = &apierrors.StatusError{ErrStatus: metav1.Status{
+// errNoPatch is the answer to a body that is in no media type of patches.
+var errNoPatch = &apierrors.StatusError{ErrStatus: metav1.Status{
 	Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
 	Message: "415: Unsupported Media Type",
 	Details: &metav1.StatusDetails{},
 }}
 
+// patchType returns the type of the patch that a Content-Type names. kube-apiserver has two
+// answers: the router's where it names none, and its own where it names others, too.
+func patchType(contentType string) (types.PatchType, error) {
+	bare := func(value string) string {
+		value, _, _ = strings.Cut(value, ";")
+		return strings.TrimSpace(value)
+	}
+	if only := bare(contentType); slices.Contains(patchTypes, only) {
+		return types.PatchType(only), nil
+	}
+	for one := range strings.SplitSeq(contentType, ",") {
+		if slices.Contains(patchTypes, bare(one)) {
+			return "", media.Unsupported(patchTypes)
+		}
+	}
+	return "", errNoPatch
+}
+
 func (s *Server) patch(c *call) (result, error) {
-	contentType, _, _ := strings.Cut(c.req.Header.Get("Content-Type"), ";")
-	patchType := types.PatchType(strings.TrimSpace(contentType))
-	if !slices.Contains(patchTypes, patchType) {
-		return result{}, errUnsupportedPatch
+	patchType, err := patchType(c.req.Header.Get("Content-Type"))
+	if err != nil {
+		return result{}, err
 	}
 	body, err := readBody(c)
 	if err != nil {

@@ -38,6 +38,20 @@ func Convert(data []byte) (json []byte, duplicates, err error) {
 	return json, duplicates, nil
 }
 
+// Faults returns what duplicates, as Convert returns it, consists of: one text for each key.
+// Any other error is one fault.
+func Faults(duplicates error) []string {
+	_, lines, ok := strings.Cut(duplicates.Error(), "yaml: unmarshal errors:\n")
+	if !ok {
+		return []string{duplicates.Error()}
+	}
+	faults := strings.Split(lines, "\n")
+	for i := range faults {
+		faults[i] = strings.TrimSpace(faults[i])
+	}
+	return faults
+}
+
 // checkExpanded rejects a document whose aliases and tags would expand it too much. The
 // decoder bounds how many aliases it follows, but not their size.
 func checkExpanded(data []byte) error {

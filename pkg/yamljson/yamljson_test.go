@@ -39,6 +39,26 @@ func TestConvert(t *testing.T) {
 	}
 }
 
+func TestFaults(t *testing.T) {
+	_, duplicates, err := yamljson.Convert([]byte("a: 1\na: 2\nb: {c: 3, c: 4}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	keys := []string{`line 2: key "a" already set in map`, `line 3: key "c" already set in map`}
+	for _, tc := range []struct {
+		err  error
+		want []string
+	}{
+		{duplicates, keys},
+		{fmt.Errorf("error converting YAML to JSON: %w", duplicates), keys},
+		{errors.New(`unknown field "a"`), []string{`unknown field "a"`}},
+	} {
+		if diff := cmp.Diff(tc.want, yamljson.Faults(tc.err)); diff != "" {
+			t.Errorf("%v (-want +got)\n%s", tc.err, diff)
+		}
+	}
+}
+
 // says reports whether an error holds the text, or there is neither.
 func says(err error, text string) bool {
 	return (err == nil) == (text == "") && (err == nil || strings.Contains(err.Error(), text))

@@ -19,27 +19,26 @@ import (
 // RequestEntityTooLarge for YAML that stands for far more than it says.
 func DecodeApply(data []byte) (config *unstructured.Unstructured, fault, err error) {
 	config = &unstructured.Unstructured{}
-	// JSON, which most programs send, costs many times more as YAML.
-	faults, err := kjson.UnmarshalStrict(data, &config.Object)
-	if err != nil {
-		var duplicates error
-		data, duplicates, err = yamljson.Convert(data)
+	// JSON, which most programs send, costs many times more as YAML, which finds the words
+	// for what is wrong with it.
+	duplicates, err := kjson.UnmarshalStrict(data, &config.Object)
+	if err != nil || len(duplicates) > 0 {
+		data, fault, err = yamljson.Convert(data)
 		switch {
 		case errors.Is(err, yamljson.ErrTooLarge):
 			return nil, nil, apierrors.NewRequestEntityTooLargeError(err.Error())
 		case err != nil:
 			return nil, nil, malformed(fmt.Errorf("error converting YAML to JSON: %w", err))
-		case duplicates != nil:
-			duplicates = fmt.Errorf("error converting YAML to JSON: %w", duplicates)
+		case fault != nil:
+			fault = fmt.Errorf("error converting YAML to JSON: %w", fault)
 		}
 		config.Object = nil
-		if faults, err = kjson.UnmarshalStrict(data, &config.Object); err != nil {
+		if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &config.Object); err != nil {
 			return nil, nil, malformed(fmt.Errorf("error unmarshaling JSON: %w", err))
 		}
-		faults = append(faults, duplicates)
 	}
 	if err := checkNesting(data); err != nil {
 		return nil, nil, err
 	}
-	return config, errors.Join(faults...), nil
+	return config, fault, nil
 }

@@ -18,7 +18,7 @@ func TestDecodeApply(t *testing.T) {
 		"JSON":           {`{"kind":"Endpoints","subsets":[{"ports":[{"port":80}]}]}`, "", config},
 		"YAML":           {"kind: Endpoints\nsubsets:\n- ports:\n  - port: 80\n", "", config},
 		"YAML with flow": {"{kind: Endpoints, subsets: [{ports: [{port: 80}]}]}", "", config},
-		"JSON, twice":    {`{"kind":"x","kind":"Endpoints","subsets":[{"ports":[{"port":80}]}]}`, `duplicate field "kind"`, config},
+		"JSON, twice":    {`{"kind":"x","kind":"Endpoints","subsets":[{"ports":[{"port":80}]}]}`, "error converting YAML to JSON: yaml: unmarshal errors:\n  line 1: key \"kind\" already set in map", config},
 		"YAML, twice":    {"kind: x\nkind: Endpoints\nsubsets: [{ports: [{port: 80}]}]\n", "error converting YAML to JSON: yaml: unmarshal errors:\n  line 2: key \"kind\" already set in map", config},
 		"null":           {"null", "", nil},
 	} {

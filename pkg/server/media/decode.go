@@ -54,26 +54,32 @@ func (c *Codecs) Decode(data []byte, mediaType string, t *object.Type, fieldVali
 		return nil, nil, cannotBeHandled(t.Kind, t.Kind, runtime.NewStrictDecodingError(faults))
 	}
 	for _, fault := range faults {
-		warnings = append(warnings, faultLines(fault)...)
+		warnings = append(warnings, yamljson.Faults(fault)...)
 	}
 	return obj, warnings, nil
 }
 
+// decode takes the message out of its envelope itself: options come under versions that no
+// scheme knows them by.
 func (p protobufFormat) decode(data []byte, t *object.Type) (runtime.Object, error) {
-	obj, want := t.New(), t.Kind
-	_, got, err := p.serializer.Decode(data, &want, obj)
-	if got != nil {
-		if err := p.kinds.check(*got, t.Kind); err != nil {
-			return nil, err
-		}
+	want, envelope := t.Kind, &runtime.Unknown{}
+	_, got, err := p.serializer.Decode(data, &want, envelope)
+	if err != nil {
+		return nil, unrecognized(t.Kind, err, data)
 	}
-	switch {
-	case err == nil:
-		return obj, nil
-	case got != nil:
+	if err := p.kinds.check(*got, t.Kind); err != nil {
+		return nil, err
+	}
+	obj := t.New()
+	message, ok := obj.(interface{ Unmarshal(message []byte) error })
+	if !ok {
+		return nil, cannotBeHandled(*got, t.Kind, errors.New("it has no protobuf form"))
+	}
+	if err := message.Unmarshal(envelope.Raw); err != nil {
 		return nil, cannotBeHandled(*got, t.Kind, err)
 	}
-	return nil, unrecognized(t.Kind, err, data)
+	obj.GetObjectKind().SetGroupVersionKind(*got)
+	return obj, nil
 }
 
 func (c *Codecs) checkKind(got, want schema.GroupVersionKind) error {
@@ -114,11 +120,11 @@ func internalPackage(group string) string {
 	return name
 }
 
-// acceptedOptions reports whether got is an options kind under another of its names:
-// options are known to every group version, and clients send either v1 or meta.k8s.io/v1.
+// acceptedOptions reports whether got is the options kind that is wanted, under whatever
+// version: clients send v1, meta.k8s.io/v1 or that of the resource's own group, and
+// kube-apiserver knows options by their kind alone.
 func acceptedOptions(got, want schema.GroupVersionKind) bool {
-	return strings.HasSuffix(want.Kind, "Options") && got.Kind == want.Kind && got.Version == "v1" &&
-		(got.Group == "" || got.Group == metav1.GroupName)
+	return strings.HasSuffix(want.Kind, "Options") && got.Kind == want.Kind
 }
 
 // explain finds the most telling error for JSON that could not be decoded: that it is not
@@ -158,17 +164,4 @@ func summarize(data []byte) string {
 		return string(show) + rest
 	}
 	return hex.EncodeToString(show) + rest
-}
-
-// faultLines splits what the YAML decoder reports as one error of several lines.
-func faultLines(fault error) []string {
-	text, ok := strings.CutPrefix(fault.Error(), "yaml: unmarshal errors:\n")
-	if !ok {
-		return []string{fault.Error()}
-	}
-	lines := strings.Split(text, "\n")
-	for i := range lines {
-		lines[i] = strings.TrimSpace(lines[i])
-	}
-	return lines
 }

@@ -171,21 +171,25 @@ func TestDecodeInfersKinds(t *testing.T) {
 	}
 }
 
-// Clients send options under either of their names.
+// Clients send options under the version of any group, in every media type.
 func TestDecodeOptions(t *testing.T) {
 	c := media.New(newScheme(t))
-	for apiVersion, ok := range map[string]bool{"": true, "v1": true, "meta.k8s.io/v1": true, "v2": false, "example.io/v1": false} {
-		data := `{"kind":"DeleteOptions","apiVersion":"` + apiVersion + `","gracePeriodSeconds":5}`
-		obj, _, err := c.Decode([]byte(data), plainJSON, deleteOptions, "Ignore")
-		if !ok {
-			if !apierrors.IsBadRequest(err) {
-				t.Errorf("%q: got %v, want BadRequest", apiVersion, err)
+	seconds := int64(5)
+	options := &metav1.DeleteOptions{GracePeriodSeconds: &seconds}
+	for _, apiVersion := range []string{"", "v1", "meta.k8s.io/v1", "apps/v1", "example.io/v9"} {
+		for mediaType, data := range map[string][]byte{
+			plainJSON: []byte(`{"kind":"DeleteOptions","apiVersion":"` + apiVersion + `","gracePeriodSeconds":5}`),
+			yamlType:  []byte("kind: DeleteOptions\napiVersion: '" + apiVersion + "'\ngracePeriodSeconds: 5\n"),
+			protoType: envelope(t, options, apiVersion, "DeleteOptions"),
+		} {
+			obj, _, err := c.Decode(data, mediaType, deleteOptions, "Ignore")
+			if err != nil || *obj.(*metav1.DeleteOptions).GracePeriodSeconds != seconds {
+				t.Errorf("%q in %s: got %v, %v", apiVersion, mediaType, obj, err)
 			}
-			continue
 		}
-		if err != nil || *obj.(*metav1.DeleteOptions).GracePeriodSeconds != 5 {
-			t.Errorf("%q: got %v, %v", apiVersion, obj, err)
-		}
+	}
+	if _, _, err := c.Decode([]byte(`{"kind":"CreateOptions","apiVersion":"v1"}`), plainJSON, deleteOptions, "Ignore"); !apierrors.IsBadRequest(err) {
+		t.Errorf("other options: got %v, want BadRequest", err)
 	}
 }
 

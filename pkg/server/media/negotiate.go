@@ -145,9 +145,14 @@ func Input(req *http.Request) (string, error) {
 			}
 		}
 	}
-	return "", &apierrors.StatusError{ErrStatus: metav1.Status{
+	return "", Unsupported(Types)
+}
+
+// Unsupported is the answer to a body of another media type than those that are accepted.
+func Unsupported(accepted []string) error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
-		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(Types, ", "),
+		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(accepted, ", "),
 	}}
 }
 

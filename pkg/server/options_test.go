@@ -1,0 +1,50 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/berth-project/berth/pkg/object"
+)
+
+func TestPatchType(t *testing.T) {
+	const (
+		merge   = "application/merge-patch+json"
+		json    = "application/json-patch+json"
+		unknown = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
+		none    = "415: Unsupported Media Type"
+	)
+	for _, tc := range []struct{ contentType, want, err string }{
+		{merge, merge, ""},
+		{merge + "; charset=utf-8", merge, ""},
+		{merge + " ; charset=utf-8", merge, ""},
+		{"application/apply-patch+yaml", "application/apply-patch+yaml", ""},
+		{"", "", none},
+		{"application/json", "", none},
+		{"text/plain, application/json", "", none},
+		{merge + "x", "", none},
+		{merge + ", " + json, "", unknown},
+		{"text/plain," + json + ";a=b", "", unknown},
+		{"text/plain;a=b," + json, "", unknown},
+	} {
+		got, err := patchType(tc.contentType)
+		if string(got) != tc.want || (err == nil) != (tc.err == "") || err != nil && err.Error() != tc.err {
+			t.Errorf("%q: got %q, %v, want %q, %q", tc.contentType, got, err, tc.want, tc.err)
+		}
+	}
+}
+
+// kube-apiserver no longer exports, and says so to a client that asks for it.
+func TestExport(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &fakeResource{get: func(context.Context) (*object.Object, error) { return named(t, "a", 0), nil }}))
+	for query, code := range map[string]int{
+		"": 200, "export=false": 200, "export=False": 200, "export=0": 200, "export=true": 400, "export=1": 400, "export=": 400, "export=no": 400,
+	} {
+		w := serveOnce(s, newRequest(t, http.MethodGet, testPath+"/a?"+query, ""))
+		if w.Code != code || code == 400 && !strings.Contains(w.Body.String(), "the export parameter, deprecated since v1.14, is no longer supported") {
+			t.Errorf("%q: got %d %s, want %d", query, w.Code, w.Body, code)
+		}
+	}
+}
