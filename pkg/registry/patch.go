@@ -149,7 +149,7 @@ func (p *patcher) apply(_ *object.Object, current runtime.Object) (runtime.Objec
 	var warnings []string
 	if p.faults != nil {
 		if warnings, err = p.judge([]error{p.faults}); err != nil {
-			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding patch: %v", p.faults))
+			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", p.faults))
 		}
 	}
 	accessor, err := meta.Accessor(next)

@@ -185,7 +185,7 @@ func TestPatchRefuses(t *testing.T) {
 		"a wrong type":                {types.MergePatchType, `{"subsets":"x"}`, patchOptions(), "a", 422, "subsets"},
 		"an invalid outcome":          {types.MergePatchType, `{"subsets":[{"addresses":[{"ip":"x"}]}]}`, patchOptions(), "a", 422, "subsets[0].addresses[0].ip"},
 		"nothing to patch":            {types.MergePatchType, `{}`, patchOptions(), "missing", 404, `"missing" not found`},
-		"an apply of no object":       {types.ApplyYAMLPatchType, "- x", patchOptions(), "a", 400, "error decoding patch"},
+		"an apply of no object":       {types.ApplyYAMLPatchType, "- x", patchOptions(), "a", 400, "error decoding YAML"},
 		"a new object without a name": {types.ApplyYAMLPatchType, `{"apiVersion":"v1","kind":"Endpoints","metadata":{}}`, patchOptions(), "missing", 400, "name must be provided"},
 		"an apply of a uid":           {types.ApplyYAMLPatchType, `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"missing","uid":"x"}}`, patchOptions(), "missing", 409, "uid mismatch"},
 	} {

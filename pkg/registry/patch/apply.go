@@ -28,17 +28,22 @@ func DecodeApply(data []byte) (config *unstructured.Unstructured, fault, err err
 		case errors.Is(err, yamljson.ErrTooLarge):
 			return nil, nil, apierrors.NewRequestEntityTooLargeError(err.Error())
 		case err != nil:
-			return nil, nil, malformed(fmt.Errorf("error converting YAML to JSON: %w", err))
+			return nil, nil, malformedYAML("error converting YAML to JSON", err)
 		case fault != nil:
 			fault = fmt.Errorf("error converting YAML to JSON: %w", fault)
 		}
 		config.Object = nil
 		if err := kjson.UnmarshalCaseSensitivePreserveInts(data, &config.Object); err != nil {
-			return nil, nil, malformed(fmt.Errorf("error unmarshaling JSON: %w", err))
+			return nil, nil, malformedYAML("error unmarshaling JSON: while decoding JSON", err)
 		}
 	}
 	if err := checkNesting(data); err != nil {
 		return nil, nil, err
 	}
 	return config, fault, nil
+}
+
+// malformedYAML uses kube-apiserver's words, which are YAML's for JSON, too.
+func malformedYAML(when string, cause error) error {
+	return apierrors.NewBadRequest(fmt.Sprintf("error decoding YAML: %s: %v", when, cause))
 }

@@ -42,9 +42,9 @@ func TestDecodeApply(t *testing.T) {
 		code int32
 		text string
 	}{
-		{"- x", 400, "error decoding patch: error unmarshaling JSON: json: cannot unmarshal array"},
-		{`["x"]`, 400, "error decoding patch: error unmarshaling JSON: json: cannot unmarshal array"},
-		{"\t", 400, "error decoding patch: error converting YAML to JSON: yaml: "},
+		{"- x", 400, "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array"},
+		{`["x"]`, 400, "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal array"},
+		{"\t", 400, "error decoding YAML: error converting YAML to JSON: yaml: "},
 		{deep(101), 400, "more than 100 levels deep"},
 		{deep(9000), 400, "more than 100 levels deep"},
 		{deep(400_000), 400, "exceeded max depth"},
