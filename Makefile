@@ -47,6 +47,11 @@ load: build ## generate load on the server of `make run`, with a report in berth
 test: ## run all tests of all modules with the race detector
 	@$(call in-each-module,go test -race -timeout 15m ./...)
 
+.PHONY: check
+check: ## run go vet and the shorter tests without the race detector, for while you work
+	@go vet ./...
+	@go test -short ./...
+
 .PHONY: bench
 bench: ## run the benchmarks six times each, for benchstat
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
