@@ -52,7 +52,7 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
 	// The wiring: the only one that knows server, registry and storage.
 	{folder: "pkg/apiserver", etcd: true, ours: []string{
-		"pkg/server", "pkg/registry", "pkg/registry/ownership", "pkg/object", "pkg/auth", "pkg/ratelimit",
+		"pkg/server", "pkg/registry", "pkg/registry/resources", "pkg/object", "pkg/auth", "pkg/ratelimit",
 		"pkg/storage", "pkg/storage/etcd",
 	}},
 	// Connections, whatever is served on them.
@@ -72,6 +72,8 @@ var importRules = []importRule{
 	{folder: "pkg/registry", http: true, ours: []string{
 		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/patch", "pkg/registry/ownership",
 	}},
+	// The catalogue: rules of resources, which know the registry alone.
+	{folder: "pkg/registry/resources", ours: []string{"pkg/registry", "pkg/registry/ownership"}},
 	// Pure: what they are given decides what they return.
 	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
 	{folder: "pkg/registry/ownership"},
@@ -118,7 +120,7 @@ func TestCheckImport(t *testing.T) {
 		{"pkg/server/stream", module + "/pkg/auth", "pkg/server/stream may not import pkg/auth"},
 		{"cmd/apiserver", module + "/pkg/serving", ""},
 		{"cmd/apiserver", module + "/pkg/registry", "cmd/apiserver may not import pkg/registry"},
-		{"pkg/apiserver", module + "/pkg/registry/endpoints", ""},
+		{"pkg/apiserver", module + "/pkg/registry/resources/endpoints", ""},
 		{"pkg/apiserver", module + "/pkg/storage/embedded", "pkg/apiserver may not import pkg/storage/embedded"},
 		{"pkg/server", module + "/pkg/apiserver", "pkg/server may not import pkg/apiserver"},
 		{"pkg/serving", module + "/pkg/server", "pkg/serving may not import pkg/server"},
@@ -128,8 +130,12 @@ func TestCheckImport(t *testing.T) {
 		{"pkg/registry", module + "/pkg/server", "pkg/registry may not import pkg/server"},
 		{"pkg/auth", "net/http", "pkg/auth may not know HTTP"},
 		{"pkg/storage", "net/http", "pkg/storage may not know HTTP"},
-		{"pkg/registry/endpoints", module + "/pkg/registry", ""},
-		{"pkg/registry/endpoints", module + "/pkg/storage", ""},
+		{"pkg/registry/resources/endpoints", module + "/pkg/registry", ""},
+		{"pkg/registry/resources/leases", module + "/pkg/storage", "pkg/registry/resources may not import pkg/storage"},
+		{"pkg/registry/resources", module + "/pkg/registry/ownership", ""},
+		{"pkg/registry/resources", module + "/pkg/server", "pkg/registry/resources may not import pkg/server"},
+		{"pkg/registry", module + "/pkg/registry/resources", "pkg/registry may not import pkg/registry/resources"},
+		{"pkg/server", module + "/pkg/registry/resources", "pkg/server may not import pkg/registry/resources"},
 		{"pkg/registry", module + "/pkg/storage/etcd", "pkg/registry may not import pkg/storage/etcd"},
 		{"pkg/storage", "golang.org/x/time/rate", "pkg/storage may import the standard library alone"},
 		{"pkg/storage", "context", ""},

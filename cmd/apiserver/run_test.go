@@ -22,7 +22,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
-	"github.com/berth-project/berth/pkg/registry/namespaces"
+	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 )
 
 func TestRunServesTheDocumentedCall(t *testing.T) {

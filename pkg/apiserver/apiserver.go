@@ -13,17 +13,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/registry"
-	"github.com/berth-project/berth/pkg/registry/endpoints"
-	"github.com/berth-project/berth/pkg/registry/namespaces"
-	"github.com/berth-project/berth/pkg/registry/ownership"
+	"github.com/berth-project/berth/pkg/registry/resources"
+	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 	"github.com/berth-project/berth/pkg/server"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/etcd"
@@ -81,21 +77,6 @@ type Instance struct {
 	running sync.WaitGroup
 }
 
-// schema returns the Go types of all resources and the schemas of their field ownership.
-// They never change, and take 100 ms to build.
-var schema = sync.OnceValues(func() (*runtime.Scheme, managedfields.TypeConverter) {
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		panic(err) // types of the same name: a mistake in this package
-	}
-	return scheme, ownership.NewTypeConverter(server.Schemas)
-})
-
-// resources returns what is served.
-func resources() []*registry.Resource {
-	return []*registry.Resource{namespaces.Resource(), endpoints.Resource()}
-}
-
 // Start returns an instance that has read all objects and can answer requests. ctx bounds
 // the start alone; after an error nothing is left running. Close must be called.
 func Start(ctx context.Context, cfg Config) (*Instance, error) {
@@ -129,9 +110,9 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	scheme, converter := schema()
 	objects, err := registry.New(registry.Config{
-		Storage: i.Storage, Scheme: scheme, TypeConverter: converter, Resources: resources(), MaxObjectBytes: cfg.MaxObjectBytes,
+		Storage: i.Storage, MaxObjectBytes: cfg.MaxObjectBytes,
+		Scheme: resources.Scheme(), TypeConverter: resources.TypeConverter(), Resources: resources.All(),
 		Report:     func(err error) { cfg.Logger.Error().Err(err).Msg("a fault in the background") },
 		Registerer: cfg.Metrics,
 	})
@@ -142,10 +123,10 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if err := objects.WaitReady(ctx); err != nil {
 		return fmt.Errorf("cannot read the objects: %w", err)
 	}
-	if err := namespaces.EnsureAlways(ctx, objects.Stores()[0]); err != nil {
+	if err := namespaces.EnsureAlways(ctx, objects); err != nil {
 		return fmt.Errorf("cannot create the first namespaces: %w", err)
 	}
-	if i.Handler, err = newHandler(cfg, i.Storage, scheme, objects); err != nil {
+	if i.Handler, err = newHandler(cfg, i.Storage, objects); err != nil {
 		return err
 	}
 	i.running.Go(func() { _ = compactor.Run(run) }) // nil by its promise
@@ -155,14 +136,15 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	return nil
 }
 
-func newHandler(cfg Config, store storage.Interface, scheme *runtime.Scheme, objects *registry.Registry) (*server.Server, error) {
+func newHandler(cfg Config, store storage.Interface, objects *registry.Registry) (*server.Server, error) {
 	var served []server.Resource
 	for _, resource := range objects.Stores() {
 		served = append(served, resource)
 	}
 	return server.New(server.Config{
 		Resources:  served,
-		Scheme:     scheme,
+		Scheme:     resources.Scheme(),
+		OpenAPI:    resources.OpenAPI(),
 		Tokens:     cfg.Tokens,
 		Authorizer: cfg.Authorizer,
 		Limiter:    cfg.Limiter,

@@ -10,7 +10,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/berth-project/berth/pkg/registry/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 

@@ -22,8 +22,8 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry"
-	"github.com/berth-project/berth/pkg/registry/endpoints"
-	"github.com/berth-project/berth/pkg/registry/namespaces"
+	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"

@@ -27,6 +27,9 @@ type Resource struct {
 	// New and NewList return empty objects of the resource's Go types.
 	New     func() runtime.Object
 	NewList func() runtime.Object
+	// AddToScheme adds the Go types of the whole group and version to a scheme, as the
+	// packages of k8s.io/api offer it. Several resources of a group may add the same.
+	AddToScheme func(*runtime.Scheme) error
 	// Strategy is what the resource does differently from others.
 	Strategy Strategy
 

@@ -13,7 +13,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry"
-	"github.com/berth-project/berth/pkg/registry/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
 )
 
 // The limit counts the object's JSON, on every way to write, a dry run included.

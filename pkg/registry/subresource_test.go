@@ -10,8 +10,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/registry"
-	"github.com/berth-project/berth/pkg/registry/endpoints"
-	"github.com/berth-project/berth/pkg/registry/namespaces"
+	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 )
 
 // managers are who owns something of an object by a subresource.

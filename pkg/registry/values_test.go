@@ -16,8 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/registry"
-	"github.com/berth-project/berth/pkg/registry/endpoints"
-	"github.com/berth-project/berth/pkg/registry/namespaces"
+	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 )
 
 // The files under testdata/values are values as they stand in etcd. They are never

@@ -29,8 +29,7 @@ func (s *Server) routeDocuments(described []metav1.APIResource) error {
 			s.prefixes = append(s.prefixes, document.Path+"/")
 		}
 	}
-	s.routeOpenAPI()
-	return nil
+	return s.routeOpenAPI()
 }
 
 // routeIndex serves the list of the paths that are the same for all objects.

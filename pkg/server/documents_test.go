@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,6 @@ import (
 
 const aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
-// coreResources are those of the documents that are embedded.
 func coreResources() []Resource {
 	return []Resource{
 		&fakeResource{api: metav1.APIResource{
@@ -37,10 +37,10 @@ func coreResources() []Resource {
 	}
 }
 
-// startDocuments serves them over HTTP/2.
-func startDocuments(t *testing.T, resources ...Resource) *httptest.Server {
+// startDocuments serves the documents of the resources over HTTP/2.
+func startDocuments(t *testing.T, served ...Resource) *httptest.Server {
 	t.Helper()
-	return start(t, newTestServer(t, testConfig(t, append(coreResources(), resources...)...)), true)
+	return start(t, newTestServer(t, testConfig(t, served...)), true)
 }
 
 // ask sends a request; its headers are pairs of name and value.
@@ -68,10 +68,10 @@ func discoveryClient(t *testing.T, web *httptest.Server) *discovery.DiscoveryCli
 
 // TestDiscovery runs on one server, since none of it changes anything.
 func TestDiscovery(t *testing.T) {
-	web := startDocuments(t, &fakeResource{
+	web := startDocuments(t, append(coreResources(), &fakeResource{
 		api:   metav1.APIResource{Group: "sea.io", Version: "v1", Kind: "Quay", Name: "quays", SingularName: "quay", Namespaced: true},
 		below: []metav1.APIResource{{Name: "quays/status", Kind: "Quay", Verbs: metav1.Verbs{"get", "update"}}},
-	})
+	})...)
 	for name, run := range map[string]func(*testing.T, *httptest.Server){
 		"documents":   testDiscoveryDocuments,
 		"clients":     testDiscoveryByClients,
@@ -121,6 +121,9 @@ func testDiscoveryByClients(t *testing.T, web *httptest.Server) {
 	_, older, err := legacy.ServerGroupsAndResources()
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, lists := range [][]*metav1.APIResourceList{older, newer} { // clients return them in any order
+		slices.SortFunc(lists, func(a, b *metav1.APIResourceList) int { return strings.Compare(a.GroupVersion, b.GroupVersion) })
 	}
 	for _, list := range older {
 		list.TypeMeta = metav1.TypeMeta{}

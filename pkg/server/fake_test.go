@@ -19,6 +19,7 @@ import (
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/registry/resources"
 )
 
 const (
@@ -131,14 +132,14 @@ func testScheme(t testing.TB) *runtime.Scheme {
 	return scheme
 }
 
-func testConfig(t testing.TB, resources ...Resource) Config {
+func testConfig(t testing.TB, served ...Resource) Config {
 	t.Helper()
 	tokens := auth.NewTokens()
 	if err := tokens.Set(testToken, auth.User{Name: "admin", Groups: []string{auth.SystemPrivilegedGroup}}); err != nil {
 		t.Fatal(err)
 	}
 	return Config{
-		Resources: resources, Scheme: testScheme(t), Tokens: tokens, Limiter: ratelimit.New(nil),
+		Resources: served, Scheme: testScheme(t), OpenAPI: resources.OpenAPI(), Tokens: tokens, Limiter: ratelimit.New(nil),
 		Metrics: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil },
 	}
 }

@@ -166,7 +166,7 @@ func TestRequestsInFlight(t *testing.T) {
 }
 
 func TestNewNamesWhatIsMissing(t *testing.T) {
-	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Resources, Scheme, Tokens") {
+	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Resources, Scheme, OpenAPI, Tokens") {
 		t.Errorf("got %v", err)
 	}
 	cfg := testConfig(t, &fakeResource{})

@@ -18,6 +18,9 @@ import (
 	"k8s.io/kube-openapi/pkg/spec3"
 	"k8s.io/kube-openapi/pkg/util/proto"
 	"k8s.io/kube-openapi/pkg/validation/spec"
+
+	"github.com/berth-project/berth/pkg/registry/resources"
+	"github.com/berth-project/berth/pkg/server/discovery"
 )
 
 const (
@@ -28,6 +31,19 @@ const (
 	v3Old  = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf"
 	v3     = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf"
 )
+
+// catalogue are the resources that the embedded documents are about.
+func catalogue() []Resource {
+	var all []Resource
+	for _, resource := range resources.All() {
+		fake := &fakeResource{api: resource.API}
+		for _, below := range resource.Subresources {
+			fake.below = append(fake.below, below.API)
+		}
+		all = append(all, fake)
+	}
+	return all
+}
 
 // coreSpec reads the document of the core group as kubectl does.
 func coreSpec(t *testing.T, web *httptest.Server) *spec3.OpenAPI {
@@ -41,7 +57,7 @@ func coreSpec(t *testing.T, web *httptest.Server) *spec3.OpenAPI {
 
 // TestOpenAPI runs on one server, since none of it changes anything.
 func TestOpenAPI(t *testing.T) {
-	web := startDocuments(t)
+	web := startDocuments(t, catalogue()...)
 	tests := []struct {
 		name string
 		run  func(*testing.T, *httptest.Server)
@@ -67,7 +83,6 @@ func testOpenAPIDescribesTheServer(t *testing.T, web *httptest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	actions := map[string]string{"post": "create", "put": "update", "watchlist": "watch"}
 	for _, list := range lists {
 		gv, err := schema.ParseGroupVersion(list.GroupVersion)
 		if err != nil {
@@ -77,36 +92,54 @@ func testOpenAPIDescribesTheServer(t *testing.T, web *httptest.Server) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := make(map[string][]string) // the verbs of a kind
+		want := make(map[string][]string) // the verbs of a resource
 		for _, resource := range list.APIResources {
-			want[resource.Kind] = resource.Verbs
+			want[resource.Name+" "+resource.Kind] = resource.Verbs
 		}
-		got := make(map[string][]string)
-		for path, item := range document.Paths.Paths {
-			for method, op := range operations(item) {
-				kind := struct{ Group, Version, Kind string }{}
-				if err := op.Extensions.GetObject("x-kubernetes-group-version-kind", &kind); err != nil {
-					t.Fatal(err)
-				}
-				action, _ := op.Extensions.GetString("x-kubernetes-action")
-				if action == "" {
-					continue // discovery itself
-				}
-				checkServed(t, web, method, path)
-				if verb := actions[action]; verb != "" {
-					action = verb
-				}
-				got[kind.Kind] = append(got[kind.Kind], action)
-			}
-		}
-		for kind, verbs := range got {
-			slices.Sort(verbs)
-			got[kind] = slices.Compact(verbs)
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
+		if diff := cmp.Diff(want, describedVerbs(t, web, document, discovery.Prefix(gv))); diff != "" {
 			t.Errorf("the verbs of %s (-discovery +OpenAPI)\n%s", gv, diff)
 		}
 	}
+}
+
+// describedVerbs are the verbs that the document has for each resource and kind. All of them
+// are served.
+func describedVerbs(t *testing.T, web *httptest.Server, document *spec3.OpenAPI, prefix string) map[string][]string {
+	t.Helper()
+	verbs := map[string]string{"post": "create", "put": "update", "watchlist": "watch"}
+	got := make(map[string][]string)
+	for path, item := range document.Paths.Paths {
+		for method, op := range operations(item) {
+			action, _ := op.Extensions.GetString("x-kubernetes-action")
+			if action == "" {
+				continue // discovery itself
+			}
+			kind := struct{ Group, Version, Kind string }{}
+			if err := op.Extensions.GetObject("x-kubernetes-group-version-kind", &kind); err != nil {
+				t.Fatal(err)
+			}
+			checkServed(t, web, method, path)
+			if verb := verbs[action]; verb != "" {
+				action = verb
+			}
+			resource := resourceOf(strings.TrimPrefix(path, prefix+"/")) + " " + kind.Kind
+			got[resource] = append(got[resource], action)
+		}
+	}
+	for resource, verbs := range got {
+		slices.Sort(verbs)
+		got[resource] = slices.Compact(verbs)
+	}
+	return got
+}
+
+// resourceOf is the resource or subresource of a path within its group and version.
+func resourceOf(path string) string {
+	path = strings.TrimPrefix(path, "watch/")
+	if below := strings.TrimPrefix(path, "namespaces/{namespace}/"); below != path {
+		path = below
+	}
+	return strings.Replace(strings.TrimSuffix(path, "/{name}"), "/{name}/", "/", 1)
 }
 
 func operations(path *spec3.Path) map[string]*spec3.Operation {

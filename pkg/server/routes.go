@@ -52,14 +52,16 @@ type served struct {
 	below     []metav1.APIResource // its subresources, in its group, version and scope
 }
 
-func newServed(resource Resource) *served {
-	one := &served{Resource: resource, described: resource.APIResource(), below: slices.Clone(resource.Subresources())}
-	one.described.Verbs = verbsOf(one.described)
-	for i := range one.below {
-		below := &one.below[i]
-		below.Group, below.Version, below.Namespaced = one.described.Group, one.described.Version, one.described.Namespaced
+// Describe returns what discovery tells of a resource and its subresources, which come after
+// it: with the verbs that it has, and they in its group, version and scope.
+func Describe(resource metav1.APIResource, subresources []metav1.APIResource) []metav1.APIResource {
+	resource.Verbs = verbsOf(resource)
+	described := []metav1.APIResource{resource}
+	for _, below := range subresources {
+		below.Group, below.Version, below.Namespaced = resource.Group, resource.Version, resource.Namespaced
+		described = append(described, below)
 	}
-	return one
+	return described
 }
 
 // shape is a form of path within a group and version, and what its methods mean there.
@@ -94,13 +96,14 @@ func (s *Server) route() error {
 	groups, order := map[schema.GroupVersion]map[string]*served{}, []schema.GroupVersion{}
 	var described []metav1.APIResource
 	for _, resource := range s.cfg.Resources {
-		one := newServed(resource)
+		all := Describe(resource.APIResource(), resource.Subresources())
+		one := &served{Resource: resource, described: all[0], below: all[1:]}
 		gv := resource.Type().Kind.GroupVersion()
 		if groups[gv] == nil {
 			groups[gv], order = map[string]*served{}, append(order, gv)
 		}
 		groups[gv][one.described.Name] = one
-		described = append(append(described, one.described), one.below...)
+		described = append(described, all...)
 	}
 	for _, gv := range order {
 		s.routeGroup(discovery.Prefix(gv), groups[gv])

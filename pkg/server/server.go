@@ -6,6 +6,7 @@ package server
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"net/http"
 	"time"
 
@@ -25,7 +26,9 @@ type Config struct {
 	Resources []Resource
 	// Scheme knows the Go types of the resources.
 	Scheme *runtime.Scheme
-	Tokens *auth.Tokens
+	// OpenAPI has the documents, as discovery.LoadOpenAPI reads them.
+	OpenAPI fs.FS
+	Tokens  *auth.Tokens
 	// Authorizer decides on every request of an authenticated user; nil allows all.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
@@ -66,8 +69,8 @@ type Server struct {
 // New returns a server, or an error that names what is missing from cfg.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case len(cfg.Resources) == 0, cfg.Scheme == nil, cfg.Tokens == nil, cfg.Limiter == nil, cfg.Metrics == nil, cfg.Ready == nil:
-		return nil, errors.New("server: Resources, Scheme, Tokens, Limiter, Metrics and Ready are required")
+	case len(cfg.Resources) == 0, cfg.Scheme == nil, cfg.OpenAPI == nil, cfg.Tokens == nil, cfg.Limiter == nil, cfg.Metrics == nil, cfg.Ready == nil:
+		return nil, errors.New("server: Resources, Scheme, OpenAPI, Tokens, Limiter, Metrics and Ready are required")
 	case cfg.MaxRequestsInFlight < 0, cfg.MaxMutatingRequestsInFlight < 0, cfg.RequestTimeout < 0:
 		return nil, errors.New("server: limits must not be negative")
 	}

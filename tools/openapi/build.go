@@ -28,18 +28,6 @@ type groupVersion struct {
 	resources []metav1.APIResource
 }
 
-func groupVersions(lists []*metav1.APIResourceList) ([]groupVersion, error) {
-	var all []groupVersion
-	for _, list := range lists {
-		gv, err := schema.ParseGroupVersion(list.GroupVersion)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, groupVersion{gv, list.APIResources})
-	}
-	return all, nil
-}
-
 // build returns the documents by file name: the whole API in OpenAPI v2, and each part of it
 // in v3, as JSON and as protobuf.
 func build(served []groupVersion, version string) (map[string][]byte, error) {

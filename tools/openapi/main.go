@@ -1,5 +1,5 @@
-// Command openapi writes the OpenAPI documents that the server embeds: it starts the
-// server, discovers what it serves, and describes that. It is run by generate.sh.
+// Command openapi writes the OpenAPI documents that the server embeds, about the resources of
+// pkg/registry/resources. It is run by generate.sh.
 package main
 
 import (
@@ -11,12 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"strings"
 
-	"k8s.io/client-go/discovery"
-	"k8s.io/client-go/rest"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/berth-project/berth/test/apitest"
+	"github.com/berth-project/berth/pkg/registry/resources"
+	"github.com/berth-project/berth/pkg/server"
 )
 
 func main() {
@@ -32,15 +33,11 @@ func main() {
 
 // run writes the documents to the folder, and removes those that are no longer generated.
 func run(folder string) error {
-	served, err := discoverServed()
-	if err != nil {
-		return err
-	}
 	version, err := apiVersion()
 	if err != nil {
 		return err
 	}
-	documents, err := build(served, version)
+	documents, err := build(served(), version)
 	if err != nil {
 		return err
 	}
@@ -55,24 +52,22 @@ func run(folder string) error {
 	return nil
 }
 
-// discoverServed starts a server, asks it what it serves, and stops it.
-func discoverServed() (_ []groupVersion, err error) {
-	server, err := apitest.Start(apitest.Config{})
-	if err != nil {
-		return nil, err
+// served returns the resources that the server serves, by their groups and versions.
+func served() []groupVersion {
+	var all []groupVersion
+	for _, resource := range resources.All() {
+		gv := resource.GroupVersionKind().GroupVersion()
+		i := slices.IndexFunc(all, func(known groupVersion) bool { return known.GroupVersion == gv })
+		if i < 0 {
+			i, all = len(all), append(all, groupVersion{GroupVersion: gv})
+		}
+		var below []metav1.APIResource
+		for _, subresource := range resource.Subresources {
+			below = append(below, subresource.API)
+		}
+		all[i].resources = append(all[i].resources, server.Describe(resource.API, below)...)
 	}
-	defer func() { err = errors.Join(err, server.Close()) }()
-	client, err := discovery.NewDiscoveryClientForConfig(&rest.Config{
-		Host: server.URL, BearerToken: apitest.Token, TLSClientConfig: rest.TLSClientConfig{Insecure: true},
-	})
-	if err != nil {
-		return nil, err
-	}
-	_, lists, err := client.ServerGroupsAndResources()
-	if err != nil {
-		return nil, err
-	}
-	return groupVersions(lists)
+	return all
 }
 
 // apiVersion returns the version of Kubernetes whose types are described.

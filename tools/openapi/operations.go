@@ -45,7 +45,7 @@ func (r *described) collectionRoutes(path, id string, named []common.Parameter) 
 func (r *described) objectRoutes(path, id string, named []common.Parameter) {
 	if slices.Contains(r.Verbs, "get") {
 		r.add(&route{
-			path: path, method: http.MethodGet, id: "read" + r.infix + id, action: "get", doc: "read the specified " + r.Kind,
+			path: path, method: http.MethodGet, id: "read" + r.infix + id, action: "get", doc: "read " + r.one,
 			parameters: optionParameters(metav1.GetOptions{}),
 			produces:   objectTypes,
 			answers:    with(readFailures(http.StatusNotFound), r.object, http.StatusOK),
@@ -56,7 +56,7 @@ func (r *described) objectRoutes(path, id string, named []common.Parameter) {
 	}
 	if slices.Contains(r.Verbs, "update") {
 		r.add(&route{
-			path: path, method: http.MethodPut, id: "replace" + r.infix + id, action: "put", doc: "replace the specified " + r.Kind,
+			path: path, method: http.MethodPut, id: "replace" + r.infix + id, action: "put", doc: "replace " + r.one,
 			parameters: optionParameters(metav1.UpdateOptions{}),
 			consumes:   objectTypes, body: r.object, produces: objectTypes,
 			answers: with(writeFailures(http.StatusNotFound, http.StatusConflict), r.object, http.StatusOK, http.StatusCreated),
@@ -64,7 +64,7 @@ func (r *described) objectRoutes(path, id string, named []common.Parameter) {
 	}
 	if slices.Contains(r.Verbs, "patch") {
 		r.add(&route{
-			path: path, method: http.MethodPatch, id: "patch" + r.infix + id, action: "patch", doc: "partially update the specified " + r.Kind,
+			path: path, method: http.MethodPatch, id: "patch" + r.infix + id, action: "patch", doc: "partially update " + r.one,
 			parameters: optionParameters(metav1.PatchOptions{}),
 			consumes:   patchTypes, body: metav1.Patch{}, produces: objectTypes,
 			answers: with(writeFailures(http.StatusNotFound, http.StatusConflict), r.object, http.StatusOK, http.StatusCreated),

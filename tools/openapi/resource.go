@@ -93,6 +93,7 @@ type describer struct {
 type described struct {
 	describer
 	metav1.APIResource
+	one          string // the object or the part of it that the routes are about, in words
 	object, list any
 	kind         schema.GroupVersionKind
 	routes       []common.Route
@@ -101,7 +102,7 @@ type described struct {
 // routesOf returns the routes of a resource according to its verbs.
 func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error) {
 	kind := d.gv.WithKind(resource.Kind)
-	object, err := scheme.Scheme.New(kind)
+	model, err := scheme.Scheme.New(kind)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", resource.Name, err)
 	}
@@ -109,8 +110,9 @@ func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", resource.Name, err)
 	}
-	r := &described{describer: d, APIResource: resource, object: object, list: list, kind: kind}
-	flat, named, id := "/"+resource.Name, []common.Parameter(nil), resource.Kind
+	r := &described{describer: d, APIResource: resource, object: model, list: list, kind: kind}
+	name, below, _ := strings.Cut(resource.Name, "/")
+	flat, named, id := "/"+name, []common.Parameter(nil), resource.Kind
 	if resource.Namespaced {
 		named = append(named, inPath("namespace", "object name and auth scope, such as for teams and projects"))
 		if slices.Contains(resource.Verbs, "list") {
@@ -121,8 +123,14 @@ func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error)
 		}
 		flat, id = "/namespaces/{namespace}"+flat, "Namespaced"+id
 	}
-	r.collectionRoutes(flat, id, named)
-	r.objectRoutes(flat+"/{name}", id, append(slices.Clip(named), inPath("name", "name of the "+resource.Kind)))
+	object := flat + "/{name}"
+	r.one = "the specified " + resource.Kind
+	if below == "" {
+		r.collectionRoutes(flat, id, named)
+	} else {
+		object, id, r.one = object+"/"+below, id+title(below), below+" of "+r.one
+	}
+	r.objectRoutes(object, id, append(slices.Clip(named), inPath("name", "name of the "+resource.Kind)))
 	return r.routes, nil
 }
 

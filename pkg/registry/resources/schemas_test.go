@@ -1,9 +1,10 @@
-package server
+package resources
 
 import (
 	"testing"
 	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -14,20 +15,8 @@ import (
 
 // Field ownership by the documents that are served is that of upstream's own schema.
 func TestSchemasTrackTheFieldsOfUpstream(t *testing.T) {
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		t.Fatal(err)
-	}
-	schemas, err := Schemas()
-	if err != nil {
-		t.Fatal(err)
-	}
-	ours, err := managedfields.NewTypeConverter(schemas, false)
-	if err != nil {
-		t.Fatal(err)
-	}
-	upstream := applyconfigurations.NewTypeConverter(scheme)
-	now, flag, text := metav1.NewTime(time.Unix(1, 0).UTC()), true, "x"
+	ours, upstream := TypeConverter(), applyconfigurations.NewTypeConverter(Scheme())
+	now, micro, flag, text := metav1.NewTime(time.Unix(1, 0).UTC()), metav1.NewMicroTime(time.Unix(1, 0).UTC()), true, "x"
 	meta := metav1.ObjectMeta{
 		Name: "a", GenerateName: "a", Namespace: "b", SelfLink: "/", UID: "u", ResourceVersion: "1", Generation: 1,
 		CreationTimestamp: now, DeletionTimestamp: &now, DeletionGracePeriodSeconds: new(int64),
@@ -48,6 +37,13 @@ func TestSchemasTrackTheFieldsOfUpstream(t *testing.T) {
 			TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: meta,
 			Spec:   corev1.NamespaceSpec{Finalizers: []corev1.FinalizerName{"kubernetes"}},
 			Status: corev1.NamespaceStatus{Phase: "Active", Conditions: []corev1.NamespaceCondition{{Type: "T", Status: "True"}}},
+		},
+		&coordinationv1.Lease{
+			TypeMeta: metav1.TypeMeta{Kind: "Lease", APIVersion: "coordination.k8s.io/v1"}, ObjectMeta: meta,
+			Spec: coordinationv1.LeaseSpec{
+				HolderIdentity: &text, LeaseDurationSeconds: new(int32), LeaseTransitions: new(int32), AcquireTime: &micro, RenewTime: &micro,
+				Strategy: new(coordinationv1.CoordinatedLeaseStrategy), PreferredHolder: &text,
+			},
 		},
 	} {
 		kind := obj.GetObjectKind().GroupVersionKind().Kind

@@ -26,6 +26,7 @@ func Resource() *registry.Resource {
 		},
 		New:              func() runtime.Object { return &corev1.Namespace{} },
 		NewList:          func() runtime.Object { return &corev1.NamespaceList{} },
+		AddToScheme:      corev1.AddToScheme,
 		Strategy:         Strategy{},
 		Fields:           []string{"status.phase"},
 		FieldSynonyms:    map[string]string{"name": "metadata.name"},
@@ -70,7 +71,9 @@ func Resource() *registry.Resource {
 }
 
 // EnsureAlways creates those of Always that do not exist yet.
-func EnsureAlways(ctx context.Context, store *registry.Store) error {
+func EnsureAlways(ctx context.Context, objects *registry.Registry) error {
+	at := slices.IndexFunc(objects.Stores(), func(s *registry.Store) bool { return s.API.Name == registry.Namespaces })
+	store := objects.Stores()[at] // no registry is without
 	for _, name := range Always {
 		// Creating needs the schema of ownership, which most starts can do without.
 		exists, err := store.Exists(ctx, "", name)

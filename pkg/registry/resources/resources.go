@@ -1,0 +1,37 @@
+// Package resources is the catalogue: one list of every resource that is served, with what
+// follows from it: the Go types, the schemas of field ownership, and the OpenAPI documents.
+// Another resource is a folder beside the others and a line in the list.
+package resources
+
+import (
+	"sync"
+
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/leases"
+	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
+)
+
+// All returns every resource that is served. Discovery lists groups in the order of their
+// first resource here.
+func All() []*registry.Resource {
+	return []*registry.Resource{
+		namespaces.Resource(),
+		endpoints.Resource(),
+		leases.Resource(),
+	}
+}
+
+// Scheme returns the Go types of the groups and versions of All. It is shared, and must not
+// be changed.
+var Scheme = sync.OnceValue(func() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	for _, resource := range All() {
+		if err := resource.AddToScheme(scheme); err != nil {
+			panic(err) // two types of the same name: a mistake in a descriptor
+		}
+	}
+	return scheme
+})

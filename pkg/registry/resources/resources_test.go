@@ -1,0 +1,87 @@
+package resources
+
+import (
+	"io/fs"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/ownership"
+)
+
+// eachResource runs the test for every resource of the catalogue.
+func eachResource(t *testing.T, test func(t *testing.T, resource *registry.Resource)) {
+	t.Helper()
+	for _, resource := range All() {
+		t.Run(resource.GroupResource().String(), func(t *testing.T) { test(t, resource) })
+	}
+}
+
+// Without its schema no field of a resource is tracked, and every apply fails.
+func TestEveryResourceHasItsSchema(t *testing.T) {
+	eachResource(t, func(t *testing.T, resource *registry.Resource) {
+		manager, err := ownership.New(ownership.Config{
+			Kind: resource.GroupVersionKind(), Scheme: Scheme(), Converter: TypeConverter(),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := manager.Check(); err != nil {
+			t.Errorf("%v; run `make fix-generated`", err)
+		}
+	})
+}
+
+// The Go types of a resource are those that its group has under its kind.
+func TestEveryResourceHasItsTypes(t *testing.T) {
+	eachResource(t, func(t *testing.T, resource *registry.Resource) {
+		list := resource.GroupVersionKind()
+		list.Kind += "List"
+		for kind, want := range map[string]any{resource.API.Kind: resource.New(), list.Kind: resource.NewList()} {
+			got, err := Scheme().New(list.GroupVersion().WithKind(kind))
+			if err != nil || reflect.TypeOf(got) != reflect.TypeOf(want) {
+				t.Errorf("%s is a %T (%v), want a %T", kind, got, err, want)
+			}
+		}
+	})
+}
+
+// A table has a cell for each column, whatever an object lacks.
+func TestEveryResourceHasItsTable(t *testing.T) {
+	eachResource(t, func(t *testing.T, resource *registry.Resource) {
+		cells := resource.Cells(resource.New())
+		if len(cells) != len(resource.Columns) {
+			t.Errorf("%d cells for %d columns", len(cells), len(resource.Columns))
+		}
+	})
+}
+
+// The documents are those of the groups and versions of the list, and no others.
+func TestDocumentsAreThoseOfTheResources(t *testing.T) {
+	want := []string{"api", "apis", "version"}
+	for _, resource := range All() {
+		path := "api/" + resource.API.Version
+		if resource.API.Group != "" {
+			want = append(want, "apis/"+resource.API.Group)
+			path = "apis/" + resource.API.Group + "/" + resource.API.Version
+		}
+		want = append(want, path)
+	}
+	slices.Sort(want)
+	var got []string
+	err := fs.WalkDir(OpenAPI(), "v3", func(path string, _ fs.DirEntry, err error) error {
+		if name, ok := strings.CutSuffix(path, ".json.gz"); ok {
+			got = append(got, strings.TrimPrefix(name, "v3/"))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(got)
+	if want = slices.Compact(want); !slices.Equal(got, want) {
+		t.Errorf("got documents %q, want %q; run `make fix-generated`", got, want)
+	}
+}
