@@ -155,7 +155,7 @@ func TestRequiredVersion(t *testing.T) {
 	}
 	for _, version := range []string{"", "0"} {
 		_, err := update(version)
-		checkStatus(t, err, 422, "metadata.resourceVersion: Invalid value: 0: must be specified for an update")
+		checkStatus(t, err, 422, `endpoints "a" is invalid: metadata.resourceVersion: Invalid value: 0: must be specified for an update`)
 	}
 	if created, err := update(revision(stored(t, s.Key(ns, "a")))); created || err != nil {
 		t.Errorf("created is %v, %v", created, err)

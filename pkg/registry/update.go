@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -65,7 +66,9 @@ func (s *Store) Update(ctx context.Context, namespace, name, subresource string,
 			part.owners.Update(s.New(), next, opts.FieldManager)
 			return next, duplicates, nil
 		case version == 0 && s.RequireVersion:
-			return nil, nil, s.invalid(name, field.ErrorList{field.Invalid(versionPath, version, "must be specified for an update")})
+			// kube-apiserver names the resource here, not the kind.
+			kind := schema.GroupKind{Group: s.API.Group, Kind: s.API.Name}
+			return nil, nil, apierrors.NewInvalid(kind, name, field.ErrorList{field.Invalid(versionPath, version, "must be specified for an update")})
 		}
 		if err := carryOver(next, current); err != nil {
 			return nil, nil, err
