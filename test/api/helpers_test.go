@@ -11,28 +11,19 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 
 	"github.com/rs/zerolog"
 
+	"github.com/berth-project/berth/pkg/registry/resources"
 	"github.com/berth-project/berth/test/apitest"
 )
 
 var (
-	scheme = newScheme()
+	scheme = resources.Scheme()
 	codecs = serializer.NewCodecFactory(scheme)
 )
-
-func newScheme() *runtime.Scheme {
-	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
-		panic(err)
-	}
-	metav1.AddToGroupVersion(scheme, corev1.SchemeGroupVersion)
-	return scheme
-}
 
 var mediaTypes = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf}
 
