@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/leaderelection"
 	"k8s.io/client-go/tools/leaderelection/resourcelock"
+	"k8s.io/klog/v2"
 )
 
 // The times of the elections. A leader that cannot renew its lease gives up before others may
@@ -110,7 +111,8 @@ func (c *candidate) kill() {
 // join has a candidate of that name stand for election until the test ends.
 func (e *election) join(t *testing.T, name string) *candidate {
 	t.Helper()
-	ctx, stop := context.WithCancel(context.Background())
+	// What the elector logs of the way that is cut tells nothing.
+	ctx, stop := context.WithCancel(klog.NewContext(context.Background(), klog.Logger{}))
 	c := &candidate{way: &gate{}, stop: stop, done: make(chan struct{})}
 	config := shared.config(t)
 	config.Dial = c.way.dial
