@@ -1,6 +1,7 @@
 package resources
 
 import (
+	"bytes"
 	"compress/gzip"
 	"embed"
 	"encoding/json"
@@ -71,12 +72,11 @@ func schemasIn(files fs.FS) (map[string]*spec.Schema, error) {
 
 // schemasOf returns the schemas of one document by name.
 func schemasOf(files fs.FS, path string) (map[string]*spec.Schema, error) {
-	file, err := files.Open(path)
+	compressed, err := fs.ReadFile(files, path)
 	if err != nil {
 		return nil, err
 	}
-	defer file.Close()
-	r, err := gzip.NewReader(file)
+	r, err := gzip.NewReader(bytes.NewReader(compressed))
 	if err != nil {
 		return nil, err
 	}
