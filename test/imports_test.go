@@ -73,7 +73,7 @@ var importRules = []importRule{
 		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/patch", "pkg/registry/ownership",
 	}},
 	// The catalogue: rules of resources, which know the registry alone.
-	{folder: "pkg/registry/resources", ours: []string{"pkg/registry", "pkg/registry/ownership"}},
+	{folder: "pkg/registry/resources", ours: []string{"pkg/registry"}},
 	// Pure: what they are given decides what they return.
 	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
 	{folder: "pkg/registry/ownership"},

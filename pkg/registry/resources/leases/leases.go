@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 )
 
 // Resource describes coordination.k8s.io/v1 Lease.
@@ -60,14 +61,14 @@ func (s strategy) PrepareForUpdate(obj, _ runtime.Object) { s.PrepareForCreate(o
 // Validate returns every fault of a new lease.
 func (strategy) Validate(obj runtime.Object) field.ErrorList {
 	lease := obj.(*coordinationv1.Lease)
-	errs := registry.ValidateObjectMeta(&lease.ObjectMeta, true, validation.NameIsDNSSubdomain)
+	errs := objectmeta.Validate(&lease.ObjectMeta, true, validation.NameIsDNSSubdomain)
 	return append(errs, validateSpec(&lease.Spec)...)
 }
 
 // ValidateUpdate returns every fault of obj as the successor of old.
 func (strategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	lease, stored := obj.(*coordinationv1.Lease), old.(*coordinationv1.Lease)
-	errs := registry.ValidateObjectMetaUpdate(&lease.ObjectMeta, &stored.ObjectMeta, true, validation.NameIsDNSSubdomain)
+	errs := objectmeta.ValidateUpdate(&lease.ObjectMeta, &stored.ObjectMeta, true, validation.NameIsDNSSubdomain)
 	return append(errs, validateSpec(&lease.Spec)...)
 }
 
