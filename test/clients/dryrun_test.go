@@ -1,6 +1,7 @@
 package clients
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -50,7 +51,7 @@ func TestDryRun(t *testing.T) {
 		types.JSONPatchType:           `[{"op":"replace","path":"/metadata/labels/app","value":"y"}]`,
 		types.MergePatchType:          `{"metadata":{"labels":{"app":"y"}}}`,
 		types.StrategicMergePatchType: `{"metadata":{"labels":{"app":"y"}}}`,
-		types.ApplyPatchType:          `{"apiVersion":"v1","kind":"Endpoints","metadata":{"labels":{"app":"y"}}}`,
+		types.ApplyPatchType:          `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"stored","labels":{"app":"y"}}}`,
 	} {
 		opts := metav1.PatchOptions{DryRun: all}
 		if patchType == types.ApplyPatchType {
@@ -63,7 +64,7 @@ func TestDryRun(t *testing.T) {
 		if patchType != types.ApplyPatchType {
 			continue
 		}
-		if _, err := endpoints.Patch(t.Context(), "absent", patchType, []byte(patch), opts); err != nil {
+		if _, err := endpoints.Patch(t.Context(), "absent", patchType, []byte(strings.Replace(patch, "stored", "absent", 1)), opts); err != nil {
 			t.Errorf("apply that creates: %v", err)
 		}
 	}
