@@ -30,7 +30,7 @@ const (
 
 // draft is an object on its way into the store.
 type draft struct {
-	*object.Object        // as it will be, but for its revisions
+	*object.Object        // as it will be, except its revisions
 	value          []byte // to store, not compressed
 }
 
