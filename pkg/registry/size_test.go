@@ -131,7 +131,7 @@ func TestWritesStayReadable(t *testing.T) {
 	ns := s.newNamespace(t)
 	s.create(t, ns, manyAddresses("e", 14_000))
 	refused := false
-	for range 8 {
+	for range 4 {
 		_, _, err := s.patch(t, ns, "e", types.JSONPatchType, `[{"op":"copy","from":"/subsets/0","path":"/subsets/-"}]`, patchOptions())
 		if err != nil {
 			checkStatus(t, err, 413, "the limit is 8388608")
