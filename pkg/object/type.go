@@ -30,8 +30,10 @@ type Type struct {
 	// Forms bounds the memory of what is made of objects; nil keeps all of it.
 	Forms *Budget
 
-	headOnce sync.Once
-	headText string
+	headOnce  sync.Once
+	headText  string
+	timesOnce sync.Once
+	times     bool // see timesOutside
 }
 
 // head is how the JSON of every object begins, up to the metadata.

@@ -147,17 +147,16 @@ func checkNesting(data []byte) error {
 	return nil
 }
 
-// checkReadable refuses to store what could not be read again. Only the metadata can be so:
-// its ownership entries hold JSON, and times that JSON cannot express.
+// checkReadable refuses to store what could not be read again.
 func (s *Store) checkReadable(o *object.Object) error {
-	err := checkNesting(o.JSON())
+	path, err := "metadata", checkNesting(o.JSON())
 	if err == nil {
-		_, err = o.Metadata()
+		path, err = o.CheckReadable()
 	}
 	if err == nil {
 		return nil
 	}
-	return s.invalid(o.Name, field.ErrorList{field.Invalid(metadataPath, field.OmitValueType{}, "it could not be read again: "+err.Error())})
+	return s.invalid(o.Name, field.ErrorList{field.Invalid(field.NewPath(path), field.OmitValueType{}, "it could not be read again: "+err.Error())})
 }
 
 // unreadableKeys are the keys that a list leaves out.

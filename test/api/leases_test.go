@@ -177,3 +177,29 @@ func TestLeasesAreWatchedAndRemovedWithTheirNamespace(t *testing.T) {
 	a := send(t, shared.Client, newRequest(t, shared, http.MethodPost, leasesPath(ns, ""), leaseBody("a", "one")))
 	checkCode(t, a, http.StatusNotFound, `namespaces \"`+ns+`\" not found`)
 }
+
+// A time that has no form of its own in UTC would make the stored object unreadable.
+func TestTimesThatCannotBeReadAgain(t *testing.T) {
+	ns := newNamespace(t, shared)
+	renew := func(at string) []byte {
+		return []byte(`{"apiVersion":"coordination.k8s.io/v1","kind":"Lease","metadata":{"name":"a"},"spec":{"renewTime":"` + at + `"}}`)
+	}
+	const tooLate = "9999-12-31T23:59:59.000000-05:00"
+	for name, req := range map[string]*http.Request{
+		"create":  newRequest(t, shared, http.MethodPost, leasesPath(ns, ""), renew(tooLate)),
+		"dry run": newRequest(t, shared, http.MethodPost, leasesPath(ns, "")+"?dryRun=All", renew(tooLate)),
+		"apply":   newRequest(t, shared, http.MethodPatch, leasesPath(ns, "a")+"?fieldManager=x", renew(tooLate), "Content-Type", string(types.ApplyYAMLPatchType)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			checkCode(t, send(t, shared.Client, req), 422, "spec.renewTime")
+		})
+	}
+	do(t, http.MethodPost, leasesPath(ns, ""), renew("9999-12-31T23:59:59.000000Z"), 201)
+	a := send(t, shared.Client, newRequest(t, shared, http.MethodPatch, leasesPath(ns, "a"), renew(tooLate), "Content-Type", string(types.MergePatchType)))
+	checkCode(t, a, 422, "spec.renewTime")
+	a = send(t, shared.Client, newRequest(t, shared, http.MethodGet, leasesPath(ns, ""), nil))
+	checkCode(t, a, 200, "9999-12-31T23:59:59.000000Z")
+	if warning := a.header.Get("Warning"); warning != "" {
+		t.Errorf("the list warns of %s", warning)
+	}
+}
