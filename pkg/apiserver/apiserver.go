@@ -106,10 +106,6 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if cfg.WrapStorage != nil {
 		i.Storage = cfg.WrapStorage(store)
 	}
-	compactor, err := etcd.NewCompactor(cfg.Client, etcd.CompactorConfig{Interval: cfg.CompactionInterval, Logger: cfg.Logger})
-	if err != nil {
-		return err
-	}
 	objects, err := registry.New(registry.Config{
 		Storage: i.Storage, MaxObjectBytes: cfg.MaxObjectBytes,
 		Scheme: resources.Scheme(), TypeConverter: resources.TypeConverter(), Resources: resources.All(),
@@ -129,7 +125,7 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if i.Handler, err = newHandler(cfg, i.Storage, objects); err != nil {
 		return err
 	}
-	i.running.Go(func() { _ = compactor.Run(run) }) // nil by its promise
+	i.running.Go(func() { etcd.RunCompactor(run, cfg.Client, cfg.CompactionInterval, cfg.Logger) })
 	if cfg.WatchVersions {
 		i.running.Go(func() { etcd.WatchVersions(run, cfg.Client, cfg.Logger) })
 	}

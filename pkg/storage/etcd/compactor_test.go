@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -22,15 +23,6 @@ func compactorClient(t *testing.T) *clientv3.Client {
 	}
 	t.Cleanup(func() { e.Close() })
 	return e.Client()
-}
-
-func newCompactor(t *testing.T, client *clientv3.Client) *Compactor {
-	t.Helper()
-	c, err := NewCompactor(client, CompactorConfig{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return c
 }
 
 func clientPut(t *testing.T, client *clientv3.Client) int64 {
@@ -54,7 +46,7 @@ func isCompacted(t *testing.T, client *clientv3.Client, rev int64) bool {
 // Three servers for ten intervals: one compacts in each, to what it saw one before.
 func TestCompactorsTakeTurns(t *testing.T) {
 	client := compactorClient(t)
-	compactors := []*Compactor{newCompactor(t, client), newCompactor(t, client), newCompactor(t, client)}
+	compactors := []*compactor{{client: client}, {client: client}, {client: client}}
 	var seen int64 // the newest revision when the interval before ended
 	for interval := range 10 {
 		rev := clientPut(t, client)
@@ -104,40 +96,24 @@ func TestCompactorsTakeTurns(t *testing.T) {
 	}
 }
 
-func TestCompactorRun(t *testing.T) {
+func TestRunCompactor(t *testing.T) {
 	client := compactorClient(t)
-	c := newCompactor(t, client)
-	ticks := make(chan time.Time)
-	c.ticks = ticks
 	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- c.Run(ctx) }()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		RunCompactor(ctx, client, 20*time.Millisecond, zerolog.Nop())
+	}()
 	first := clientPut(t, client)
-	ticks <- time.Time{}
-	ticks <- time.Time{} // taken once the first is worked off
-	second := clientPut(t, client)
-	ticks <- time.Time{}
-	ticks <- time.Time{}
+	for deadline := time.Now().Add(20 * time.Second); !isCompacted(t, client, first); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is compacted")
+		}
+	}
 	cancel()
-	if err := <-done; err != nil {
-		t.Errorf("Run returned %v", err)
-	}
-	if !isCompacted(t, client, first) || isCompacted(t, client, second+1) {
-		t.Errorf("compacted: %v, want true; the newest: %v, want false", isCompacted(t, client, first), isCompacted(t, client, second+1))
-	}
+	<-done
 }
 
-func TestCompactorOff(t *testing.T) {
-	c := newCompactor(t, clients["in process"])
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if err := c.Run(ctx); err != nil {
-		t.Errorf("Run returned %v", err)
-	}
-	if _, err := NewCompactor(clients["in process"], CompactorConfig{Interval: -1}); err == nil {
-		t.Error("a negative interval: no error")
-	}
-	if _, err := NewCompactor(nil, CompactorConfig{}); err == nil {
-		t.Error("no client: no error")
-	}
+func TestRunCompactorOff(t *testing.T) {
+	RunCompactor(t.Context(), clients["in process"], 0, zerolog.Nop()) // returns
 }

@@ -15,7 +15,7 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// readError translates the error of a read bounded by ctx.
+// readError translates the error of a read bounded by ctx; nil stays nil.
 func readError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
@@ -37,7 +37,8 @@ func readError(ctx context.Context, err error) error {
 
 // writeError translates the error of a transaction that was passed to clientv3. Only a
 // transaction that was not sent, or that etcd rejected before proposing it, is certain not
-// to be written; every other error leaves the outcome open. size is that of the value.
+// to be written; every other error leaves the outcome open. size is that of the value; nil
+// stays nil.
 func writeError(size int, err error) error {
 	if err == nil {
 		return nil
@@ -91,12 +92,8 @@ func isTimeout(err error) bool {
 			return true
 		}
 	}
-	var e rpctypes.EtcdError
-	if errors.As(err, &e) {
-		return e.Code() == codes.DeadlineExceeded || e.Code() == codes.Canceled
-	}
-	s, ok := status.FromError(err)
-	return ok && (s.Code() == codes.DeadlineExceeded || s.Code() == codes.Canceled)
+	code := status.Code(err)
+	return code == codes.DeadlineExceeded || code == codes.Canceled
 }
 
 // notSentError is the error of a request that never reached a connection. clientv3 passes

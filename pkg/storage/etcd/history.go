@@ -32,24 +32,21 @@ func (s *Store) History(ctx context.Context, prefix string, after, upTo int64) (
 
 // changes reads the events after the revision after and up to upTo from a watch.
 func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
-	retry := time.NewTicker(progressRetry)
-	defer retry.Stop()
 	var events []storage.Event
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	progress := make(chan struct{}, 1)
 	watch := s.Watch(ctx, prefix, storage.WatchOptions{Revision: after, Progress: progress})
+	retry := time.Tick(progressRetry)
 	for {
 		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
-		case <-retry.C:
+		case <-retry:
 			select {
 			case progress <- struct{}{}:
 			default: // the previous request has not been sent yet
 			}
 		case response, ok := <-watch:
-			if !ok {
+			if !ok { // ctx has ended
 				return nil, fmt.Errorf("%w: %w", storage.ErrTimeout, ctx.Err())
 			}
 			for _, event := range response.Events {
@@ -81,8 +78,8 @@ func (s *Store) addPrevious(ctx context.Context, events []storage.Event, after i
 			}
 			prev = got.KV
 		}
-		event.Prev = prev
-		if latest[event.KV.Key] = event.KV; event.Deleted {
+		event.Prev, latest[event.KV.Key] = prev, event.KV
+		if event.Deleted {
 			latest[event.KV.Key] = nil
 		}
 	}

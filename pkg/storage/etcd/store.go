@@ -3,6 +3,7 @@
 package etcd
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -54,9 +55,9 @@ type Store struct {
 
 var _ storage.Interface = (*Store)(nil)
 
-// New returns a Store that uses client but does not close it. It fails on a negative limit
-// and if the metrics cannot be registered. A client with a network connection should be
-// created with DialOption.
+// New returns a Store that uses client but does not close it. It fails on a negative limit,
+// and panics if the metrics are registered already. A client with a network connection
+// should be created with DialOption.
 func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("etcd: no client")
@@ -67,21 +68,11 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if cfg.MaxValueBytes < 0 {
 		return nil, fmt.Errorf("etcd: negative value limit %d", cfg.MaxValueBytes)
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
-	if cfg.MaxValueBytes == 0 {
-		cfg.MaxValueBytes = defaultMaxRequestBytes - RequestOverhead
-	}
-	m, err := newMetrics(cfg.Registerer)
-	if err != nil {
-		return nil, fmt.Errorf("etcd: %w", err)
-	}
 	return &Store{
 		client:  client,
-		timeout: cfg.Timeout,
-		max:     cfg.MaxValueBytes,
-		metrics: m,
+		timeout: cmp.Or(cfg.Timeout, defaultTimeout),
+		max:     cmp.Or(cfg.MaxValueBytes, defaultMaxRequestBytes-RequestOverhead),
+		metrics: newMetrics(cfg.Registerer),
 	}, nil
 }
 
@@ -116,35 +107,33 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 	if err != nil {
 		return storage.ListResponse{}, err
 	}
-	list := storage.ListResponse{
-		KVs:      make([]*storage.KeyValue, len(resp.Kvs)),
-		More:     resp.More,
-		Count:    resp.Count,
-		Revision: opts.Revision,
-	}
+	list := storage.ListResponse{More: resp.More, Count: resp.Count, Revision: cmp.Or(opts.Revision, resp.Header.GetRevision())}
+	list.KVs = make([]*storage.KeyValue, len(resp.Kvs))
 	for i, kv := range resp.Kvs {
 		list.KVs[i] = keyValue(kv)
-	}
-	if list.Revision == 0 {
-		list.Revision = resp.Header.GetRevision()
 	}
 	return list, nil
 }
 
 func (s *Store) read(ctx context.Context, operation, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
-	defer s.metrics.observe(operation, key, time.Now())
+	var resp *clientv3.GetResponse
+	err := s.call(ctx, operation, key, func(ctx context.Context) (err error) {
+		resp, err = s.client.Get(ctx, key, opts...)
+		return readError(ctx, err)
+	})
+	return resp, err
+}
+
+// call bounds and counts a request, which is not sent if ctx has already ended.
+func (s *Store) call(ctx context.Context, operation, key string, request func(context.Context) error) (err error) {
+	start := time.Now()
+	defer func() { s.metrics.observe(operation, key, start, err) }()
 	if err := ctx.Err(); err != nil {
-		s.metrics.failed(operation, key)
-		return nil, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	resp, err := s.client.Get(requireLeader(ctx), key, opts...)
-	if err != nil {
-		s.metrics.failed(operation, key)
-		return nil, readError(ctx, err)
-	}
-	return resp, nil
+	return request(requireLeader(ctx))
 }
 
 // Put implements storage.Interface.
@@ -196,17 +185,13 @@ func (t *txn) expect(key string, modRevision int64) {
 func mustExist(modRevision int64) int64 { return max(modRevision, 1) }
 
 func (s *Store) commit(ctx context.Context, t *txn) (storage.WriteResponse, error) {
-	defer s.metrics.observe(t.operation, t.key, time.Now())
-	if err := ctx.Err(); err != nil {
-		s.metrics.failed(t.operation, t.key)
-		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
-	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	resp, err := s.client.Txn(requireLeader(ctx)).If(t.conditions...).Then(t.then...).Else(t.otherwise...).Commit()
+	var resp *clientv3.TxnResponse
+	err := s.call(ctx, t.operation, t.key, func(ctx context.Context) (err error) {
+		resp, err = s.client.Txn(ctx).If(t.conditions...).Then(t.then...).Else(t.otherwise...).Commit()
+		return writeError(t.size, err)
+	})
 	if err != nil {
-		s.metrics.failed(t.operation, t.key)
-		return storage.WriteResponse{}, writeError(t.size, err)
+		return storage.WriteResponse{}, err
 	}
 	w := storage.WriteResponse{Succeeded: resp.Succeeded, Revision: resp.Header.GetRevision()}
 	if !resp.Succeeded {
@@ -228,12 +213,7 @@ func requireLeader(ctx context.Context) context.Context {
 }
 
 func keyValue(kv *mvccpb.KeyValue) *storage.KeyValue {
-	return &storage.KeyValue{
-		Key:            string(kv.Key),
-		Value:          kv.Value,
-		CreateRevision: kv.CreateRevision,
-		ModRevision:    kv.ModRevision,
-	}
+	return &storage.KeyValue{Key: string(kv.Key), Value: kv.Value, CreateRevision: kv.CreateRevision, ModRevision: kv.ModRevision}
 }
 
 func first(kvs []*mvccpb.KeyValue) *storage.KeyValue {

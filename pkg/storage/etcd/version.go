@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -56,7 +57,6 @@ type member struct {
 	url         string
 	id, cluster uint64
 	version     string
-	err         error // nil if it answered
 }
 
 // CheckVersions asks every member of client's cluster for its version: at the client's
@@ -65,23 +65,15 @@ type member struct {
 // member answered. If only some members do not answer, that is no error and silent names
 // them. CheckVersions returns within some seconds.
 func CheckVersions(ctx context.Context, client *clientv3.Client) (silent []string, err error) {
-	members, asked := ask(ctx, client, client.Endpoints()), map[uint64]bool{}
-	var cluster uint64
-	var unreachable error
-	for _, m := range members {
-		if m.err != nil {
-			silent, unreachable = append(silent, m.url), m.err
-			continue
-		}
-		asked[m.id], cluster = true, m.cluster
+	members, silent, err := ask(ctx, client, client.Endpoints())
+	if len(members) == 0 {
+		return silent, fmt.Errorf("no member tells its version: %w", err)
 	}
-	if len(asked) == 0 {
-		return silent, fmt.Errorf("no member tells its version: %w", unreachable)
-	}
-	others, urls := unasked(ctx, client, asked)
-	for _, m := range ask(ctx, client, urls) {
+	others, urls := unasked(ctx, client, members)
+	found, _, _ := ask(ctx, client, urls)
+	for _, m := range found {
 		// A member's URL, such as localhost, may be another etcd's address here.
-		if m.err == nil && m.cluster == cluster && others[m.id] != "" {
+		if m.cluster == members[0].cluster && others[m.id] != "" {
 			delete(others, m.id)
 			members = append(members, m)
 		}
@@ -91,9 +83,6 @@ func CheckVersions(ctx context.Context, client *clientv3.Client) (silent []strin
 	}
 	var faults []string
 	for _, m := range members {
-		if m.err != nil {
-			continue
-		}
 		if err := checkVersion(m.version); err != nil {
 			faults = append(faults, fmt.Sprintf("etcd at %s %v", m.url, err))
 		}
@@ -108,27 +97,25 @@ func CheckVersions(ctx context.Context, client *clientv3.Client) (silent []strin
 // are new, or have changed their version. It logs an error as long as one cannot be used:
 // requests continue, and watches that miss events end.
 func WatchVersions(ctx context.Context, client *clientv3.Client, logger zerolog.Logger) {
-	ticks := time.NewTicker(checkInterval)
-	defer ticks.Stop()
-	watchVersions(ctx, client, logger, ticks.C)
+	watchVersions(ctx, client, logger, time.Tick(checkInterval))
 }
 
 func watchVersions(ctx context.Context, client *clientv3.Client, logger zerolog.Logger, ticks <-chan time.Time) {
 	for {
 		select {
 		case <-ticks:
+			if _, err := CheckVersions(ctx, client); err != nil && ctx.Err() == nil {
+				logger.Error().Err(err).Msg("the version of an etcd member cannot be used or is not known")
+			}
 		case <-ctx.Done():
 			return
-		}
-		if _, err := CheckVersions(ctx, client); err != nil && ctx.Err() == nil {
-			logger.Error().Err(err).Msg("the version of an etcd member cannot be used or is not known")
 		}
 	}
 }
 
-// unasked returns the cluster's members that were not asked, each with a name for messages,
-// and their URLs. It returns none if the cluster does not list its members.
-func unasked(ctx context.Context, client *clientv3.Client, asked map[uint64]bool) (others map[uint64]string, urls []string) {
+// unasked returns the cluster's other members, each with a name for messages, and their
+// URLs. It returns none if the cluster does not list its members.
+func unasked(ctx context.Context, client *clientv3.Client, asked []member) (others map[uint64]string, urls []string) {
 	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
 	defer cancel()
 	others = map[uint64]string{}
@@ -137,7 +124,8 @@ func unasked(ctx context.Context, client *clientv3.Client, asked map[uint64]bool
 		return others, nil
 	}
 	for _, m := range list.Members {
-		if !asked[m.ID] && len(m.ClientURLs) > 0 { // a member that has not started has none
+		known := slices.ContainsFunc(asked, func(a member) bool { return a.id == m.ID })
+		if !known && len(m.ClientURLs) > 0 { // a member that has not started has none
 			others[m.ID] = m.ClientURLs[0]
 			urls = append(urls, m.ClientURLs...)
 		}
@@ -145,24 +133,24 @@ func unasked(ctx context.Context, client *clientv3.Client, asked map[uint64]bool
 	return others, urls
 }
 
-// ask asks all URLs concurrently.
-func ask(ctx context.Context, client *clientv3.Client, urls []string) []member {
+// ask asks all URLs concurrently. It returns the answers, the URLs without one, and an
+// error of one of those.
+func ask(ctx context.Context, client *clientv3.Client, urls []string) (members []member, silent []string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, memberTimeout)
 	defer cancel()
-	members := make([]member, len(urls))
+	answers, errs := make([]*clientv3.StatusResponse, len(urls)), make([]error, len(urls))
 	var asking sync.WaitGroup
 	for i, url := range urls {
-		asking.Go(func() {
-			members[i].url = url
-			status, err := client.Status(ctx, url)
-			if err != nil {
-				members[i].err = err
-				return
-			}
-			members[i].id, members[i].cluster = status.Header.GetMemberId(), status.Header.GetClusterId()
-			members[i].version = status.Version
-		})
+		asking.Go(func() { answers[i], errs[i] = client.Status(ctx, url) })
 	}
 	asking.Wait()
-	return members
+	for i, url := range urls {
+		if errs[i] != nil {
+			silent, err = append(silent, url), errs[i]
+			continue
+		}
+		header := answers[i].Header
+		members = append(members, member{url, header.GetMemberId(), header.GetClusterId(), answers[i].Version})
+	}
+	return members, silent, err
 }
