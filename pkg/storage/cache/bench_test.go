@@ -19,7 +19,7 @@ func preloaded(b *testing.B, n int) *Cache[string] {
 		b.Fatal(err)
 	}
 	c.tree = new(btree.Map[string, *Entry[string]])
-	c.history.reset(emptyRevision)
+	c.history.reset(1)
 	for i := range n {
 		c.apply(change(int64(i)+2, benchKey(i), strings.Repeat("x", 100)))
 	}

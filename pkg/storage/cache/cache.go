@@ -4,6 +4,7 @@
 package cache
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -42,9 +43,6 @@ const (
 	// startHistory is how many revisions back the history reaches when the cache is filled,
 	// so that watchers can resume after a restart.
 	startHistory = 2000
-	// emptyRevision is the revision of a store to which nothing was ever written. For the
-	// store, a watch after 0 begins now.
-	emptyRevision = 1
 	// retryPause is the wait after a failure before the store is followed again.
 	retryPause = 200 * time.Millisecond
 )
@@ -100,20 +98,20 @@ func New[T any](cfg Config[T]) (*Cache[T], error) {
 	if cfg.HistoryEvents < 0 || cfg.HistoryBytes < 0 {
 		return nil, errors.New("cache: the bounds of the history must not be negative")
 	}
-	if cfg.HistoryEvents == 0 {
-		cfg.HistoryEvents = defaultHistoryEvents
-	}
-	if cfg.HistoryBytes == 0 {
-		cfg.HistoryBytes = defaultHistoryBytes
-	}
+	cfg.HistoryEvents = cmp.Or(cfg.HistoryEvents, defaultHistoryEvents)
+	cfg.HistoryBytes = cmp.Or(cfg.HistoryBytes, defaultHistoryBytes)
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	c := &Cache[T]{cfg: cfg, advance: make(chan struct{}), progress: make(chan struct{}, 1)}
+	c := &Cache[T]{
+		cfg:      cfg,
+		watchers: watchers[T]{},
+		advance:  make(chan struct{}),
+		progress: make(chan struct{}, 1),
+		fresh:    freshness{turn: make(chan struct{}, 1)},
+		past:     past{turns: make(chan struct{}, catchUps)},
+	}
 	c.history.init(cfg.HistoryEvents, cfg.HistoryBytes)
-	c.watchers.init()
-	c.fresh.turn = make(chan struct{}, 1)
-	c.past.turns = make(chan struct{}, catchUps)
 	return c, nil
 }
 
@@ -175,14 +173,15 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 		}
 		opts.From = page.KVs[len(page.KVs)-1].Key + "\x00"
 	}
-	since := max(opts.Revision-startHistory, emptyRevision)
+	since := max(opts.Revision-startHistory, 0)
 	past, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, since, opts.Revision)
 	if err != nil {
 		past, since = nil, opts.Revision // compacted, or slow: watchers that are behind list again
 	}
 	events := make([]*Event[T], len(past))
 	for i := range past {
-		events[i] = c.pastEvent(&past[i], tree)
+		now, _ := tree.Get(past[i].KV.Key)
+		events[i] = c.pastEvent(&past[i], now)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -199,23 +198,18 @@ func (c *Cache[T]) entry(kv *storage.KeyValue) *Entry[T] {
 	return &Entry[T]{Key: kv.Key, Value: c.cfg.Make(kv), Revision: kv.ModRevision, CreateRevision: kv.CreateRevision}
 }
 
-func (c *Cache[T]) event(kv *storage.KeyValue) *Event[T] {
-	return &Event[T]{Key: kv.Key, Revision: kv.ModRevision}
-}
-
-// pastEvent returns an event from before the cache was filled with tree. It reuses the
-// entry of the tree if that is the event's.
-func (c *Cache[T]) pastEvent(past *storage.Event, tree *btree.Map[string, *Entry[T]]) *Event[T] {
-	event := c.event(past.KV)
+// pastEvent returns an event from before the history. It reuses now, the key's entry in the
+// tree or nil, if the event led to that.
+func (c *Cache[T]) pastEvent(past *storage.Event, now *Entry[T]) *Event[T] {
+	event := &Event[T]{Key: past.KV.Key, Revision: past.KV.ModRevision}
 	if past.Prev != nil {
 		event.Prev = c.entry(past.Prev)
 	}
-	if past.Deleted {
-		return event
-	}
-	if now, ok := tree.Get(past.KV.Key); ok && now.Revision == past.KV.ModRevision {
+	switch {
+	case past.Deleted:
+	case now != nil && now.Revision == event.Revision:
 		event.Entry = now
-	} else {
+	default:
 		event.Entry = c.entry(past.KV)
 	}
 	return event
@@ -256,9 +250,8 @@ func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T]) []*
 	defer c.mu.Unlock()
 	var woken []*Watcher[T]
 	for i := range response.Events {
-		change := &response.Events[i]
-		event := c.event(change.KV)
-		event.Entry = entries[i]
+		kv := response.Events[i].KV
+		event := &Event[T]{Key: kv.Key, Revision: kv.ModRevision, Entry: entries[i]}
 		if event.Entry != nil {
 			event.Prev, _ = c.tree.Set(event.Key, event.Entry)
 		} else {

@@ -23,13 +23,13 @@ type freshness struct {
 	turn chan struct{} // held by the reader that reads the revision
 
 	mu      sync.Mutex
-	waiting *look // the next read, which new readers join; nil if none is planned
+	waiting *revisionRead // the next read, which new readers join; nil if none is planned
 	// asked is the revision up to which progress was last requested, and when.
 	asked   int64
 	askedAt time.Time
 }
 
-type look struct {
+type revisionRead struct {
 	done      chan struct{} // closed before the turn is given back
 	revision  int64
 	err       error
@@ -77,18 +77,18 @@ func (c *Cache[T]) storeRevision(ctx context.Context) (int64, error) {
 }
 
 // join returns the next read, which has not begun.
-func (f *freshness) join() *look {
+func (f *freshness) join() *revisionRead {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.waiting == nil {
-		f.waiting = &look{done: make(chan struct{})}
+		f.waiting = &revisionRead{done: make(chan struct{})}
 	}
 	return f.waiting
 }
 
 // begin closes a read to new readers, and reports whether the caller is to do it: another
 // reader may already have. The turn must be held.
-func (f *freshness) begin(next *look) bool {
+func (f *freshness) begin(next *revisionRead) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.waiting != next {

@@ -39,7 +39,7 @@ func (c *Cache[T]) catchUp(ctx context.Context, w *Watcher[T], revision int64) e
 	if err != nil {
 		return err
 	}
-	changes, err := c.cfg.Storage.History(ctx, w.scope, max(revision, emptyRevision), upTo)
+	changes, err := c.cfg.Storage.History(ctx, w.scope, revision, upTo)
 	if err != nil {
 		return err
 	}
@@ -47,7 +47,7 @@ func (c *Cache[T]) catchUp(ctx context.Context, w *Watcher[T], revision int64) e
 		if !w.wants(changes[i].KV.Key) {
 			continue
 		}
-		event := c.oldEvent(&changes[i])
+		event := c.pastEvent(&changes[i], nil)
 		if !w.hold(event, c.eventSize(event)) {
 			w.release()
 			return fmt.Errorf("%w: too much has happened since", storage.ErrCompacted)
@@ -72,18 +72,6 @@ func (c *Cache[T]) middle() (int64, error) {
 		return 0, storage.ErrUnavailable
 	}
 	return c.history.middle(), nil
-}
-
-// oldEvent returns an event that only one watcher holds.
-func (c *Cache[T]) oldEvent(change *storage.Event) *Event[T] {
-	event := c.event(change.KV)
-	if change.Prev != nil {
-		event.Prev = c.entry(change.Prev)
-	}
-	if !change.Deleted {
-		event.Entry = c.entry(change.KV)
-	}
-	return event
 }
 
 // hold adds an event to the watcher's past, and reports whether that is within the bound.

@@ -157,7 +157,7 @@ func TestPastGivesUp(t *testing.T) {
 			t.Errorf("got %v, want ErrTimeout", err)
 		}
 	}
-	if n := len(c.watchers.byScope); n != 0 {
+	if n := len(c.watchers); n != 0 {
 		t.Errorf("%d scopes are watched by nobody", n)
 	}
 }

@@ -137,21 +137,17 @@ func (w *Watcher[T]) wakeUp() {
 	}
 }
 
-// watchers finds the watchers that a change concerns. Other watchers are not even looked at,
-// so many watchers of single keys cost a change nothing.
-type watchers[T any] struct {
-	byScope map[string][]*Watcher[T]
+// watchers are the watchers of each scope. A change looks only at those that it concerns, so
+// many watchers of single keys cost it nothing.
+type watchers[T any] map[string][]*Watcher[T]
+
+func (ws watchers[T]) add(w *Watcher[T]) {
+	w.slot = len(ws[w.scope])
+	ws[w.scope] = append(ws[w.scope], w)
 }
 
-func (ws *watchers[T]) init() { ws.byScope = map[string][]*Watcher[T]{} }
-
-func (ws *watchers[T]) add(w *Watcher[T]) {
-	w.slot = len(ws.byScope[w.scope])
-	ws.byScope[w.scope] = append(ws.byScope[w.scope], w)
-}
-
-func (ws *watchers[T]) remove(w *Watcher[T]) {
-	peers := ws.byScope[w.scope]
+func (ws watchers[T]) remove(w *Watcher[T]) {
+	peers := ws[w.scope]
 	if w.slot >= len(peers) || peers[w.slot] != w {
 		return
 	}
@@ -159,40 +155,28 @@ func (ws *watchers[T]) remove(w *Watcher[T]) {
 	peers[w.slot] = peers[last]
 	peers[w.slot].slot = w.slot
 	peers[last] = nil
-	if last == 0 {
-		delete(ws.byScope, w.scope)
-		return
+	if ws[w.scope] = peers[:last]; last == 0 {
+		delete(ws, w.scope)
 	}
-	ws.byScope[w.scope] = peers[:last]
 }
 
 // notify records an event for the watchers of the key and of each of its prefixes, and
 // appends those that must be woken to woken.
-func (ws *watchers[T]) notify(key string, sequence uint64, woken []*Watcher[T]) []*Watcher[T] {
-	woken = ws.notifyScope(key, sequence, woken)
-	for end := len(key); end > 0; {
-		end = strings.LastIndexByte(key[:end], '/')
-		if end < 0 {
-			break
-		}
-		woken = ws.notifyScope(key[:end+1], sequence, woken)
-	}
-	return woken
-}
-
-func (ws *watchers[T]) notifyScope(scope string, sequence uint64, woken []*Watcher[T]) []*Watcher[T] {
-	for _, w := range ws.byScope[scope] {
-		if w.next == 0 {
-			w.next = sequence
-			woken = append(woken, w)
+func (ws watchers[T]) notify(key string, sequence uint64, woken []*Watcher[T]) []*Watcher[T] {
+	for end := len(key); end > 0; end = strings.LastIndexByte(key[:end-1], '/') + 1 {
+		for _, w := range ws[key[:end]] {
+			if w.next == 0 {
+				w.next = sequence
+				woken = append(woken, w)
+			}
 		}
 	}
 	return woken
 }
 
 // loseAll tells all watchers that they have lost their place.
-func (ws *watchers[T]) loseAll() {
-	for _, peers := range ws.byScope {
+func (ws watchers[T]) loseAll() {
+	for _, peers := range ws {
 		for _, w := range peers {
 			w.lost = true
 			w.wakeUp()

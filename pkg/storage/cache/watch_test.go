@@ -110,7 +110,7 @@ func TestWatchFromACompactedRevision(t *testing.T) {
 		t.Errorf("got %v, want ErrCompacted", err)
 	}
 	c.watch(t, prefix, last)
-	if n := len(c.watchers.byScope[prefix]); n != 1 {
+	if n := len(c.watchers[prefix]); n != 1 {
 		t.Errorf("%d watchers are known, want 1", n)
 	}
 }
@@ -312,7 +312,7 @@ func TestOthersAreNotWoken(t *testing.T) {
 		w.Close()
 		w.Close() // twice is harmless
 	}
-	if n := len(c.watchers.byScope); n != 0 {
+	if n := len(c.watchers); n != 0 {
 		t.Errorf("%d scopes are left when nobody watches", n)
 	}
 }
