@@ -3,6 +3,7 @@
 package embedded
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,16 +19,16 @@ import (
 )
 
 const (
-	// DefaultQuotaBytes is etcd's own default quota, 2 GiB.
-	DefaultQuotaBytes = 2 << 30
+	// defaultQuotaBytes is etcd's own default.
+	defaultQuotaBytes = 2 << 30
 
-	// MaxRequestBytes is the largest request that this etcd accepts, in bytes. It is above
-	// etcd's default of 1.5 MiB, and below the 10 MiB above which etcd warns.
-	MaxRequestBytes = 8 << 20
+	// maxRequestBytes is above etcd's default of 1.5 MiB, and below the 10 MiB above which
+	// etcd warns.
+	maxRequestBytes = 8 << 20
 
-	// MaxValueBytes is the largest value that fits into such a request, in bytes: the rest
-	// is for the keys and conditions of its transaction.
-	MaxValueBytes = MaxRequestBytes - 4<<10
+	// MaxValueBytes is the largest value that fits into a request to this etcd, in bytes:
+	// the rest is for the keys and conditions of its transaction.
+	MaxValueBytes = maxRequestBytes - 4<<10
 
 	// defragFreeBytes is the minimum free space in the file, in addition to half of it
 	// being free, for Start to defragment it: below that it is not worth the wait.
@@ -44,7 +45,7 @@ type Config struct {
 
 	// QuotaBytes is the maximum size of the database file. Beyond it writes fail until
 	// deletions have freed space, which is then reclaimed automatically. 0 means
-	// DefaultQuotaBytes.
+	// 2 GiB.
 	QuotaBytes int64
 
 	// Logger receives etcd's warnings and errors; the zero Logger discards them.
@@ -74,16 +75,14 @@ type Etcd struct {
 // clear error if the directory is in use by another process, cannot be created or
 // written, or holds data that etcd cannot read, or if ctx ends first. Acknowledged writes
 // survive a crash of the process.
-func Start(ctx context.Context, cfg Config) (_ *Etcd, err error) {
+func Start(ctx context.Context, cfg Config) (*Etcd, error) {
 	if cfg.DataDir == "" {
 		return nil, errors.New("embedded etcd: no data directory")
 	}
 	if cfg.QuotaBytes < 0 {
 		return nil, fmt.Errorf("embedded etcd: negative quota %d", cfg.QuotaBytes)
 	}
-	if cfg.QuotaBytes == 0 {
-		cfg.QuotaBytes = DefaultQuotaBytes
-	}
+	cfg.QuotaBytes = cmp.Or(cfg.QuotaBytes, defaultQuotaBytes)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("embedded etcd: %w", err)
 	}
@@ -97,6 +96,7 @@ func Start(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 		lock.Close()
 		return nil, fmt.Errorf("cannot open the database in data directory %s: %w", cfg.DataDir, err)
 	}
+	running, cancel := context.WithCancel(context.Background())
 	e := &Etcd{
 		server: server,
 		lock:   lock,
@@ -104,18 +104,16 @@ func Start(ctx context.Context, cfg Config) (_ *Etcd, err error) {
 		log:    cfg.Logger,
 		failed: fatal,
 		errc:   make(chan error, 1),
+		cancel: cancel,
 	}
 	server.Start()
 	e.client = newClient(server)
 	if err := e.waitReady(ctx); err != nil {
-		e.cancel = func() {}
 		return nil, errors.Join(fmt.Errorf("etcd in data directory %s did not become ready: %w", cfg.DataDir, err), e.Close())
 	}
-	mctx, cancel := context.WithCancel(context.Background())
-	e.cancel = cancel
-	e.wg.Go(func() { e.maintain(mctx) })
+	e.wg.Go(func() { e.maintain(running) })
 	old := purger{walDir: server.Cfg.WALDir(), snapDir: server.Cfg.SnapDir(), log: cfg.Logger}
-	e.wg.Go(func() { old.run(mctx, purgeInterval) })
+	e.wg.Go(func() { old.run(running, purgeInterval) })
 	return e, nil
 }
 
@@ -140,12 +138,10 @@ func (e *Etcd) Close() error {
 			e.client.Close() // its error only reports that its context ended
 			e.server.Stop()
 		}()
-		timer := time.NewTimer(stopTimeout)
-		defer timer.Stop()
 		select {
 		case <-stopped:
 			e.closeErr = e.lock.Close()
-		case <-timer.C:
+		case <-time.After(stopTimeout):
 			// The directory stays locked: etcd may still write to it.
 			e.closeErr = fmt.Errorf("etcd did not stop within %v", stopTimeout)
 		}
@@ -168,8 +164,7 @@ func (e *Etcd) waitReady(ctx context.Context) error {
 	return err
 }
 
-// lockDir creates the directory and locks it. The kernel releases the lock when the
-// process ends for any reason.
+// lockDir creates the directory and locks it; the lock ends with the process.
 func lockDir(dir string) (*fileutil.LockedFile, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("data directory %s cannot be made: %w", dir, err)

@@ -36,7 +36,7 @@ func (h fatalHook) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 }
 
 func newZapLogger(log zerolog.Logger, fatal fatalHook) *zap.Logger {
-	return zap.New(zerologCore{log: log}, zap.WithFatalHook(fatal), zap.WithPanicHook(fatal))
+	return zap.New(zerologCore{zapcore.WarnLevel, log}, zap.WithFatalHook(fatal), zap.WithPanicHook(fatal))
 }
 
 // routine lists parts of messages above Info that healthy starts and stops log. In a new
@@ -57,14 +57,12 @@ func isRoutine(message string) bool {
 // zerologCore passes warnings and worse to zerolog, at most as errors, since the process
 // lives on.
 type zerologCore struct {
-	log    zerolog.Logger
-	fields []zapcore.Field
+	zapcore.LevelEnabler
+	log zerolog.Logger
 }
 
-func (c zerologCore) Enabled(l zapcore.Level) bool { return l >= zapcore.WarnLevel }
-
 func (c zerologCore) With(fields []zapcore.Field) zapcore.Core {
-	c.fields = append(c.fields[:len(c.fields):len(c.fields)], fields...)
+	c.log = c.log.With().Fields(values(fields)).Logger()
 	return c
 }
 
@@ -80,15 +78,16 @@ func (c zerologCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	if e.Level == zapcore.WarnLevel {
 		level = zerolog.WarnLevel
 	}
-	enc := zapcore.NewMapObjectEncoder()
-	for _, f := range c.fields {
-		f.AddTo(enc)
-	}
-	for _, f := range fields {
-		f.AddTo(enc)
-	}
-	c.log.WithLevel(level).Str("component", "etcd").Fields(enc.Fields).Msg(e.Message)
+	c.log.WithLevel(level).Str("component", "etcd").Fields(values(fields)).Msg(e.Message)
 	return nil
 }
 
 func (c zerologCore) Sync() error { return nil }
+
+func values(fields []zapcore.Field) map[string]any {
+	encoder := zapcore.NewMapObjectEncoder()
+	for _, f := range fields {
+		f.AddTo(encoder)
+	}
+	return encoder.Fields
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -22,8 +23,7 @@ const (
 
 // maintain reclaims space in a full database until ctx ends or etcd stops by itself.
 func (e *Etcd) maintain(ctx context.Context) {
-	ticker := time.NewTicker(maintainInterval)
-	defer ticker.Stop()
+	ticks := time.Tick(maintainInterval)
 	for {
 		select {
 		case <-ctx.Done():
@@ -34,7 +34,7 @@ func (e *Etcd) maintain(ctx context.Context) {
 		case <-e.server.StopNotify():
 			e.errc <- errors.New("etcd stopped")
 			return
-		case <-ticker.C:
+		case <-ticks:
 			if err := e.reclaim(ctx); err != nil && ctx.Err() == nil {
 				e.log.Error().Err(err).Msg("reclaiming space in the full etcd database failed")
 			}
@@ -115,10 +115,7 @@ func (e *Etcd) countFreePages() {
 }
 
 func (e *Etcd) full() bool {
-	for _, a := range e.server.Alarms() {
-		if a.Alarm == etcdserverpb.AlarmType_NOSPACE {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(e.server.Alarms(), func(a *etcdserverpb.AlarmMember) bool {
+		return a.Alarm == etcdserverpb.AlarmType_NOSPACE
+	})
 }

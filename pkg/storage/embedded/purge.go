@@ -33,8 +33,7 @@ type purger struct {
 
 // run purges immediately and then at every interval, until ctx ends.
 func (p purger) run(ctx context.Context, interval time.Duration) {
-	ticker := time.NewTicker(interval)
-	defer ticker.Stop()
+	ticks := time.Tick(interval)
 	for {
 		if err := p.purge(); err != nil {
 			p.log.Warn().Err(err).Msg("cannot remove old files of etcd; will try again")
@@ -42,7 +41,7 @@ func (p purger) run(ctx context.Context, interval time.Duration) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-ticks:
 		}
 	}
 }

@@ -56,7 +56,7 @@ func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
 		QuotaBackendBytes:   cfg.QuotaBytes,
 		BackendFreelistType: bbolt.FreelistMapType,
 		MaxTxnOps:           128,
-		MaxRequestBytes:     MaxRequestBytes,
+		MaxRequestBytes:     maxRequestBytes,
 		StrictReconfigCheck: true,
 		BcryptCost:          10,
 		// AuthToken stays empty: only this process can reach the server.
@@ -84,27 +84,9 @@ func newServer(ctx context.Context, cfg Config, fatal fatalHook) (*etcdserver.Et
 	}
 	done := make(chan result, 1)
 	go func() {
-		r := result{err: errors.New("etcd gave up")}
-		defer func() {
-			if p := recover(); p != nil {
-				r = result{err: fmt.Errorf("the data is damaged: %v", p)}
-			}
-			done <- r
-		}()
-		if r.err = checkBackend(sc.BackendPath()); r.err != nil {
-			return
-		}
-		server, err := etcdserver.NewServer(sc)
-		if err != nil {
-			r.err = err
-			return
-		}
-		if err := defragAtStart(server); err != nil {
-			server.Cleanup()
-			r.err = err
-			return
-		}
-		r = result{server: server}
+		r := result{err: errors.New("etcd gave up")} // if its logger ends this goroutine
+		defer func() { done <- r }()
+		r.server, r.err = openServer(sc)
 	}()
 	select {
 	case r := <-done:
@@ -124,6 +106,25 @@ func newServer(ctx context.Context, cfg Config, fatal fatalHook) (*etcdserver.Et
 		}()
 		return nil, ctx.Err()
 	}
+}
+
+func openServer(sc config.ServerConfig) (server *etcdserver.EtcdServer, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			server, err = nil, fmt.Errorf("the data is damaged: %v", p)
+		}
+	}()
+	if err := checkBackend(sc.BackendPath()); err != nil {
+		return nil, err
+	}
+	if server, err = etcdserver.NewServer(sc); err != nil {
+		return nil, err
+	}
+	if err := defragAtStart(server); err != nil {
+		server.Cleanup()
+		return nil, err
+	}
+	return server, nil
 }
 
 // checkBackend opens the database file like etcd does later, in a goroutine where a panic
