@@ -29,10 +29,11 @@ const (
 	formCount
 )
 
-const (
-	metadataHead        = `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1",`
-	metadataV1Beta1Head = `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1beta1",`
-)
+// metadataHeads begin the JSON of a PartialObjectMetadata.
+var metadataHeads = [formCount]string{
+	Metadata:        `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1",`,
+	MetadataV1Beta1: `{"kind":"PartialObjectMetadata","apiVersion":"meta.k8s.io/v1beta1",`,
+}
 
 // bytes is the form whose bytes f has: those that differ only in what stands around them
 // share them.
@@ -61,26 +62,19 @@ func (f Form) MetadataVersion() string {
 // AppendHead appends what stands before the form's bytes where the object is an answer or
 // an event by itself. A protobuf message is put into its envelope by whoever writes it.
 func (o *Object) AppendHead(dst []byte, f Form) []byte {
-	switch f {
-	case JSON:
+	if f == JSON {
 		return append(dst, o.json[:o.metadata.start-len(metadataMember)]...)
-	case Metadata:
-		return append(dst, metadataHead...)
-	case MetadataV1Beta1:
-		return append(dst, metadataV1Beta1Head...)
 	}
-	return dst
+	return append(dst, metadataHeads[f]...)
 }
 
 // AppendItemHead appends what stands before the form's bytes of an object in a list.
 func (f Form) AppendItemHead(dst []byte, size int) []byte {
-	switch f {
+	switch f.bytes() {
 	case JSON:
 		return append(dst, '{')
 	case Metadata:
-		return append(dst, metadataHead...)
-	case MetadataV1Beta1:
-		return append(dst, metadataV1Beta1Head...)
+		return append(dst, metadataHeads[f]...)
 	}
 	const itemsTag = 2<<3 | 2 // field 2 of every list, with a length
 	return binary.AppendUvarint(append(dst, itemsTag), uint64(size))
@@ -158,9 +152,7 @@ func (o *Object) Body(f Form) ([]byte, error) {
 		return body, nil
 	}
 	body, err := o.message(f)
-	if err == nil {
-		fs.bodies[f] = body
-	}
+	fs.bodies[f] = body
 	fs.mu.Unlock()
 	if err == nil {
 		o.Type.Forms.add(fs, bodySlot+slot(f), len(body))
@@ -168,7 +160,7 @@ func (o *Object) Body(f Form) ([]byte, error) {
 	return body, err
 }
 
-// message makes the protobuf message of the object or its metadata; it is never nil.
+// message makes the protobuf message of the object or its metadata: nil only with an error.
 func (o *Object) message(f Form) ([]byte, error) {
 	if f == MetadataProtobuf {
 		metadata, err := o.Metadata()

@@ -2,7 +2,9 @@ package object
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -48,66 +50,57 @@ func (s *scanner) release() {
 func scanMetadata(data []byte) (found metadataScan, err error) {
 	s := newScanner(data)
 	defer s.release()
-	if _, err := s.ReadToken(); err != nil {
-		return found, err
+	if s.PeekKind() != '{' {
+		return found, errors.New("its metadata is not an object")
 	}
-	found.versionAt = int(s.InputOffset())
-	for s.PeekKind() != '}' {
-		name, err := s.ReadValue()
-		if err != nil {
-			return found, err
-		}
-		before := isBeforeVersion(name)
-		switch string(name) {
-		case `"labels"`:
+	found.versionAt = len("{")
+	err = s.members(func(name jsontext.Token) (err error) {
+		switch name.String() {
+		case "labels":
 			found.labels, err = s.labels()
-		case `"creationTimestamp"`:
+		case "creationTimestamp":
 			found.created, err = s.time()
+		case "name", "generateName", "namespace", "selfLink", "uid": // as metav1.ObjectMeta has them
+			err = s.SkipValue()
+			found.versionAt = int(s.InputOffset())
 		default:
 			err = s.SkipValue()
 		}
-		if err != nil {
-			return found, err
-		}
-		if before {
-			found.versionAt = int(s.InputOffset())
-		}
-	}
-	_, err = s.ReadToken()
+		return err
+	})
 	found.size = int(s.InputOffset())
 	return found, err
 }
 
-// isBeforeVersion reports whether a member of the metadata stands before the
-// resourceVersion, by the order of the fields of metav1.ObjectMeta.
-func isBeforeVersion(name []byte) bool {
-	switch string(name) {
-	case `"name"`, `"generateName"`, `"namespace"`, `"selfLink"`, `"uid"`:
-		return true
-	}
-	return false
-}
-
-func (s *scanner) labels() ([]label, error) {
+// members reads the value that comes next. If it is an object, visit is called with each
+// name, which is valid until visit reads the member's value, as it must.
+func (s *scanner) members(visit func(name jsontext.Token) error) error {
 	if s.PeekKind() != '{' {
-		return nil, s.SkipValue()
+		return s.SkipValue()
 	}
 	if _, err := s.ReadToken(); err != nil {
-		return nil, err
+		return err
 	}
-	var found []label
 	for s.PeekKind() != '}' {
-		key, err := s.text()
+		name, err := s.ReadToken()
 		if err != nil {
-			return nil, err
+			return err
 		}
-		value, err := s.text()
-		if err != nil {
-			return nil, err
+		if err := visit(name); err != nil {
+			return err
 		}
-		found = append(found, label{key, value})
 	}
 	_, err := s.ReadToken()
+	return err
+}
+
+func (s *scanner) labels() (found []label, err error) {
+	err = s.members(func(name jsontext.Token) error {
+		key := name.String()
+		value, err := s.text()
+		found = append(found, label{key, value})
+		return err
+	})
 	return found, err
 }
 
@@ -148,23 +141,7 @@ func readFields(value []byte, paths []string) ([]string, error) {
 
 // fields reads the object that comes next, whose own path ends with a dot or is empty.
 func (s *scanner) fields(at string, paths, found []string) error {
-	if s.PeekKind() != '{' {
-		return s.SkipValue()
-	}
-	if _, err := s.ReadToken(); err != nil {
-		return err
-	}
-	for s.PeekKind() != '}' {
-		name, err := s.text()
-		if err != nil {
-			return err
-		}
-		if err := s.field(at+name, paths, found); err != nil {
-			return err
-		}
-	}
-	_, err := s.ReadToken()
-	return err
+	return s.members(func(name jsontext.Token) error { return s.field(at+name.String(), paths, found) })
 }
 
 func (s *scanner) field(path string, paths, found []string) error {
@@ -179,12 +156,6 @@ func (s *scanner) field(path string, paths, found []string) error {
 		}
 	}
 	return s.SkipValue()
-}
-
-// isCompact reports whether there is no white space between tokens: what is served must
-// be one line.
-func isCompact(value []byte) bool {
-	return bytes.IndexByte(value, '\n') < 0 && bytes.IndexByte(value, '\r') < 0
 }
 
 // Labels returns the object's labels as label selectors look at them.
@@ -234,23 +205,13 @@ func (o *objectFields) Get(field string) string {
 	case "metadata.namespace":
 		return o.Namespace
 	}
-	for i, path := range o.Type.Fields {
-		if path == field {
-			return o.fields[i]
-		}
+	if i := slices.Index(o.Type.Fields, field); i >= 0 {
+		return o.fields[i]
 	}
 	return ""
 }
 
 // Selectable reports whether field selectors may name the field.
 func (t *Type) Selectable(field string) bool {
-	if field == "metadata.name" || field == "metadata.namespace" {
-		return true
-	}
-	for _, path := range t.Fields {
-		if path == field {
-			return true
-		}
-	}
-	return false
+	return field == "metadata.name" || field == "metadata.namespace" || slices.Contains(t.Fields, field)
 }
