@@ -100,7 +100,7 @@ type Event struct {
 // WatchOptions selects where a watch begins.
 type WatchOptions struct {
 	// Revision is the last revision the caller has seen: the watch begins with the first
-	// event after it. 0 begins with the next write.
+	// event after it.
 	Revision int64
 	// Progress receives requests for a progress report: for each one the watch reports its
 	// progress soon if it is up to date, and possibly nothing if it is behind. If nil, the

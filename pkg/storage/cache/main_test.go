@@ -82,7 +82,7 @@ func (f *fenced) History(ctx context.Context, prefix string, after, upTo int64) 
 		return nil, err
 	}
 	var events []storage.Event
-	for response := range f.Watch(ctx, prefix[:1], storage.WatchOptions{Revision: max(after, 1)}) {
+	for response := range f.Watch(ctx, prefix[:1], storage.WatchOptions{Revision: after}) {
 		if response.Err != nil {
 			return nil, response.Err
 		}

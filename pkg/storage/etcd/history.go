@@ -12,12 +12,9 @@ import (
 // does not answer a request while the watch is behind.
 const progressRetry = 20 * time.Millisecond
 
-// emptyRevision is the revision of a store to which nothing has been written.
-const emptyRevision = 1
-
 // History implements storage.Interface.
 func (s *Store) History(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
-	after = max(after, emptyRevision)
+	after = max(after, 1) // nothing is written by then, and a Get at 0 would read the latest
 	if after >= upTo {
 		return nil, nil
 	}

@@ -284,7 +284,7 @@ func TestContextEnds(t *testing.T) {
 			if !errors.Is(err, storage.ErrUnavailable) || !errors.Is(err, ctx.Err()) {
 				t.Errorf("Put: got %v, want ErrUnavailable, %v", err, ctx.Err())
 			}
-			for r := range s.Watch(ctx, prefix, storage.WatchOptions{}) {
+			for r := range s.Watch(ctx, prefix, storage.WatchOptions{Revision: 1}) {
 				t.Errorf("Watch delivered %+v", r)
 			}
 		}

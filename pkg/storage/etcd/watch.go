@@ -22,29 +22,13 @@ const eventBytes = 256
 
 var errSlowReader = errors.New("the reader of the watch is too slow")
 
-// Watch implements storage.Interface. With Revision 0 it first reads the store's revision,
-// which the first response reports. Up to 64 MiB of events wait for a slow reader; beyond
+// Watch implements storage.Interface. Up to 64 MiB of events wait for a slow reader; beyond
 // that the watch ends with ErrUnavailable after the pending events have been read, and may
 // be resumed from there. Values are shared with other watches of an in-process etcd and
 // must not be modified.
 func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
 	out := make(chan storage.WatchResponse, 1)
-	w := &watcher{last: opts.Revision, max: maxPendingBytes}
-	if opts.Revision == 0 {
-		// If etcd were asked to begin “now”, its client would begin at a later “now” after a
-		// connection that broke before the first event.
-		resp, err := s.read(ctx, "get", prefix+"\x00", clientv3.WithCountOnly())
-		if err != nil {
-			if ctx.Err() == nil {
-				out <- storage.WatchResponse{Err: err}
-			}
-			close(out)
-			return out
-		}
-		w.last = resp.Header.GetRevision()
-		out <- storage.WatchResponse{Revision: w.last}
-	}
-	w.delivered = w.last
+	w := &watcher{last: opts.Revision, delivered: opts.Revision, max: maxPendingBytes}
 	go func() {
 		defer close(out)
 		// The watch has its own watcher, and so a stream of its own: a progress request
@@ -167,7 +151,7 @@ func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 			w.last = w.delivered
 			return err
 		}
-		events = append(events, newEvent(e))
+		events = append(events, storage.Event{KV: keyValue(e.Kv), Deleted: e.Type == clientv3.EventTypeDelete})
 		bytes += eventBytes + len(e.Kv.Key) + len(e.Kv.Value)
 	}
 	if len(events) == 0 {
@@ -180,12 +164,4 @@ func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 	w.delivered = w.last
 	w.push(storage.WatchResponse{Events: events, Revision: w.last}, bytes)
 	return nil
-}
-
-func newEvent(e *clientv3.Event) storage.Event {
-	ev := storage.Event{KV: keyValue(e.Kv), Deleted: e.Type == clientv3.EventTypeDelete}
-	if ev.Deleted {
-		ev.KV.Value = nil
-	}
-	return ev
 }

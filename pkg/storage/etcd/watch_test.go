@@ -61,10 +61,7 @@ func TestWatchEvents(t *testing.T) {
 	forEach(t, func(t *testing.T, s *Store, prefix string) {
 		key := prefix + "ns/a"
 		before := create(t, s, prefix+"ns/before", "")
-		fromNow := s.Watch(t.Context(), prefix, storage.WatchOptions{})
-		if r := receive(t, fromNow); len(r.Events) != 0 || r.Revision != before || r.Err != nil {
-			t.Errorf("first response %+v, want a report of revision %d", r, before)
-		}
+		live := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: before})
 		r1 := create(t, s, key, "1")
 		r2 := put(t, s, key, "2", r1)
 		r3 := remove(t, s, key, r2)
@@ -73,8 +70,8 @@ func TestWatchEvents(t *testing.T) {
 			{KV: &storage.KeyValue{Key: key, Value: []byte("2"), CreateRevision: r1, ModRevision: r2}},
 			{KV: &storage.KeyValue{Key: key, ModRevision: r3}, Deleted: true},
 		}
-		if d := cmp.Diff(want, events(t, fromNow, 3)); d != "" {
-			t.Errorf("from now (-want +got)\n%s", d)
+		if d := cmp.Diff(want, events(t, live, 3)); d != "" {
+			t.Errorf("live (-want +got)\n%s", d)
 		}
 		for i, rev := range []int64{before, r1, r2} {
 			got := events(t, s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: rev}), len(want)-i)
@@ -186,7 +183,7 @@ func TestWatchLeavesNoGoroutine(t *testing.T) {
 		rev := create(t, s, prefix+"a", "1")
 		var open []<-chan storage.WatchResponse
 		for range 10 {
-			open = append(open, s.Watch(ctx, prefix, storage.WatchOptions{}), s.Watch(ctx, prefix, storage.WatchOptions{Revision: rev}))
+			open = append(open, s.Watch(ctx, prefix, storage.WatchOptions{Revision: rev - 1}), s.Watch(ctx, prefix, storage.WatchOptions{Revision: rev}))
 		}
 		for i := range 100 { // more than the channels hold, and nobody reads
 			create(t, s, fmt.Sprintf("%sns/%d", prefix, i), "1")
@@ -224,7 +221,9 @@ func expectClosed(t *testing.T, client *clientv3.Client, closeClient func() erro
 	if err != nil {
 		t.Fatal(err)
 	}
-	ch := s.Watch(t.Context(), "/registry/closed/", storage.WatchOptions{})
+	prefix := fmt.Sprintf("/registry/closed%d/", prefixes.Add(1))
+	rev := create(t, s, prefix+"a", "")
+	ch := s.Watch(t.Context(), prefix, storage.WatchOptions{Revision: rev - 1})
 	receive(t, ch)
 	if err := closeClient(); err != nil && !errors.Is(err, context.Canceled) {
 		t.Error(err)
@@ -265,7 +264,11 @@ func watchOne(ctx context.Context, s *Store, prefix, key string) error {
 		s.Watch(ctx, prefix, storage.WatchOptions{Revision: 1})
 	}
 	progress := make(chan struct{}, 1)
-	watch := s.Watch(ctx, key, storage.WatchOptions{Progress: progress})
+	start, err := s.Revision(ctx)
+	if err != nil {
+		return err
+	}
+	watch := s.Watch(ctx, key, storage.WatchOptions{Revision: start, Progress: progress})
 	if _, err := s.Put(ctx, key, nil, storage.PutOptions{}); err != nil {
 		return err
 	}
