@@ -18,8 +18,6 @@ const MaxExpanded = 8 << 20
 // ErrTooLarge is the error for a document that would exceed MaxExpanded.
 var ErrTooLarge = fmt.Errorf("the aliases and tags of the YAML expand it to more than %d bytes, the limit", MaxExpanded)
 
-var errEncoding = errors.New("yaml: the encoding must be UTF-8")
-
 // Convert returns the first document of data as JSON, like sigs.k8s.io/yaml. duplicates
 // describes keys that a mapping contains twice, of which the last one wins; it is nil if
 // there are none. A document that would expand beyond MaxExpanded is rejected with
@@ -56,7 +54,8 @@ func Faults(duplicates error) []string {
 // decoder bounds how many aliases it follows, but not their size.
 func checkExpanded(data []byte) error {
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return errEncoding // UTF-16, in which the checks below would find nothing
+		// The checks below would find nothing in UTF-16.
+		return errors.New("yaml: the encoding must be UTF-8")
 	}
 	if tags := bytes.Count(data, []byte("!")); tags > 0 && longestDirective(data)*tags > MaxExpanded {
 		return ErrTooLarge

@@ -49,10 +49,9 @@ const (
 
 // Entry is one key of the cache. It is immutable.
 type Entry[T any] struct {
-	Key            string
-	Value          T
-	Revision       int64 // ModRevision of the key
-	CreateRevision int64
+	Key      string
+	Value    T
+	Revision int64 // ModRevision of the key
 }
 
 // Event is one change, shared by all watchers. Its exported fields are immutable.
@@ -195,7 +194,7 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 }
 
 func (c *Cache[T]) entry(kv *storage.KeyValue) *Entry[T] {
-	return &Entry[T]{Key: kv.Key, Value: c.cfg.Make(kv), Revision: kv.ModRevision, CreateRevision: kv.CreateRevision}
+	return &Entry[T]{Key: kv.Key, Value: c.cfg.Make(kv), Revision: kv.ModRevision}
 }
 
 // pastEvent returns an event from before the history. It reuses now, the key's entry in the

@@ -35,7 +35,7 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 func contents(s Snapshot[string]) map[string]string {
 	all := map[string]string{}
 	s.Ascend("", "", func(e *Entry[string]) bool {
-		all[e.Key] = fmt.Sprintf("%d %d %s", e.CreateRevision, e.Revision, e.Value)
+		all[e.Key] = fmt.Sprintf("%d %s", e.Revision, e.Value)
 		return true
 	})
 	return all
@@ -50,7 +50,7 @@ func storedContents(t testing.TB, store storage.Interface, prefix string, revisi
 	}
 	all := map[string]string{}
 	for _, kv := range list.KVs {
-		all[kv.Key] = fmt.Sprintf("%d %d %s", kv.CreateRevision, kv.ModRevision, kv.Value)
+		all[kv.Key] = fmt.Sprintf("%d %s", kv.ModRevision, kv.Value)
 	}
 	return all
 }

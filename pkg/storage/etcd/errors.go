@@ -61,12 +61,11 @@ func writeError(size int, err error) error {
 // arise at any time, those with other codes only before; ErrNoLeader comes from the check
 // that WithRequireLeader requests.
 func isRefusal(err error) bool {
-	var unsent *notSentError
-	if errors.Is(err, rpctypes.ErrNoLeader) || errors.As(err, &unsent) {
+	if _, unsent := errors.AsType[*notSentError](err); unsent || errors.Is(err, rpctypes.ErrNoLeader) {
 		return true
 	}
-	var e rpctypes.EtcdError
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[rpctypes.EtcdError](err)
+	if !ok {
 		return false
 	}
 	switch e.Code() {
