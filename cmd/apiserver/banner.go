@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"regexp"
 	"strings"
 )
 
@@ -75,12 +76,12 @@ func (b banner) tokenCommand() string {
 	return `sed -n 's/^ *token: //p' ` + shellQuote(b.kubeconfig) + ` | tr -d "\"'"`
 }
 
+// unquoted matches words that mean themselves in a shell.
+var unquoted = regexp.MustCompile(`^[a-zA-Z0-9/._:=@%+,-]+$`)
+
 // shellQuote returns s as one word of a POSIX shell.
 func shellQuote(s string) string {
-	plain := func(r rune) bool {
-		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("/._-:=@%+,", r)
-	}
-	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !plain(r) }) < 0 {
+	if unquoted.MatchString(s) {
 		return s
 	}
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"

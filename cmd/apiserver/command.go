@@ -36,10 +36,7 @@ keeps everything in ./berth.data and listens on https://127.0.0.1:6443.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := applyEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
-				return err
-			}
-			return nameSource(run(cmd.Context(), c, stdout, stderr), cmd.Flags(), os.LookupEnv)
+			return withEnvironment(cmd.Flags(), func() error { return run(cmd.Context(), c, stdout, stderr) })
 		},
 	}
 	for _, group := range groups {
@@ -64,10 +61,7 @@ func newReadyCommand() *cobra.Command {
 ok. Otherwise it prints the reason in one line and exits with status 1. For container health checks.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if err := applyEnvironment(cmd.Flags(), os.LookupEnv); err != nil {
-				return err
-			}
-			return checkReady(cmd.Context(), dir, server)
+			return withEnvironment(cmd.Flags(), func() error { return checkReady(cmd.Context(), dir, server) })
 		},
 	}
 	flags := cmd.Flags()
@@ -77,53 +71,37 @@ ok. Otherwise it prints the reason in one line and exits with status 1. For cont
 }
 
 func flagGroups(c *config) []flagGroup {
+	storage := newFlagSet()
+	storage.StringVar((*string)(&c.DataDir), "data-dir", string(c.DataDir), "Directory for the database, the token, the certificates and the kubeconfig; created if it does not exist, and locked by one server at a time")
+	storage.StringSliceVar(&c.EtcdServers, "etcd-servers", c.EtcdServers, "Comma-separated addresses (scheme://host:port) of the etcd to use; if empty, an embedded etcd runs in the data directory")
+	storage.StringVar(&c.EtcdCAFile, "etcd-cafile", c.EtcdCAFile, "CA file to verify the certificates of --etcd-servers; if empty, the system's CAs are used")
+	storage.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "Client certificate file for --etcd-servers")
+	storage.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "Private key file of --etcd-certfile")
+	storage.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", c.EtcdCompactionInterval, "Interval at which old revisions are compacted in etcd, which is also how long they are kept at least; 0 disables compaction")
+	storage.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Maximum size of the embedded etcd's database, in bytes; 0 means 2 GiB")
+	storage.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Maximum size of an object as JSON, in bytes, before it is compressed for etcd, whose own request limit also applies")
+	serving := newFlagSet()
+	serving.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "IP address to listen on with TLS; 0.0.0.0 or :: means all addresses")
+	serving.IntVar(&c.SecurePort, "secure-port", c.SecurePort, "Port to listen on with TLS; 0 means any free port")
+	serving.IntVar(&c.HTTPPort, "http-port", c.HTTPPort, "Port to listen on without TLS, always on 127.0.0.1, for a proxy on the same host; 0 disables it")
+	serving.StringVar(&c.TLSCertFile, "tls-cert-file", c.TLSCertFile, "Serving certificate file, including intermediates, reloaded when it changes; if empty, a certificate and its CA are created in the data directory")
+	serving.StringVar(&c.TLSPrivateKeyFile, "tls-private-key-file", c.TLSPrivateKeyFile, "Private key file of --tls-cert-file")
+	serving.StringVar(&c.ExternalHostname, "external-hostname", c.ExternalHostname, "Host name or IP address to use in the kubeconfig and to add to the certificate that the server creates")
+	serving.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "Maximum duration of a request, except watches")
+	access := newFlagSet()
+	access.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "CSV file of tokens (token,user,uid,\"group1,group2\"), reloaded when it changes; if empty, a token for the user admin is created in the data directory")
+	access.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of rate limits for tokens and users, reloaded when it changes; if empty, the defaults apply")
+	access.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Maximum number of non-mutating requests in progress, except watches; more are answered with 429; 0 means no limit")
+	access.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Maximum number of mutating requests in progress; more are answered with 429; 0 means no limit")
+	logs := newFlagSet()
+	logs.StringVar(&c.LogLevel, "log-level", c.LogLevel, "Lowest level to log: "+strings.Join(logLevels, ", "))
+	logs.StringVar(&c.LogFormat, "log-format", c.LogFormat, "Log format: "+strings.Join(logFormats, ", ")+"; auto means console on a terminal and json elsewhere")
 	return []flagGroup{
-		{"Storage", storageFlags(c)},
-		{"Serving", servingFlags(c)},
-		{"Authentication and limits", accessFlags(c)},
-		{"Logs", logFlags(c)},
+		{"Storage", storage},
+		{"Serving", serving},
+		{"Authentication and limits", access},
+		{"Logs", logs},
 	}
-}
-
-func storageFlags(c *config) *pflag.FlagSet {
-	flags := newFlagSet()
-	flags.StringVar((*string)(&c.DataDir), "data-dir", string(c.DataDir), "Directory for the database, the token, the certificates and the kubeconfig; created if it does not exist, and locked by one server at a time")
-	flags.StringSliceVar(&c.EtcdServers, "etcd-servers", c.EtcdServers, "Comma-separated addresses (scheme://host:port) of the etcd to use; if empty, an embedded etcd runs in the data directory")
-	flags.StringVar(&c.EtcdCAFile, "etcd-cafile", c.EtcdCAFile, "CA file to verify the certificates of --etcd-servers; if empty, the system's CAs are used")
-	flags.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "Client certificate file for --etcd-servers")
-	flags.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "Private key file of --etcd-certfile")
-	flags.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", c.EtcdCompactionInterval, "Interval at which old revisions are compacted in etcd, which is also how long they are kept at least; 0 disables compaction")
-	flags.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Maximum size of the embedded etcd's database, in bytes; 0 means 2 GiB")
-	flags.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Maximum size of an object as JSON, in bytes, before it is compressed for etcd, whose own request limit also applies")
-	return flags
-}
-
-func servingFlags(c *config) *pflag.FlagSet {
-	flags := newFlagSet()
-	flags.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "IP address to listen on with TLS; 0.0.0.0 or :: means all addresses")
-	flags.IntVar(&c.SecurePort, "secure-port", c.SecurePort, "Port to listen on with TLS; 0 means any free port")
-	flags.IntVar(&c.HTTPPort, "http-port", c.HTTPPort, "Port to listen on without TLS, always on 127.0.0.1, for a proxy on the same host; 0 disables it")
-	flags.StringVar(&c.TLSCertFile, "tls-cert-file", c.TLSCertFile, "Serving certificate file, including intermediates, reloaded when it changes; if empty, a certificate and its CA are created in the data directory")
-	flags.StringVar(&c.TLSPrivateKeyFile, "tls-private-key-file", c.TLSPrivateKeyFile, "Private key file of --tls-cert-file")
-	flags.StringVar(&c.ExternalHostname, "external-hostname", c.ExternalHostname, "Host name or IP address to use in the kubeconfig and to add to the certificate that the server creates")
-	flags.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "Maximum duration of a request, except watches")
-	return flags
-}
-
-func accessFlags(c *config) *pflag.FlagSet {
-	flags := newFlagSet()
-	flags.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "CSV file of tokens (token,user,uid,\"group1,group2\"), reloaded when it changes; if empty, a token for the user admin is created in the data directory")
-	flags.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of rate limits for tokens and users, reloaded when it changes; if empty, the defaults apply")
-	flags.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Maximum number of non-mutating requests in progress, except watches; more are answered with 429; 0 means no limit")
-	flags.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Maximum number of mutating requests in progress; more are answered with 429; 0 means no limit")
-	return flags
-}
-
-func logFlags(c *config) *pflag.FlagSet {
-	flags := newFlagSet()
-	flags.StringVar(&c.LogLevel, "log-level", c.LogLevel, "Lowest level to log: "+strings.Join(logLevels, ", "))
-	flags.StringVar(&c.LogFormat, "log-format", c.LogFormat, "Log format: "+strings.Join(logFormats, ", ")+"; auto means console on a terminal and json elsewhere")
-	return flags
 }
 
 func newFlagSet() *pflag.FlagSet {
@@ -159,43 +137,27 @@ func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
 }
 
-type lookupFunc func(name string) (value string, ok bool)
-
-// applyEnvironment sets every flag that is not on the command line from its environment
-// variable, unless that is empty.
-func applyEnvironment(flags *pflag.FlagSet, lookup lookupFunc) error {
-	var failed error
+// withEnvironment sets every flag that is not on the command line from its environment
+// variable, unless that is empty, and then calls act. If a variable is to blame for an error,
+// the error names it.
+func withEnvironment(flags *pflag.FlagSet, act func() error) error {
+	fromEnvironment := map[string]bool{}
+	var err error
 	flags.VisitAll(func(flag *pflag.Flag) {
-		value := fromEnvironment(flag, lookup)
-		if value == "" || failed != nil {
+		value := os.Getenv(envName(flag.Name))
+		if value == "" || flag.Changed || flag.Name == "help" || flag.Name == "version" || err != nil {
 			return
 		}
-		if err := flag.Value.Set(value); err != nil {
-			failed = &flagError{flag: flag.Name, source: envName(flag.Name), err: fmt.Errorf("invalid value %q: %w", value, err)}
+		fromEnvironment[flag.Name] = true
+		if setErr := flag.Value.Set(value); setErr != nil {
+			err = &flagError{flag: flag.Name, err: fmt.Errorf("invalid value %q: %w", value, setErr)}
 		}
 	})
-	return failed
-}
-
-// fromEnvironment returns the value of a flag's environment variable, "" if the flag is on
-// the command line or has no variable.
-func fromEnvironment(flag *pflag.Flag, lookup lookupFunc) string {
-	if flag.Changed || flag.Name == "help" || flag.Name == "version" {
-		return ""
+	if err == nil {
+		err = act()
 	}
-	value, _ := lookup(envName(flag.Name))
-	return value
-}
-
-// nameSource makes a *flagError name the environment variable if the value came from one. It
-// returns any other error unchanged.
-func nameSource(err error, flags *pflag.FlagSet, lookup lookupFunc) error {
-	bad, ok := errors.AsType[*flagError](err)
-	if !ok {
-		return err
-	}
-	if flag := flags.Lookup(bad.flag); flag != nil && fromEnvironment(flag, lookup) != "" {
-		bad.source = envName(bad.flag)
+	if bad, ok := errors.AsType[*flagError](err); ok && fromEnvironment[bad.flag] {
+		bad.variable = envName(bad.flag)
 	}
 	return err
 }

@@ -1,16 +1,21 @@
 package main
 
 import (
-	"errors"
+	"cmp"
 	"fmt"
 	"net/netip"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/berth-project/berth/pkg/apiserver"
 )
+
+// minObjectBytes leaves room for the metadata that every object has.
+const minObjectBytes = 64 << 10
 
 // config is the values of all flags. Its zero value is invalid; see defaultConfig.
 type config struct {
@@ -56,53 +61,50 @@ func defaultConfig() config {
 	}
 }
 
-// flagError is an error in the value of a flag. source is where the value came from: the
-// flag or its environment variable.
+// flagError is an error in the value of a flag.
 type flagError struct {
-	flag   string // without dashes
-	source string // empty means the flag
-	err    error
+	flag     string // without dashes
+	variable string // the environment variable that the value came from, if it did
+	err      error
 }
 
 func (e *flagError) Error() string {
-	source := e.source
-	if source == "" {
-		source = "--" + e.flag
-	}
-	return fmt.Sprintf("%s: %v", source, e.err)
+	return fmt.Sprintf("%s: %v", cmp.Or(e.variable, "--"+e.flag), e.err)
 }
 
 func (e *flagError) Unwrap() error { return e.err }
 
 // validate returns the first error in c as a *flagError. It does not read any files.
 func (c *config) validate() error {
+	embedded := len(c.EtcdServers) == 0
+	_, addressErr := netip.ParseAddr(c.BindAddress)
 	for _, check := range []struct {
 		flag string
 		err  error
 	}{
-		{"data-dir", validateSet(string(c.DataDir))},
+		{"data-dir", require(c.DataDir != "", "must not be empty")},
 		{"etcd-servers", validateEtcdServers(c.EtcdServers)},
-		{"etcd-cafile", c.onlyWithEtcdServers(c.EtcdCAFile != "")},
-		{"etcd-certfile", c.onlyWithEtcdServers(c.EtcdCertFile != "")},
-		{"etcd-keyfile", c.onlyWithEtcdServers(c.EtcdKeyFile != "")},
-		{"etcd-keyfile", validatePair(c.EtcdCertFile, c.EtcdKeyFile, "--etcd-certfile")},
-		{"etcd-certfile", validatePair(c.EtcdKeyFile, c.EtcdCertFile, "--etcd-keyfile")},
-		{"etcd-compaction-interval", validateNotNegative(c.EtcdCompactionInterval)},
-		{"quota-backend-bytes", validateNotNegative(c.QuotaBackendBytes)},
-		{"quota-backend-bytes", c.onlyWithoutEtcdServers(c.QuotaBackendBytes != 0)},
-		{"max-object-bytes", validateObjectBytes(c.MaxObjectBytes)},
-		{"bind-address", validateAddress(c.BindAddress)},
-		{"secure-port", validatePort(c.SecurePort)},
-		{"http-port", validatePort(c.HTTPPort)},
-		{"http-port", c.validateHTTPPort()},
-		{"tls-private-key-file", validatePair(c.TLSCertFile, c.TLSPrivateKeyFile, "--tls-cert-file")},
-		{"tls-cert-file", validatePair(c.TLSPrivateKeyFile, c.TLSCertFile, "--tls-private-key-file")},
+		{"etcd-cafile", require(c.EtcdCAFile == "" || !embedded, "requires --etcd-servers")},
+		{"etcd-certfile", require(c.EtcdCertFile == "" || !embedded, "requires --etcd-servers")},
+		{"etcd-keyfile", require(c.EtcdKeyFile == "" || !embedded, "requires --etcd-servers")},
+		{"etcd-keyfile", require(c.EtcdCertFile == "" || c.EtcdKeyFile != "", "must be set together with --etcd-certfile")},
+		{"etcd-certfile", require(c.EtcdKeyFile == "" || c.EtcdCertFile != "", "must be set together with --etcd-keyfile")},
+		{"etcd-compaction-interval", require(c.EtcdCompactionInterval >= 0, "%v is negative", c.EtcdCompactionInterval)},
+		{"quota-backend-bytes", require(c.QuotaBackendBytes >= 0, "%v is negative", c.QuotaBackendBytes)},
+		{"quota-backend-bytes", require(c.QuotaBackendBytes == 0 || embedded, "is for the embedded etcd and cannot be used with --etcd-servers")},
+		{"max-object-bytes", validateBetween(c.MaxObjectBytes, minObjectBytes, apiserver.MaxReadableBytes)},
+		{"bind-address", require(addressErr == nil, "%q is not an IP address", c.BindAddress)},
+		{"secure-port", validateBetween(c.SecurePort, 0, 65535)},
+		{"http-port", validateBetween(c.HTTPPort, 0, 65535)},
+		{"http-port", require(c.HTTPPort == 0 || c.HTTPPort != c.SecurePort, "must differ from --secure-port")},
+		{"tls-private-key-file", require(c.TLSCertFile == "" || c.TLSPrivateKeyFile != "", "must be set together with --tls-cert-file")},
+		{"tls-cert-file", require(c.TLSPrivateKeyFile == "" || c.TLSCertFile != "", "must be set together with --tls-private-key-file")},
 		{"external-hostname", validateHost(c.ExternalHostname)},
-		{"max-requests-inflight", validateNotNegative(c.MaxRequestsInFlight)},
-		{"max-mutating-requests-inflight", validateNotNegative(c.MaxMutatingRequestsInFlight)},
-		{"request-timeout", validatePositive(c.RequestTimeout)},
-		{"log-level", validateLogLevel(c.LogLevel)},
-		{"log-format", validateLogFormat(c.LogFormat)},
+		{"max-requests-inflight", require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)},
+		{"max-mutating-requests-inflight", require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)},
+		{"request-timeout", require(c.RequestTimeout > 0, "%v is not positive", c.RequestTimeout)},
+		{"log-level", validateOneOf(c.LogLevel, logLevels)},
+		{"log-format", validateOneOf(c.LogFormat, logFormats)},
 	} {
 		if check.err != nil {
 			return &flagError{flag: check.flag, err: check.err}
@@ -111,11 +113,20 @@ func (c *config) validate() error {
 	return nil
 }
 
-func validateSet(s string) error {
-	if s == "" {
-		return errors.New("must not be empty")
+// require returns an error with the given text unless ok.
+func require(ok bool, format string, args ...any) error {
+	if ok {
+		return nil
 	}
-	return nil
+	return fmt.Errorf(format, args...)
+}
+
+func validateBetween(n, least, most int) error {
+	return require(n >= least && n <= most, "%d is not between %d and %d", n, least, most)
+}
+
+func validateOneOf(s string, allowed []string) error {
+	return require(slices.Contains(allowed, s), "%q is not one of %s", s, strings.Join(allowed, ", "))
 }
 
 func validateEtcdServers(servers []string) error {
@@ -131,82 +142,9 @@ func validateEtcdServers(servers []string) error {
 	return nil
 }
 
-func (c *config) onlyWithEtcdServers(set bool) error {
-	if set && len(c.EtcdServers) == 0 {
-		return errors.New("requires --etcd-servers")
-	}
-	return nil
-}
-
-func (c *config) onlyWithoutEtcdServers(set bool) error {
-	if set && len(c.EtcdServers) > 0 {
-		return errors.New("is for the embedded etcd and cannot be used with --etcd-servers")
-	}
-	return nil
-}
-
-// validatePair requires the second file of a pair if the first one is set.
-func validatePair(first, second, firstFlag string) error {
-	if first != "" && second == "" {
-		return fmt.Errorf("must be set together with %s", firstFlag)
-	}
-	return nil
-}
-
-func validateNotNegative[N int | int64 | time.Duration](n N) error {
-	if n < 0 {
-		return fmt.Errorf("%v is negative", n)
-	}
-	return nil
-}
-
-func validatePositive(d time.Duration) error {
-	if d <= 0 {
-		return fmt.Errorf("%v is not positive", d)
-	}
-	return nil
-}
-
-// validateObjectBytes requires room for what every object has, and no more than can be read.
-func validateObjectBytes(n int) error {
-	const least = 64 << 10
-	if n < least || n > apiserver.MaxReadableBytes {
-		return fmt.Errorf("%d is not between %d and %d", n, least, apiserver.MaxReadableBytes)
-	}
-	return nil
-}
-
-func validateAddress(s string) error {
-	if _, err := netip.ParseAddr(s); err != nil {
-		return fmt.Errorf("%q is not an IP address", s)
-	}
-	return nil
-}
-
-func validatePort(port int) error {
-	if port < 0 || port > 65535 {
-		return fmt.Errorf("%d is not between 0 and 65535", port)
-	}
-	return nil
-}
-
-func (c *config) validateHTTPPort() error {
-	if c.HTTPPort != 0 && c.HTTPPort == c.SecurePort {
-		return errors.New("must differ from --secure-port")
-	}
-	return nil
-}
-
 // validateHost accepts a DNS name, an IP address, and the empty string.
 func validateHost(host string) error {
-	if host == "" {
-		return nil
-	}
-	if _, err := netip.ParseAddr(host); err == nil {
-		return nil
-	}
-	if len(validation.IsDNS1123Subdomain(host)) > 0 {
-		return fmt.Errorf("%q is neither a host name nor an IP address", host)
-	}
-	return nil
+	_, err := netip.ParseAddr(host)
+	ok := host == "" || err == nil || len(validation.IsDNS1123Subdomain(host)) == 0
+	return require(ok, "%q is neither a host name nor an IP address", host)
 }

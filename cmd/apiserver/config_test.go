@@ -77,7 +77,9 @@ func TestEnvironment(t *testing.T) {
 		"BERTH_REQUEST_TIMEOUT":       "5s",
 		"BERTH_MAX_REQUESTS_INFLIGHT": "7",
 	}
-	lookup := func(name string) (string, bool) { value, ok := env[name]; return value, ok }
+	for name, value := range env {
+		t.Setenv(name, value)
+	}
 	got := defaultConfig()
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	for _, group := range flagGroups(&got) {
@@ -86,7 +88,7 @@ func TestEnvironment(t *testing.T) {
 	if err := flags.Parse([]string{"--data-dir=from-flag"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := applyEnvironment(flags, lookup); err != nil {
+	if err := withEnvironment(flags, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	want := defaultConfig()

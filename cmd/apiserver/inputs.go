@@ -3,7 +3,6 @@ package main
 import (
 	"encoding/csv"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 
@@ -79,24 +78,19 @@ func adminToken(path string, tokens *auth.Tokens) (string, error) {
 	defer f.Close()
 	reader := csv.NewReader(f)
 	reader.FieldsPerRecord = -1
+	records, err := reader.ReadAll()
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
 	first := ""
-	for {
-		record, err := reader.Read()
-		if err == io.EOF {
-			break
+	for _, record := range records {
+		token := record[0]
+		identity, ok := tokens.Authenticate(token)
+		if ok && slices.Contains(identity.User.Groups, auth.SystemPrivilegedGroup) {
+			return token, nil
 		}
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", path, err)
-		}
-		identity, ok := tokens.Authenticate(record[0])
-		if !ok {
-			continue
-		}
-		if slices.Contains(identity.User.Groups, auth.SystemPrivilegedGroup) {
-			return record[0], nil
-		}
-		if first == "" {
-			first = record[0]
+		if ok && first == "" {
+			first = token
 		}
 	}
 	if first == "" {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -20,12 +21,10 @@ func (c *calls) Write(p []byte) (int, error) {
 func TestLinesAreGathered(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var written calls
-		l := &logWriter{w: &written}
+		l := newLogBuffer(&written)
 		check := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
-			l.mu.Lock()
-			defer l.mu.Unlock()
 			if got := strings.Join(written, "|"); got != strings.Join(want, "|") {
 				t.Errorf("wrote %q, want %q", got, want)
 			}
@@ -48,10 +47,40 @@ func TestLinesAreGathered(t *testing.T) {
 		<-time.After(2 * logDelay)
 		check()
 		write(zerolog.InfoLevel, "e")
-		write(zerolog.InfoLevel, strings.Repeat("f", logBytes))
-		check("e" + strings.Repeat("f", logBytes))
+		write(zerolog.InfoLevel, strings.Repeat("f", logBytes+1))
+		check("e", strings.Repeat("f", logBytes+1))
 		write(zerolog.InfoLevel, "g")
-		l.flush()
+		if err := l.Stop(); err != nil {
+			t.Error(err)
+		}
 		check("g")
 	})
+}
+
+// failOnce fails to write for the first time.
+type failOnce struct {
+	calls
+	failed bool
+}
+
+func (f *failOnce) Write(p []byte) (int, error) {
+	if !f.failed {
+		f.failed = true
+		return 0, errors.New("no space left on device")
+	}
+	return f.calls.Write(p)
+}
+
+func TestLoggingGoesOnAfterAFailure(t *testing.T) {
+	out := &failOnce{}
+	logger, flush, err := newLogger(out, "info", "json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger.Warn().Msg("lost")
+	logger.Info().Msg("kept")
+	flush()
+	if got := strings.Join(out.calls, ""); !strings.Contains(got, "kept") || strings.Contains(got, "lost") {
+		t.Errorf("wrote %q", got)
+	}
 }

@@ -22,7 +22,7 @@ func main() {
 // 1 after any failure, which it reports in one line on stderr.
 func execute(args []string, stdout, stderr io.Writer) int {
 	uuid.EnableRandPool() // saves a system call for each request
-	ctx, stop := untilSignal(context.Background())
+	ctx, stop := untilSignal()
 	defer stop()
 	cmd := newCommand(stdout, stderr)
 	cmd.SetArgs(args)
@@ -35,26 +35,21 @@ func execute(args []string, stdout, stderr io.Writer) int {
 
 // untilSignal returns a context that ends at the first SIGINT or SIGTERM. A second signal
 // ends the process at once, with status 1.
-func untilSignal(parent context.Context) (ctx context.Context, stop func()) {
-	ctx, cancel := context.WithCancel(parent)
+func untilSignal() (ctx context.Context, stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
-	done, finished := make(chan struct{}), make(chan struct{})
 	go func() {
-		defer close(finished)
-		for _, act := range []func(){cancel, func() { os.Exit(1) }} {
-			select {
-			case <-done:
-				return
-			case <-signals:
-				act()
+		for range signals {
+			if ctx.Err() != nil {
+				os.Exit(1)
 			}
+			cancel()
 		}
 	}()
 	return ctx, func() {
 		signal.Stop(signals)
-		close(done)
-		<-finished
+		close(signals)
 		cancel()
 	}
 }

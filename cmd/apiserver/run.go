@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
-	"strconv"
 	"sync"
 	"time"
 
@@ -49,18 +47,25 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
-	ports, err := listen(ctx, c)
+	secure, err := serving.Listen(ctx, c.BindAddress, c.SecurePort)
 	if err != nil {
-		return err
+		return &flagError{flag: "secure-port", err: err}
 	}
-	defer ports.close()
+	defer secure.Close()
+	var insecure net.Listener
+	if c.HTTPPort != 0 {
+		if insecure, err = serving.Listen(ctx, loopback, c.HTTPPort); err != nil {
+			return &flagError{flag: "http-port", err: err}
+		}
+		defer insecure.Close()
+	}
 	unlock, err := c.DataDir.lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
 
-	i := &instance{config: c, inputs: in, ports: ports, logger: logger, metrics: prometheus.NewRegistry()}
+	i := &instance{config: c, inputs: in, secure: secure, insecure: insecure, logger: logger, metrics: prometheus.NewRegistry()}
 	if err := i.start(ctx); err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -70,42 +75,14 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 	return errors.Join(i.serve(ctx, stdout), i.close())
 }
 
-// ports is what the server listens on.
-type ports struct {
-	secure   net.Listener
-	insecure net.Listener // nil if --http-port is 0
-}
-
-// listen opens the ports of c, all or none.
-func listen(ctx context.Context, c config) (*ports, error) {
-	secure, err := serving.Listen(ctx, c.BindAddress, c.SecurePort)
-	if err != nil {
-		return nil, &flagError{flag: "secure-port", err: err}
-	}
-	p := &ports{secure: secure}
-	if c.HTTPPort != 0 {
-		if p.insecure, err = serving.Listen(ctx, loopback, c.HTTPPort); err != nil {
-			secure.Close()
-			return nil, &flagError{flag: "http-port", err: err}
-		}
-	}
-	return p, nil
-}
-
-func (p *ports) close() {
-	p.secure.Close()
-	if p.insecure != nil {
-		p.insecure.Close()
-	}
-}
-
 // instance is one running server.
 type instance struct {
 	*inputs
-	config  config
-	ports   *ports
-	logger  zerolog.Logger
-	metrics *prometheus.Registry
+	config   config
+	secure   net.Listener
+	insecure net.Listener // nil if --http-port is 0
+	logger   zerolog.Logger
+	metrics  *prometheus.Registry
 
 	backend *backend
 	core    *apiserver.Instance
@@ -114,12 +91,12 @@ type instance struct {
 // start creates what the data directory lacks and starts everything behind the ports. Slow
 // steps run concurrently. After an error nothing is left running.
 func (i *instance) start(ctx context.Context) error {
-	var prepareErr, coreErr error
-	var starting sync.WaitGroup
-	starting.Go(func() { prepareErr = i.prepare() })
-	starting.Go(func() { coreErr = i.startCore(ctx) })
-	starting.Wait()
-	err := errors.Join(coreErr, prepareErr)
+	var prepareErr error
+	var preparing sync.WaitGroup
+	preparing.Go(func() { prepareErr = i.prepare() })
+	err := i.startCore(ctx)
+	preparing.Wait()
+	err = errors.Join(err, prepareErr)
 	if err == nil {
 		err = i.writeKubeconfig()
 	}
@@ -187,25 +164,23 @@ func (i *instance) prepare() error {
 	return i.tokens.Set(token, auth.User{Name: adminUser, Groups: []string{auth.SystemPrivilegedGroup}})
 }
 
-// access returns how clients currently reach the server.
-func (i *instance) access() (access, error) {
+// access returns how clients currently reach the server, without a token.
+func (i *instance) access() access {
 	host, cert := clientHost(i.config), i.certs.Get()
-	a := access{
-		server:     secureURL(host, i.ports.secure.Addr().(*net.TCPAddr).Port),
+	return access{
+		server:     secureURL(host, i.secure.Addr().(*net.TCPAddr).Port),
 		serverName: cert.ServerName(host),
 		caPEM:      cert.CAPEM,
 	}
-	var err error
+}
+
+func (i *instance) writeKubeconfig() (err error) {
+	a := i.access()
 	if i.config.TokenAuthFile != "" {
 		a.token, err = adminToken(i.config.TokenAuthFile, i.tokens)
 	} else {
 		a.token, err = i.config.DataDir.ensureToken()
 	}
-	return a, err
-}
-
-func (i *instance) writeKubeconfig() error {
-	a, err := i.access()
 	if err != nil {
 		return err
 	}
@@ -226,9 +201,9 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 		reloader := &files.Reloader{Groups: i.watched, Changed: i.writeKubeconfig, Logger: i.logger}
 		reloading.Go(func() { reloader.Run(reloadCtx) })
 	}
-	front.ServeTLS(i.ports.secure, i.certs.GetCertificate)
-	if i.ports.insecure != nil {
-		front.Serve(i.ports.insecure)
+	front.ServeTLS(i.secure, i.certs.GetCertificate)
+	if i.insecure != nil {
+		front.Serve(i.insecure)
 	}
 	if err := i.announce(stdout); err != nil {
 		i.logger.Warn().Err(err).Msg("cannot print that the server is ready")
@@ -252,16 +227,12 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 
 // announce tells the user that the server is ready, and how to use it.
 func (i *instance) announce(stdout io.Writer) error {
-	a, err := i.access()
-	if err != nil {
-		return err
-	}
-	b := banner{access: a, caFile: i.certs.Get().CAFile, kubeconfig: i.config.DataDir.kubeconfig()}
+	b := banner{access: i.access(), caFile: i.certs.Get().CAFile, kubeconfig: i.config.DataDir.kubeconfig()}
 	if i.config.TokenAuthFile == "" {
 		b.tokenFile = i.config.DataDir.token()
 	}
-	if i.ports.insecure != nil {
-		b.insecure = fmt.Sprintf("http://%s", net.JoinHostPort(loopback, strconv.Itoa(i.config.HTTPPort)))
+	if i.insecure != nil {
+		b.insecure = "http://" + i.insecure.Addr().String()
 	}
 	return b.print(stdout)
 }
