@@ -202,9 +202,8 @@ func writeSelfSigned(t *testing.T, crt, key, host string) {
 // madePKI returns a directory with a certificate for one host and its CA.
 func madePKI(t *testing.T, host string) certificates.Dir {
 	t.Helper()
-	dir, names := certificates.Dir(t.TempDir()), certificates.Names{}
-	names.Add(host)
-	if _, err := dir.Ensure(names, time.Now()); err != nil {
+	dir := certificates.Dir(t.TempDir())
+	if _, err := dir.Ensure([]string{host}, time.Now()); err != nil {
 		t.Fatal(err)
 	}
 	return dir

@@ -13,10 +13,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"time"
+
+	certutil "k8s.io/client-go/util/cert"
 
 	"github.com/berth-project/berth/pkg/files"
 )
@@ -45,19 +47,12 @@ func (d Dir) Cert() string { return filepath.Join(string(d), "apiserver.crt") }
 // Key returns the path of the serving certificate's key.
 func (d Dir) Key() string { return filepath.Join(string(d), "apiserver.key") }
 
-// authority is a CA. Its key is nil if its file does not exist: it may be kept elsewhere as
-// long as nothing has to be signed.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-// Ensure returns a serving certificate that is valid for names, signed by the CA in the
-// directory. It creates the directory, the CA and the certificate if they do not exist, and
-// replaces the certificate if it expires within 30 days of now, is not valid for all names,
-// or was not signed by the CA. It never replaces a CA, since clients trust it: a damaged or
+// Ensure returns a serving certificate that is valid for names, which are host names and IP
+// addresses, signed by the CA in the directory. It creates the directory, the CA and the
+// certificate if they do not exist, and replaces the certificate if it expires within 30 days
+// of now, is not valid for all names, or was not signed by the CA. It never replaces a CA, since clients trust it: a damaged or
 // expired one is an error. Only one caller at a time may use a directory.
-func (d Dir) Ensure(names Names, now time.Time) (*Serving, error) {
+func (d Dir) Ensure(names []string, now time.Time) (*Serving, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of the certificates: %w", err)
 	}
@@ -65,8 +60,8 @@ func (d Dir) Ensure(names Names, now time.Time) (*Serving, error) {
 	if err != nil {
 		return nil, err
 	}
-	serving := &Serving{CAPEM: encode(ca.cert), CAFile: d.CACert()}
-	if cert, err := tls.LoadX509KeyPair(d.Cert(), d.Key()); err == nil && stillGood(cert.Leaf, ca.cert, names, now) {
+	serving := &Serving{CAPEM: encode(ca.Leaf.Raw), CAFile: d.CACert()}
+	if cert, err := tls.LoadX509KeyPair(d.Cert(), d.Key()); err == nil && stillGood(cert.Leaf, ca.Leaf, names, now) {
 		serving.Pair = &cert
 		return serving, nil
 	}
@@ -76,53 +71,32 @@ func (d Dir) Ensure(names Names, now time.Time) (*Serving, error) {
 	return serving, nil
 }
 
-func (d Dir) ensureCA(now time.Time) (*authority, error) {
-	data, err := os.ReadFile(d.CACert())
+// ensureCA returns the CA. Its key is nil if its file does not exist: it may be kept elsewhere
+// as long as nothing has to be signed.
+func (d Dir) ensureCA(now time.Time) (*tls.Certificate, error) {
+	certs, err := certutil.CertsFromFile(d.CACert())
 	if errors.Is(err, fs.ErrNotExist) {
 		return d.makeCA(now)
 	}
 	if err != nil {
-		return nil, err
-	}
-	ca, err := d.loadCA(data)
-	if err != nil {
 		return nil, fmt.Errorf("%w; restore it, or remove %s to have a new CA made", err, d)
 	}
-	if now.After(ca.cert.NotAfter) {
+	if now.After(certs[0].NotAfter) {
 		return nil, fmt.Errorf("%s has expired on %s; remove %s to have a new CA made",
-			d.CACert(), ca.cert.NotAfter.Format(time.DateOnly), d)
+			d.CACert(), certs[0].NotAfter.Format(time.DateOnly), d)
 	}
-	return ca, nil
-}
-
-func (d Dir) loadCA(data []byte) (*authority, error) {
-	certs, err := parse(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.CACert(), err)
-	}
-	ca := &authority{cert: certs[0]}
-	pair, err := tls.LoadX509KeyPair(d.CACert(), d.CAKey())
+	ca, err := tls.LoadX509KeyPair(d.CACert(), d.CAKey())
 	if errors.Is(err, fs.ErrNotExist) {
-		return ca, nil
+		return &tls.Certificate{Leaf: certs[0]}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", d.CAKey(), err)
+		return nil, fmt.Errorf("%s: %w; restore it, or remove %s to have a new CA made", d.CAKey(), err, d)
 	}
-	key, ok := pair.PrivateKey.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, fmt.Errorf("%s: not an ECDSA key", d.CAKey())
-	}
-	ca.key = key
-	return ca, nil
+	return &ca, nil
 }
 
-func (d Dir) makeCA(now time.Time) (*authority, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
+func (d Dir) makeCA(now time.Time) (*tls.Certificate, error) {
 	template := &x509.Certificate{
-		SerialNumber:          serialNumber(),
 		Subject:               pkix.Name{CommonName: fmt.Sprintf("berth-ca@%d", now.Unix())},
 		NotBefore:             now.Add(-clockSkew),
 		NotAfter:              now.Add(caLifetime),
@@ -131,91 +105,80 @@ func (d Dir) makeCA(now time.Time) (*authority, error) {
 		IsCA:                  true,
 		MaxPathLenZero:        true,
 	}
-	ca := &authority{cert: template, key: key}
-	if ca.cert, err = ca.sign(template, &key.PublicKey); err != nil {
-		return nil, err
-	}
-	// The certificate is written last: until it exists, nobody trusts the key, and both can
-	// be created again.
-	if err := writePair(d.CAKey(), key, d.CACert(), ca.cert); err != nil {
-		return nil, err
-	}
-	return ca, nil
+	return makePair(template, nil, d.CACert(), d.CAKey())
 }
 
-func (d Dir) issue(ca *authority, names Names, now time.Time) (*tls.Certificate, error) {
-	if ca.key == nil {
+func (d Dir) issue(ca *tls.Certificate, names []string, now time.Time) (*tls.Certificate, error) {
+	if ca.PrivateKey == nil {
 		return nil, fmt.Errorf("%s must be issued again and %s does not exist; restore it, or remove %s to have a new CA made",
 			d.Cert(), d.CAKey(), d)
 	}
+	template := &x509.Certificate{
+		Subject:     pkix.Name{CommonName: "berth-apiserver"},
+		NotBefore:   now.Add(-clockSkew),
+		NotAfter:    now.Add(certLifetime),
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	if template.NotAfter.After(ca.Leaf.NotAfter) {
+		template.NotAfter = ca.Leaf.NotAfter
+	}
+	for _, name := range names {
+		if ip := net.ParseIP(name); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, name)
+		}
+	}
+	return makePair(template, ca, d.Cert(), d.Key())
+}
+
+// makePair makes a key, has its certificate signed by ca, or by itself if ca is nil, and
+// writes both. The certificate is written last: a crash in between leaves a CA's key that
+// nobody trusts yet, or a serving pair that does not match, and the next start replaces either.
+func makePair(template *x509.Certificate, ca *tls.Certificate, certPath, keyPath string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	notAfter := now.Add(certLifetime)
-	if notAfter.After(ca.cert.NotAfter) {
-		notAfter = ca.cert.NotAfter
+	if ca == nil {
+		ca = &tls.Certificate{Leaf: template, PrivateKey: key}
 	}
-	cert, err := ca.sign(&x509.Certificate{
-		SerialNumber: serialNumber(),
-		Subject:      pkix.Name{CommonName: "berth-apiserver"},
-		NotBefore:    now.Add(-clockSkew),
-		NotAfter:     notAfter,
-		KeyUsage:     x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
-		DNSNames:     names.dns,
-		IPAddresses:  names.netIPs(),
-	}, &key.PublicKey)
+	// CreateCertificate chooses a random serial number.
+	der, err := x509.CreateCertificate(rand.Reader, template, ca.Leaf, &key.PublicKey, ca.PrivateKey)
 	if err != nil {
 		return nil, err
 	}
-	// A crash between the two leaves a pair that does not match, which the next start
-	// replaces.
-	if err := writePair(d.Key(), key, d.Cert(), cert); err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: [][]byte{cert.Raw}, PrivateKey: key, Leaf: cert}, nil
-}
-
-func (ca *authority) sign(template *x509.Certificate, public *ecdsa.PublicKey) (*x509.Certificate, error) {
-	der, err := x509.CreateCertificate(rand.Reader, template, ca.cert, public, ca.key)
+	cert, err := x509.ParseCertificate(der)
 	if err != nil {
 		return nil, err
 	}
-	return x509.ParseCertificate(der)
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	if err := files.Write(keyPath, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
+		return nil, err
+	}
+	if err := files.Write(certPath, encode(der), 0o644); err != nil {
+		return nil, err
+	}
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}, nil
 }
 
 // stillGood reports whether a serving certificate can be kept. One that expires together with
 // its CA is kept until then: a new one would expire no later.
-func stillGood(cert, ca *x509.Certificate, names Names, now time.Time) bool {
+func stillGood(cert, ca *x509.Certificate, names []string, now time.Time) bool {
 	if now.Add(renewBefore).After(cert.NotAfter) && cert.NotAfter.Before(ca.NotAfter) {
 		return false
 	}
-	if !names.coveredBy(cert) {
-		return false
+	for _, name := range names {
+		if cert.VerifyHostname(name) != nil {
+			return false
+		}
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
 	_, err := cert.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now})
 	return err == nil
-}
-
-func writePair(keyPath string, key *ecdsa.PrivateKey, certPath string, cert *x509.Certificate) error {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	if err := files.Write(keyPath, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), 0o600); err != nil {
-		return err
-	}
-	return files.Write(certPath, encode(cert), 0o644)
-}
-
-// serialNumber returns a random positive number of 127 bits. (RFC 5280, 4.1.2.2: positive,
-// unique for the CA, at most 20 bytes.)
-func serialNumber() *big.Int {
-	var b [16]byte
-	rand.Read(b[:]) // never fails, by its documentation
-	b[0] = b[0]&0x7f | 0x40
-	return new(big.Int).SetBytes(b[:])
 }

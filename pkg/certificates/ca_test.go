@@ -11,19 +11,11 @@ import (
 
 var pkiTime = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-func sans(hosts ...string) Names {
-	var s Names
-	for _, host := range hosts {
-		s.Add(host)
-	}
-	return s
-}
-
 // madePKI returns a directory whose certificates were made at pkiTime.
 func madePKI(t *testing.T) Dir {
 	t.Helper()
 	dir := Dir(filepath.Join(t.TempDir(), "pki"))
-	if _, err := dir.Ensure(sans("localhost", "127.0.0.1"), pkiTime); err != nil {
+	if _, err := dir.Ensure([]string{"localhost", "127.0.0.1"}, pkiTime); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -47,7 +39,7 @@ func write(t *testing.T, path, text string) {
 
 func TestPKIIsTrustedAndPrivate(t *testing.T) {
 	dir := Dir(filepath.Join(t.TempDir(), "pki"))
-	serving, err := dir.Ensure(sans("localhost", "berth.example.com", "127.0.0.1", "::1"), pkiTime)
+	serving, err := dir.Ensure([]string{"localhost", "berth.example.com", "127.0.0.1", "::1"}, pkiTime)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,16 +73,16 @@ func TestPKIIsTrustedAndPrivate(t *testing.T) {
 
 func TestPKIAtALaterStart(t *testing.T) {
 	for name, test := range map[string]struct {
-		names  Names
+		names  []string
 		later  time.Duration
 		change func(*testing.T, Dir)
 		keeps  bool   // the serving certificate stays
 		want   string // an error; then every file stays
 	}{
-		"nothing has changed":                 {names: sans("localhost", "127.0.0.1"), keeps: true},
-		"fewer names":                         {names: sans("localhost"), keeps: true},
-		"a further name":                      {names: sans("localhost", "berth.example.com")},
-		"a further address":                   {names: sans("127.0.0.1", "::1")},
+		"nothing has changed":                 {names: []string{"localhost", "127.0.0.1"}, keeps: true},
+		"fewer names":                         {names: []string{"localhost"}, keeps: true},
+		"a further name":                      {names: []string{"localhost", "berth.example.com"}},
+		"a further address":                   {names: []string{"127.0.0.1", "::1"}},
 		"31 days left":                        {later: certLifetime - 31*24*time.Hour, keeps: true},
 		"29 days left":                        {later: certLifetime - 29*24*time.Hour},
 		"long expired":                        {later: 3 * certLifetime},
@@ -101,8 +93,8 @@ func TestPKIAtALaterStart(t *testing.T) {
 		"another CA's pair":                   {change: exchangePair},
 		"a leftover of a crash":               {keeps: true, change: func(t *testing.T, f Dir) { write(t, filepath.Join(string(f), ".ca.key.tmp"), "x") }},
 		"CA key kept elsewhere":               {change: remove(Dir.CAKey), keeps: true},
-		"CA key kept elsewhere, and needed":   {change: remove(Dir.CAKey), names: sans("other"), keeps: true, want: "ca.key does not exist; restore it"},
-		"CA damaged":                          {change: overwrite(Dir.CACert), keeps: true, want: "it contains no PEM certificate; restore it, or remove"},
+		"CA key kept elsewhere, and needed":   {change: remove(Dir.CAKey), names: []string{"other"}, keeps: true, want: "ca.key does not exist; restore it"},
+		"CA damaged":                          {change: overwrite(Dir.CACert), keeps: true, want: "any valid RSA or ECDSA certificates; restore it, or remove"},
 		"CA key damaged":                      {change: overwrite(Dir.CAKey), keeps: true, want: "ca.key: "},
 		"CA expired":                          {later: caLifetime + time.Hour, keeps: true, want: "has expired on"},
 		"CA nearly expired, certificate, too": {later: caLifetime - 24*time.Hour},
@@ -142,7 +134,7 @@ func TestPKIWithACANearItsEnd(t *testing.T) {
 	dir := madePKI(t)
 	now := pkiTime.Add(caLifetime - 24*time.Hour)
 	for start := range 2 {
-		serving, err := dir.Ensure(sans("localhost"), now)
+		serving, err := dir.Ensure([]string{"localhost"}, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -150,7 +142,7 @@ func TestPKIWithACANearItsEnd(t *testing.T) {
 		if want := pkiTime.Add(caLifetime); !serving.Pair.Leaf.NotAfter.Equal(want) {
 			t.Errorf("start %d: the certificate ends at %v, want with the CA at %v", start, serving.Pair.Leaf.NotAfter, want)
 		}
-		if _, err := dir.Ensure(sans("localhost"), now); err != nil || read(t, dir.Cert()) != before {
+		if _, err := dir.Ensure([]string{"localhost"}, now); err != nil || read(t, dir.Cert()) != before {
 			t.Errorf("start %d: the certificate was replaced (%v)", start, err)
 		}
 	}

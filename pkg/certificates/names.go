@@ -1,7 +1,6 @@
 package certificates
 
 import (
-	"crypto/x509"
 	"fmt"
 	"net"
 	"net/netip"
@@ -11,78 +10,42 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
-// Names is a set of host names and IP addresses for a certificate.
-type Names struct {
-	dns []string
-	ips []netip.Addr
-}
-
-// Add adds a host name or an IP address, unless it is empty, an unspecified address, or
-// already in the set.
-func (s *Names) Add(host string) {
-	if host == "" {
-		return
-	}
-	addr, err := netip.ParseAddr(host)
+// ServingNames returns the host names and IP addresses of a server that listens on an IP
+// address: the local names, the machine's host name, the address (all addresses of the machine
+// for an unspecified one), and external, which may be empty.
+func ServingNames(bindAddress, external string) ([]string, error) {
+	bind, err := netip.ParseAddr(bindAddress)
 	if err != nil {
-		if !slices.Contains(s.dns, host) {
-			s.dns = append(s.dns, host)
-		}
-		return
+		return nil, err
 	}
-	// A certificate cannot express a zone.
-	addr = addr.Unmap().WithZone("")
-	if !addr.IsUnspecified() && !slices.Contains(s.ips, addr) {
-		s.ips = append(s.ips, addr)
-	}
-}
-
-func (s *Names) netIPs() []net.IP {
-	ips := make([]net.IP, len(s.ips))
-	for i, ip := range s.ips {
-		ips[i] = ip.AsSlice()
-	}
-	return ips
-}
-
-// coveredBy reports whether cert is valid for all names and addresses of s.
-func (s *Names) coveredBy(cert *x509.Certificate) bool {
-	for _, name := range s.dns {
-		if !slices.Contains(cert.DNSNames, name) {
-			return false
-		}
-	}
-	for _, ip := range s.netIPs() {
-		if !slices.ContainsFunc(cert.IPAddresses, ip.Equal) {
-			return false
-		}
-	}
-	return true
-}
-
-// ServingNames returns the names of a server that listens on an IP address: the local names,
-// the machine's host name, the address (all addresses of the machine for an unspecified
-// one), and external, which may be empty.
-func ServingNames(bindAddress, external string) (Names, error) {
-	names := Names{}
-	for _, host := range []string{"localhost", "127.0.0.1", "::1", hostname(), bindAddress, external} {
-		names.Add(host)
-	}
-	if addr, err := netip.ParseAddr(bindAddress); err != nil || !addr.IsUnspecified() {
-		return names, err
+	names := []string{"localhost", "127.0.0.1", "::1", hostname(), external}
+	if !bind.IsUnspecified() {
+		return distinct(append(names, bindAddress)), nil
 	}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
-		return names, fmt.Errorf("cannot list the addresses of this machine: %w", err)
+		return nil, fmt.Errorf("cannot list the addresses of this machine: %w", err)
 	}
 	for _, addr := range addrs {
 		prefix, err := netip.ParsePrefix(addr.String())
 		// A link-local address means nothing without its zone.
 		if err == nil && !prefix.Addr().IsLinkLocalUnicast() {
-			names.Add(prefix.Addr().String())
+			names = append(names, prefix.Addr().String())
 		}
 	}
-	return names, nil
+	return distinct(names), nil
+}
+
+// distinct returns names in the form that a certificate can express, without empty and
+// repeated ones.
+func distinct(names []string) []string {
+	for i, name := range names {
+		if addr, err := netip.ParseAddr(name); err == nil {
+			names[i] = addr.Unmap().WithZone("").String()
+		}
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
 }
 
 // hostname returns the machine's host name, or "" if a certificate cannot express it.

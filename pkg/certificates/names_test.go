@@ -1,7 +1,7 @@
 package certificates
 
 import (
-	"crypto/x509"
+	"slices"
 	"testing"
 )
 
@@ -21,8 +21,13 @@ func TestServingNames(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			want := sans(append([]string{"localhost", "127.0.0.1", "::1", hostname()}, test.want...)...)
-			if !covers(got, want) || !covers(want, got) {
+			want := []string{"localhost", "127.0.0.1", "::1"}
+			if name := hostname(); name != "" && name != "localhost" {
+				want = append(want, name)
+			}
+			want = append(want, test.want...)
+			slices.Sort(want)
+			if !slices.Equal(got, want) {
 				t.Errorf("got %v, want %v", got, want)
 			}
 		})
@@ -32,11 +37,7 @@ func TestServingNames(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !covers(every, sans("127.0.0.1")) || covers(every, sans("0.0.0.1")) {
+	if !slices.Contains(every, "127.0.0.1") || slices.Contains(every, "0.0.0.0") {
 		t.Errorf("with 0.0.0.0: %v", every)
 	}
-}
-
-func covers(have, want Names) bool {
-	return want.coveredBy(&x509.Certificate{DNSNames: have.dns, IPAddresses: have.netIPs()})
 }

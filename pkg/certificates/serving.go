@@ -1,13 +1,11 @@
 package certificates
 
 import (
-	"bytes"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"errors"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 )
@@ -42,23 +40,14 @@ func (h *Holder) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) 
 // Clients trust the certificates in the file themselves: the CA may or may not be among
 // them, and once a kubeconfig has CA data, kubectl ignores the system's CAs.
 func (h *Holder) Load(certFile, keyFile string) error {
-	certPEM, err := os.ReadFile(certFile)
-	if err != nil {
-		return err
-	}
-	keyPEM, err := os.ReadFile(keyFile)
-	if err != nil {
-		return err
-	}
-	pair, err := tls.X509KeyPair(certPEM, keyPEM)
+	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
 	if err != nil {
 		return fmt.Errorf("%s with %s: %w", certFile, keyFile, err)
 	}
-	certs, err := parse(certPEM)
-	if err != nil {
+	if _, err := x509.ParseCertificates(slices.Concat(pair.Certificate...)); err != nil {
 		return fmt.Errorf("%s: %w", certFile, err)
 	}
-	h.Set(&Serving{Pair: &pair, CAPEM: encode(certs...), CAFile: certFile})
+	h.Set(&Serving{Pair: &pair, CAPEM: encode(pair.Certificate...), CAFile: certFile})
 	return nil
 }
 
@@ -78,35 +67,11 @@ func (s *Serving) ServerName(host string) string {
 	}
 }
 
-// parse returns the certificates of a PEM file, at least one.
-func parse(data []byte) ([]*x509.Certificate, error) {
-	var certs []*x509.Certificate
-	for rest := data; ; {
-		var block *pem.Block
-		if block, rest = pem.Decode(rest); block == nil {
-			break
-		}
-		if block.Type != "CERTIFICATE" {
-			continue
-		}
-		cert, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, err
-		}
-		certs = append(certs, cert)
+// encode returns certificates in DER form as PEM.
+func encode(certs ...[]byte) []byte {
+	var out []byte
+	for _, der := range certs {
+		out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
 	}
-	if len(certs) == 0 {
-		return nil, errors.New("it contains no PEM certificate")
-	}
-	return certs, nil
-}
-
-// encode returns certs as PEM.
-func encode(certs ...*x509.Certificate) []byte {
-	var out bytes.Buffer
-	for _, cert := range certs {
-		// Writing to memory does not fail.
-		_ = pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: cert.Raw})
-	}
-	return out.Bytes()
+	return out
 }

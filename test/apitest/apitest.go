@@ -115,9 +115,7 @@ func (s *Server) tokens(cfg Config) (*auth.Tokens, error) {
 
 // listen serves on a free port, as the binary does.
 func (s *Server) listen(ctx context.Context, logger zerolog.Logger) error {
-	names := certificates.Names{}
-	names.Add("127.0.0.1")
-	cert, err := certificates.Dir(filepath.Join(s.dir, "pki")).Ensure(names, time.Now())
+	cert, err := certificates.Dir(filepath.Join(s.dir, "pki")).Ensure([]string{"127.0.0.1"}, time.Now())
 	if err != nil {
 		return err
 	}
