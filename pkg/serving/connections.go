@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/rs/zerolog"
 )
 
@@ -33,7 +34,8 @@ type connections struct {
 
 	addressLog, totalLog, evictionLog, acceptLog zerolog.Logger
 
-	refusedAddress, refusedTotal, evicted prometheus.Counter
+	refused *prometheus.CounterVec // by reason
+	evicted prometheus.Counter
 
 	mu        sync.Mutex
 	open      map[*conn]struct{}
@@ -50,38 +52,33 @@ type conn struct {
 	idleSince atomic.Int64
 }
 
-// newConnections returns a set of at most limit connections. metrics may be nil.
-func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registerer) (*connections, error) {
+// newConnections returns a set of at most limit connections. metrics may be nil; it panics if
+// they already have these metrics.
+func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registerer) *connections {
 	sampled := func() zerolog.Logger { return logger.Sample(&zerolog.BurstSampler{Burst: 1, Period: logPeriod}) }
-	refused := prometheus.NewCounterVec(prometheus.CounterOpts{
-		Name: "apiserver_connections_refused_total",
-		Help: "Connections closed as soon as they were accepted, by the reason: too many from one address (address), or too many in all and none of them idle (total).",
-	}, []string{"reason"})
+	factory := promauto.With(metrics)
 	cs := &connections{
 		limit: limit, share: max(limit/2, 1),
 		addressLog: sampled(), totalLog: sampled(), evictionLog: sampled(), acceptLog: sampled(),
-		refusedAddress: refused.WithLabelValues("address"),
-		refusedTotal:   refused.WithLabelValues("total"),
-		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+		refused: factory.NewCounterVec(prometheus.CounterOpts{
+			Name: "apiserver_connections_refused_total",
+			Help: "Connections closed as soon as they were accepted, by the reason: too many from one address (address), or too many in all and none of them idle (total).",
+		}, []string{"reason"}),
+		evicted: factory.NewCounter(prometheus.CounterOpts{
 			Name: "apiserver_connections_evicted_total",
 			Help: "Idle connections closed to make room for new ones.",
 		}),
 		open:      map[*conn]struct{}{},
 		byAddress: map[netip.Prefix]int{},
 	}
-	gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+	for _, reason := range []string{"address", "total"} {
+		cs.refused.WithLabelValues(reason) // shown as 0
+	}
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "apiserver_connections",
 		Help: "Connections that are open now.",
 	}, func() float64 { return float64(cs.count()) })
-	if metrics == nil {
-		return cs, nil
-	}
-	for _, collector := range []prometheus.Collector{gauge, refused, cs.evicted} {
-		if err := metrics.Register(collector); err != nil {
-			return nil, err
-		}
-	}
-	return cs, nil
+	return cs
 }
 
 // admit adds an accepted connection. If there is no room for it, admit closes it and returns
@@ -89,31 +86,20 @@ func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registe
 func (cs *connections) admit(accepted net.Conn) *conn {
 	c := &conn{Conn: accepted, owner: cs, address: addressOf(accepted.RemoteAddr())}
 	c.idleSince.Store(time.Now().UnixNano())
-	cs.mu.Lock()
-	count, full := cs.byAddress[c.address], len(cs.open) >= cs.limit
-	if count >= cs.share {
-		cs.mu.Unlock()
-		cs.refusedAddress.Inc()
-		accepted.Close()
+	victim, refusal := cs.add(c)
+	switch refusal {
+	case "address":
 		cs.addressLog.Warn().Stringer("address", c.address).Int("limit", cs.share).
 			Msg("refused a connection: too many are open from its address")
+	case "total":
+		cs.totalLog.Warn().Stringer("address", c.address).Int("limit", cs.limit).
+			Msg("refused a connection: too many are open, and none can be closed for it")
+	}
+	if refusal != "" {
+		cs.refused.WithLabelValues(refusal).Inc()
+		accepted.Close()
 		return nil
 	}
-	var victim *conn
-	if full {
-		if victim = cs.findIdle(count); victim == nil {
-			cs.mu.Unlock()
-			cs.refusedTotal.Inc()
-			accepted.Close()
-			cs.totalLog.Warn().Stringer("address", c.address).Int("limit", cs.limit).
-				Msg("refused a connection: too many are open, and none can be closed for it")
-			return nil
-		}
-		cs.forget(victim)
-	}
-	cs.open[c] = struct{}{}
-	cs.byAddress[c.address]++
-	cs.mu.Unlock()
 	if victim != nil {
 		cs.evicted.Inc()
 		victim.Conn.Close()
@@ -121,6 +107,25 @@ func (cs *connections) admit(accepted net.Conn) *conn {
 			Msg("closed an idle connection: too many are open, and a new one needs room")
 	}
 	return c
+}
+
+// add counts c, instead of victim if that is not nil, or returns the limit that forbids it.
+func (cs *connections) add(c *conn) (victim *conn, refusal string) {
+	cs.mu.Lock()
+	defer cs.mu.Unlock()
+	count := cs.byAddress[c.address]
+	if count >= cs.share {
+		return nil, "address"
+	}
+	if len(cs.open) >= cs.limit {
+		if victim = cs.findIdle(count); victim == nil {
+			return nil, "total"
+		}
+		cs.forget(victim)
+	}
+	cs.open[c] = struct{}{}
+	cs.byAddress[c.address]++
+	return victim, ""
 }
 
 // findIdle returns the idle connection to close for a new one from an address with count

@@ -36,14 +36,7 @@ func Listen(ctx context.Context, address string, port int) (net.Listener, error)
 // boundedListener accepts connections within the limits of conns.
 type boundedListener struct {
 	net.Listener
-	conns  *connections
-	closed context.Context
-	close  context.CancelFunc
-}
-
-func newBoundedListener(l net.Listener, conns *connections) *boundedListener {
-	closed, cancel := context.WithCancel(context.Background())
-	return &boundedListener{Listener: l, conns: conns, closed: closed, close: cancel}
+	conns *connections
 }
 
 // Accept returns the next connection for which there is room. It fails only after Close: every
@@ -56,22 +49,13 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			if c := l.conns.admit(accepted); c != nil {
 				return c, nil
 			}
-		case errors.Is(err, net.ErrClosed), l.closed.Err() != nil:
-			return nil, net.ErrClosed
+		case errors.Is(err, net.ErrClosed):
+			return nil, err
 		default:
 			l.conns.acceptLog.Warn().Err(err).Msg("cannot accept a connection; will try again")
-			select {
-			case <-l.closed.Done():
-			case <-time.After(acceptRetry):
-			}
+			time.Sleep(acceptRetry)
 		}
 	}
-}
-
-// Close makes Accept fail.
-func (l *boundedListener) Close() error {
-	l.close()
-	return l.Listener.Close()
 }
 
 // tlsListener returns connections once their TLS handshake has ended, successfully or not:

@@ -21,13 +21,10 @@ import (
 // others do not wait for it.
 func TestHandshakeHasItsTime(t *testing.T) {
 	before := goleak.IgnoreCurrent()
-	conns, err := newConnections(10, zerolog.Nop(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conns := newConnections(10, zerolog.Nop(), nil)
 	certificate := selfSigned(t)
 	tcp := listen(t)
-	l := newTLSListener(newBoundedListener(tcp, conns), &tls.Config{Certificates: []tls.Certificate{*certificate}}, 50*time.Millisecond)
+	l := newTLSListener(&boundedListener{tcp, conns}, &tls.Config{Certificates: []tls.Certificate{*certificate}}, 50*time.Millisecond)
 	slow := dial(t, "127.0.0.1", tcp.Addr().String())
 	if !isClosed(slow) {
 		t.Error("a connection without a handshake stays open")
@@ -96,14 +93,11 @@ func (l *failingListener) Accept() (net.Conn, error) {
 }
 
 func TestAcceptGoesOnAfterFailures(t *testing.T) {
-	conns, err := newConnections(10, zerolog.Nop(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	conns := newConnections(10, zerolog.Nop(), nil)
 	tcp := listen(t)
-	l := newBoundedListener(&failingListener{tcp, []error{
+	l := &boundedListener{&failingListener{tcp, []error{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPROTO, syscall.EPERM,
-	}}, conns)
+	}}, conns}
 	dial(t, "127.0.0.1", tcp.Addr().String())
 	conn, err := l.Accept()
 	if err != nil {

@@ -38,6 +38,7 @@ type Config struct {
 	// Logger receives refused connections as warnings, and failed ones at level debug.
 	Logger zerolog.Logger
 	// Metrics registers the metrics of connections; if nil they are not registered.
+	// It must not have them already.
 	Metrics prometheus.Registerer
 	// MaxConnections is the maximum number of open connections, of which one address may
 	// have half; 0 derives it from the limit on open files.
@@ -70,10 +71,7 @@ func New(cfg Config) (*Server, error) {
 				Msg("the limit of open files is low, and with it that of connections; raise it (ulimit -n, LimitNOFILE)")
 		}
 	}
-	conns, err := newConnections(cfg.MaxConnections, cfg.Logger, cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
+	conns := newConnections(cfg.MaxConnections, cfg.Logger, cfg.Metrics)
 	return &Server{cfg: cfg, conns: conns, failed: make(chan error, 1)}, nil
 }
 
@@ -88,14 +86,14 @@ func (s *Server) ServeTLS(l net.Listener, getCertificate func(*tls.ClientHelloIn
 	}
 	server := s.newHTTPServer()
 	server.TLSConfig = config
-	s.start(server, newTLSListener(newBoundedListener(l, s.conns), config, handshakeTimeout))
+	s.start(server, newTLSListener(&boundedListener{l, s.conns}, config, handshakeTimeout))
 }
 
 // Serve starts to serve HTTP/1.1 and HTTP/2 without TLS on l, which Stop closes.
 func (s *Server) Serve(l net.Listener) {
 	server := s.newHTTPServer()
 	server.Protocols.SetUnencryptedHTTP2(true)
-	s.start(server, newBoundedListener(l, s.conns))
+	s.start(server, &boundedListener{l, s.conns})
 }
 
 // Failed returns a channel that receives an error if serving ends before Stop.
