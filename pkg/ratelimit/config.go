@@ -4,12 +4,14 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math"
 
+	"go.yaml.in/yaml/v3"
 	utilerrors "k8s.io/apimachinery/pkg/util/errors"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"sigs.k8s.io/json"
-	"sigs.k8s.io/yaml"
+	sigsyaml "sigs.k8s.io/yaml"
 )
 
 // Kind and APIVersion of a configuration file.
@@ -85,12 +87,9 @@ type Override struct {
 // of system:masters are exempt.
 func DefaultConfig() *Config {
 	return &Config{
-		Kind:       Kind,
-		APIVersion: APIVersion,
 		Defaults: Defaults{
 			Read:  &Limit{QPS: 200, Burst: 400},
 			Write: &Limit{QPS: 20, Burst: 100},
-			Per:   PerToken,
 		},
 		Anonymous: &Limit{QPS: 2, Burst: 20},
 	}
@@ -103,12 +102,12 @@ func ParseConfig(data []byte) (*Config, error) {
 	if hasSecondDocument(data) {
 		return nil, errors.New("rate limit configuration: more than one YAML document")
 	}
-	asJSON, err := yaml.YAMLToJSONStrict(data)
+	asJSON, err := sigsyaml.YAMLToJSONStrict(data)
 	if err != nil {
 		return nil, fmt.Errorf("rate limit configuration: %w", err)
 	}
 	var c Config
-	// yaml.UnmarshalStrict would take QPS after qps for the same key.
+	// sigsyaml.UnmarshalStrict would take QPS after qps for the same key.
 	strictErrs, err := json.UnmarshalStrict(asJSON, &c)
 	if err := utilerrors.NewAggregate(append(strictErrs, err)); err != nil {
 		return nil, fmt.Errorf("rate limit configuration: %w", err)
@@ -128,34 +127,29 @@ func ParseConfig(data []byte) (*Config, error) {
 }
 
 // hasSecondDocument reports whether another document follows the first one, which the
-// YAML library would silently ignore.
+// conversion to JSON would silently ignore.
 func hasSecondDocument(data []byte) bool {
-	inDocument := false
-	for line := range bytes.Lines(data) {
-		line = bytes.TrimRight(line, " \t\r\n")
-		marker := bytes.Equal(line, []byte("---")) || bytes.HasPrefix(line, []byte("--- ")) || bytes.Equal(line, []byte("..."))
-		switch {
-		case marker && inDocument:
-			return true
-		case !marker && len(line) > 0 && line[0] != '#' && line[0] != '%':
-			inDocument = true
-		}
-	}
-	return false
+	documents := yaml.NewDecoder(bytes.NewReader(data))
+	var document yaml.Node
+	return documents.Decode(&document) == nil && !errors.Is(documents.Decode(&document), io.EOF)
 }
 
-// Validate returns an error that describes what is invalid in c, or nil. Kind and
-// APIVersion are not checked: they only identify files.
-func (c *Config) Validate() error { return c.validate().ToAggregate() }
-
+// validate returns what is invalid in c. Kind and APIVersion are not checked: they only
+// identify files.
 func (c *Config) validate() field.ErrorList {
-	defaults := field.NewPath("defaults")
-	errs := validateLimit(c.Defaults.Read, defaults.Child("read"))
-	errs = append(errs, validateLimit(c.Defaults.Write, defaults.Child("write"))...)
-	errs = append(errs, validateScope(c.Defaults.Per, defaults.Child("per"))...)
+	errs := c.Defaults.validate(field.NewPath("defaults"))
 	errs = append(errs, validateLimit(c.Anonymous, field.NewPath("anonymous"))...)
 	for i := range c.Overrides {
 		errs = append(errs, c.Overrides[i].validate(field.NewPath("overrides").Index(i))...)
+	}
+	return errs
+}
+
+func (d *Defaults) validate(path *field.Path) field.ErrorList {
+	errs := validateLimit(d.Read, path.Child("read"))
+	errs = append(errs, validateLimit(d.Write, path.Child("write"))...)
+	if d.Per != "" && d.Per != PerToken && d.Per != PerUser {
+		errs = append(errs, field.NotSupported(path.Child("per"), d.Per, []Scope{PerToken, PerUser}))
 	}
 	return errs
 }
@@ -167,10 +161,9 @@ func (o *Override) validate(path *field.Path) field.ErrorList {
 	}
 	errs = append(errs, validateNames(o.Users, path.Child("users"))...)
 	errs = append(errs, validateNames(o.Groups, path.Child("groups"))...)
-	errs = append(errs, validateLimit(o.Read, path.Child("read"))...)
-	errs = append(errs, validateLimit(o.Write, path.Child("write"))...)
-	errs = append(errs, validateScope(o.Per, path.Child("per"))...)
-	if o.Exempt && (o.Read != nil || o.Write != nil || o.Per != "") {
+	limits := Defaults{Read: o.Read, Write: o.Write, Per: o.Per}
+	errs = append(errs, limits.validate(path)...)
+	if o.Exempt && limits != (Defaults{}) {
 		errs = append(errs, field.Forbidden(path.Child("exempt"), "may not be combined with read, write or per"))
 	}
 	return errs
@@ -184,13 +177,6 @@ func validateNames(names []string, path *field.Path) field.ErrorList {
 		}
 	}
 	return errs
-}
-
-func validateScope(s Scope, path *field.Path) field.ErrorList {
-	if s == "" || s == PerToken || s == PerUser {
-		return nil
-	}
-	return field.ErrorList{field.NotSupported(path, s, []Scope{PerToken, PerUser})}
 }
 
 func validateLimit(l *Limit, path *field.Path) field.ErrorList {

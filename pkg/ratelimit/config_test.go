@@ -93,12 +93,12 @@ func TestParseConfigRefuses(t *testing.T) {
 
 func TestValidate(t *testing.T) {
 	for _, c := range []*Config{{}, DefaultConfig()} {
-		if err := c.Validate(); err != nil {
+		if err := c.validate().ToAggregate(); err != nil {
 			t.Errorf("%+v: %v", c, err)
 		}
 	}
 	for _, qps := range []float64{math.NaN(), math.Inf(1), math.Inf(-1), math.SmallestNonzeroFloat64} {
-		if (&Config{Anonymous: &Limit{qps, 1}}).Validate() == nil {
+		if len((&Config{Anonymous: &Limit{qps, 1}}).validate()) == 0 {
 			t.Errorf("a qps of %v was accepted", qps)
 		}
 	}

@@ -1,3 +1,12 @@
+// Package ratelimit gives each token, or each user, a token bucket for reads and one
+// for writes, and each client address one for requests without a valid token.
+//
+// A bucket holds at most burst requests and gains qps of them per second. A request
+// takes one; if there is none, the request is rejected with the exact time until there
+// is, and takes nothing. Buckets start full.
+//
+// The caller passes the time in, and there are no goroutines. Memory is bounded: see
+// maxSubjects and maxAddresses.
 package ratelimit
 
 import (
@@ -6,7 +15,7 @@ import (
 	"time"
 )
 
-// Bounds of the tables. A bucket takes up to 400 bytes: 128 for itself, 80 for its
+// Bounds of the tables. A bucket takes up to 400 bytes: 96 for itself, 80 for its
 // rate.Limiter, and the rest for its share of the map and of the slots. So the tables
 // take at most 26 MB and 6.5 MB. Only buckets that are not full count: with the default
 // limits a fully drained write bucket takes 5 s to refill, a read bucket 2 s, an
@@ -23,7 +32,7 @@ const (
 type Subject struct {
 	Token  [32]byte // the token's hash
 	User   string
-	Groups []string // retained, so must not be modified afterwards
+	Groups []string
 }
 
 // Limiter decides which requests are admitted. Its methods are safe for concurrent use.
@@ -45,27 +54,13 @@ func New(cfg *Config) *Limiter {
 }
 
 // SetConfig replaces the configuration with cfg, which may be nil and must be valid as
-// for New. A bucket keeps its tokens, up to the new burst, and refills at the new rate
-// from the latest now. A change between PerToken and PerUser starts new, full buckets.
+// for New. From its next request on, a bucket has the new rate and keeps its tokens, up
+// to the new burst. A change between PerToken and PerUser starts new, full buckets.
 func (l *Limiter) SetConfig(cfg *Config) {
 	p := newPolicy(cfg)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.policy = p
-	for _, b := range l.addresses.slots {
-		b.setLimit(l.latest, p.anonymous)
-	}
-	for _, b := range l.subjects.slots {
-		i := len(p.rules) - b.key.overflow
-		if b.key.overflow == 0 {
-			i = p.match(b.key.user, b.groups)
-		}
-		// Buckets that are now exempt, or were shared under a removed rule, are not used
-		// any more and are dropped once full.
-		if i >= 0 && !p.rules[i].exempt {
-			b.setLimit(l.latest, p.rules[i].limits[b.key.class])
-		}
-	}
 }
 
 // Allow admits a request of s and takes a token for it, returning 0, or takes nothing
@@ -89,7 +84,6 @@ func (l *Limiter) Allow(now time.Time, s Subject, class Class) time.Duration {
 	}
 	t := l.advance(now)
 	b := l.subjects.get(t, k, key{class: class, overflow: len(l.policy.rules) - i}, r.limits[class])
-	b.groups = s.Groups
 	return fromNow(now, t, b.take(t))
 }
 
@@ -101,7 +95,7 @@ func (l *Limiter) AnonymousWait(now time.Time, addr netip.Addr) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.advance(now)
-	b := l.addresses.find(t, addressKey(addr), addressOverflow)
+	b := l.addresses.find(t, addressKey(addr), addressOverflow, l.policy.anonymous)
 	if b == nil {
 		return 0
 	}
@@ -151,9 +145,5 @@ func fromNow(now, t time.Time, wait time.Duration) time.Duration {
 // RetryAfterSeconds returns wait in whole seconds, rounded up and at least 1, for a
 // Retry-After header and the details of a Status.
 func RetryAfterSeconds(wait time.Duration) int {
-	seconds := int(wait / time.Second)
-	if wait%time.Second > 0 {
-		seconds++
-	}
-	return max(1, seconds)
+	return max(1, int((wait+time.Second-1)/time.Second))
 }

@@ -136,8 +136,8 @@ func TestSetConfig(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		config *Config
-		after  time.Duration // from the change, 1 s after the bucket was drained
-		want   int           // requests admitted then
+		after  time.Duration // from the first request after the change, 1 s after the bucket was drained
+		want   int           // requests admitted then, with the first
 	}{
 		{"what it holds stays", &Config{Defaults: Defaults{Write: &Limit{1, 1000}}, Anonymous: &Limit{1, 1000}}, 0, 10},
 		{"up to the new burst", &Config{Defaults: Defaults{Write: &Limit{1, 4}}, Anonymous: &Limit{1, 4}}, 0, 4},
@@ -149,11 +149,13 @@ func TestSetConfig(t *testing.T) {
 			drain(t, "subject", 100, func() time.Duration { return l.Allow(start, s, Write) })
 			drain(t, "address", 100, func() time.Duration { return l.AllowAnonymous(start, addr) })
 			changed := at(1)
-			l.AnonymousWait(changed, netip.Addr{}) // any other request tells the time
 			l.SetConfig(tt.config)
+			if wait := max(l.Allow(changed, s, Write), l.AllowAnonymous(changed, addr)); wait != 0 {
+				t.Fatalf("the first request after the change must wait %v", wait)
+			}
 			now := changed.Add(tt.after)
-			drain(t, "subject after the change", tt.want, func() time.Duration { return l.Allow(now, s, Write) })
-			drain(t, "address after the change", tt.want, func() time.Duration { return l.AllowAnonymous(now, addr) })
+			drain(t, "subject after the change", tt.want-1, func() time.Duration { return l.Allow(now, s, Write) })
+			drain(t, "address after the change", tt.want-1, func() time.Duration { return l.AllowAnonymous(now, addr) })
 		})
 	}
 	t.Run("exempt and back", func(t *testing.T) {

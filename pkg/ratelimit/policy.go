@@ -1,6 +1,9 @@
 package ratelimit
 
-import "fmt"
+import (
+	"cmp"
+	"fmt"
+)
 
 // Class is the kind of a request. Each kind has its own bucket.
 type Class uint8
@@ -13,13 +16,10 @@ const (
 
 // String returns "read" or "write".
 func (c Class) String() string {
-	switch c {
-	case Read:
+	if c == Read {
 		return "read"
-	case Write:
-		return "write"
 	}
-	return fmt.Sprintf("Class(%d)", uint8(c))
+	return "write"
 }
 
 const privilegedGroup = "system:masters"
@@ -43,21 +43,21 @@ func newPolicy(c *Config) *policy {
 	if c == nil {
 		c = &Config{}
 	}
-	if err := c.Validate(); err != nil {
+	if err := c.validate().ToAggregate(); err != nil {
 		panic(fmt.Sprintf("ratelimit: invalid Config: %v", err))
 	}
 	builtIn := DefaultConfig()
 	defaults := rule{
 		limits: [2]Limit{
-			Read:  *firstOf(c.Defaults.Read, builtIn.Defaults.Read),
-			Write: *firstOf(c.Defaults.Write, builtIn.Defaults.Write),
+			Read:  *cmp.Or(c.Defaults.Read, builtIn.Defaults.Read),
+			Write: *cmp.Or(c.Defaults.Write, builtIn.Defaults.Write),
 		},
 		perUser: c.Defaults.Per == PerUser,
 	}
 	p := &policy{
 		users:     map[string]int{},
 		groups:    map[string]int{},
-		anonymous: *firstOf(c.Anonymous, builtIn.Anonymous),
+		anonymous: *cmp.Or(c.Anonymous, builtIn.Anonymous),
 	}
 	for i := range c.Overrides {
 		p.add(&c.Overrides[i], defaults)
@@ -67,16 +67,9 @@ func newPolicy(c *Config) *policy {
 	return p
 }
 
-func firstOf(limit, otherwise *Limit) *Limit {
-	if limit != nil {
-		return limit
-	}
-	return otherwise
-}
-
 func (p *policy) add(o *Override, r rule) {
-	r.limits[Read] = *firstOf(o.Read, &r.limits[Read])
-	r.limits[Write] = *firstOf(o.Write, &r.limits[Write])
+	r.limits[Read] = *cmp.Or(o.Read, &r.limits[Read])
+	r.limits[Write] = *cmp.Or(o.Write, &r.limits[Write])
 	if o.Per != "" {
 		r.perUser = o.Per == PerUser
 	}

@@ -2,14 +2,6 @@ package ratelimit
 
 import "testing"
 
-func TestClassString(t *testing.T) {
-	for class, want := range map[Class]string{Read: "read", Write: "write", 7: "Class(7)"} {
-		if got := class.String(); got != want {
-			t.Errorf("String() = %q, want %q", got, want)
-		}
-	}
-}
-
 func TestPolicyMatch(t *testing.T) {
 	limited := &Config{
 		Defaults: Defaults{Read: &Limit{7, 70}, Per: PerUser},

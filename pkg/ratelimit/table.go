@@ -18,14 +18,12 @@ type key struct {
 	overflow int
 }
 
-// bucket is a token bucket in a table. setLimit keeps its tokens consistent with its
-// limit.
+// bucket is a token bucket in a table.
 type bucket struct {
-	key    key
-	groups []string // of the latest request, to find the limit in a new policy
-	limit  Limit
-	rate   *rate.Limiter
-	slot   int // in table.slots
+	key   key
+	limit Limit
+	rate  *rate.Limiter
+	slot  int // in table.slots
 }
 
 // setLimit changes the rate and size of b from t on. Its tokens are kept, up to the new
@@ -60,8 +58,6 @@ func (b *bucket) wait(t time.Time) time.Duration {
 	return time.Duration(math.Round(ns))
 }
 
-func (b *bucket) full(t time.Time) bool { return b.rate.TokensAt(t) >= float64(b.limit.Burst) }
-
 // table is a bounded set of buckets. A full bucket is equivalent to none, and is
 // dropped.
 type table struct {
@@ -74,29 +70,31 @@ type table struct {
 func newTable(limit int) table { return table{max: limit, buckets: map[key]*bucket{}} }
 
 // find returns k's bucket. While max buckets are in use, a k without one gets overflow's.
-// It returns nil if get would create a bucket.
-func (tb *table) find(t time.Time, k, overflow key) *bucket {
+// The bucket then has the limit l. It returns nil if get would create a bucket.
+func (tb *table) find(t time.Time, k, overflow key, l Limit) *bucket {
 	tb.sweep(t)
 	b, ok := tb.buckets[k]
 	if !ok && len(tb.slots) >= tb.max {
 		b = tb.buckets[overflow]
+	}
+	if b != nil {
+		b.setLimit(t, l)
 	}
 	return b
 }
 
 // get is find, but creates the bucket. Overflow buckets are in addition to max.
 func (tb *table) get(t time.Time, k, overflow key, l Limit) *bucket {
-	b := tb.find(t, k, overflow)
-	if b == nil {
-		tb.sweep(t)
-		if len(tb.slots) >= tb.max {
-			k = overflow
-		}
-		b = &bucket{key: k, limit: l, rate: rate.NewLimiter(rate.Limit(l.QPS), l.Burst), slot: len(tb.slots)}
-		tb.buckets[k] = b
-		tb.slots = append(tb.slots, b)
+	if b := tb.find(t, k, overflow, l); b != nil {
+		return b
 	}
-	b.setLimit(t, l)
+	tb.sweep(t)
+	if len(tb.slots) >= tb.max {
+		k = overflow
+	}
+	b := &bucket{key: k, limit: l, rate: rate.NewLimiter(rate.Limit(l.QPS), l.Burst), slot: len(tb.slots)}
+	tb.buckets[k] = b
+	tb.slots = append(tb.slots, b)
 	return b
 }
 
@@ -111,7 +109,7 @@ func (tb *table) sweep(t time.Time) {
 	if tb.hand == len(tb.slots) {
 		return
 	}
-	if b := tb.slots[tb.hand]; b.full(t) {
+	if b := tb.slots[tb.hand]; b.rate.TokensAt(t) >= float64(b.limit.Burst) {
 		tb.remove(b) // moves another bucket under the hand
 	} else {
 		tb.hand++
