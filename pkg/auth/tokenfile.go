@@ -63,16 +63,10 @@ func parseRecord(record []string) (*Identity, error) {
 	if len(record) < 3 {
 		return nil, fmt.Errorf("it must have at least 3 columns (token, user name, user uid), found %d", len(record))
 	}
-	token, u := record[0], User{Name: strings.Clone(record[1]), UID: strings.Clone(record[2])}
-	switch {
-	case token == "":
-		return nil, errors.New("the token is empty")
-	case u.Name == "":
-		return nil, errors.New("the user name is empty")
-	}
+	u := User{Name: strings.Clone(record[1]), UID: strings.Clone(record[2])}
 	if len(record) > 3 {
 		u.Groups = strings.Split(strings.Clone(record[3]), ",")
 		u.Groups = slices.DeleteFunc(u.Groups, func(group string) bool { return group == "" })
 	}
-	return newIdentity(token, u), nil
+	return newIdentity(record[0], u)
 }
