@@ -1,6 +1,7 @@
 package files
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"os"
@@ -71,54 +72,41 @@ type Reloader struct {
 
 // Run reloads files until ctx ends.
 func (r *Reloader) Run(ctx context.Context) {
-	if r.delay == 0 {
-		r.delay = reloadDelay
-	}
-	if r.poll == 0 {
-		r.poll = reloadPoll
-	}
+	delay, every := cmp.Or(r.delay, reloadDelay), cmp.Or(r.poll, reloadPoll)
+	poll := time.NewTicker(every)
+	defer poll.Stop()
 	// Without a watcher these stay nil and never deliver; polling remains.
 	var events <-chan fsnotify.Event
 	var failures <-chan error
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
-		r.Logger.Warn().Err(err).Dur("every", r.poll).Msg("cannot watch files; polling for changes")
+		r.Logger.Warn().Err(err).Dur("every", every).Msg("cannot watch files; polling for changes")
 	} else {
 		defer watcher.Close()
 		events, failures = watcher.Events, watcher.Errors
 	}
-	poll := time.NewTicker(r.poll)
-	defer poll.Stop()
 	// The first check finds changes made before the watches were set up.
-	for {
-		r.watch(watcher)
-		r.check()
-		if !r.wait(ctx, events, failures, poll.C) {
-			return
-		}
-	}
-}
-
-// wait returns true when the files may have changed, and false when ctx ends.
-func (r *Reloader) wait(ctx context.Context, events <-chan fsnotify.Event, failures <-chan error, poll <-chan time.Time) bool {
-	var settled <-chan time.Time
+	r.watch(watcher)
+	r.check()
+	var settled <-chan time.Time // nil unless a change was reported
 	for {
 		select {
 		case <-ctx.Done():
-			return false
+			return
 		case <-events:
 			if settled == nil {
-				settled = time.After(r.delay)
+				settled = time.After(delay)
 			}
+			continue
 		case err := <-failures:
 			// Events were probably lost; reading the files finds what they reported.
 			r.Logger.Debug().Err(err).Msg("watching files failed")
-			return true
 		case <-settled:
-			return true
-		case <-poll:
-			return true
+		case <-poll.C:
 		}
+		settled = nil
+		r.watch(watcher)
+		r.check()
 	}
 }
 
