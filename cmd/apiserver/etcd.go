@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 	"google.golang.org/grpc"
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
@@ -113,25 +114,18 @@ func connect(c config) (*backend, error) {
 // checkEtcd returns nil as soon as etcd answers, and the reason if it does not within
 // etcdStartTimeout. It asks repeatedly, since etcd may be starting at the same time.
 func checkEtcd(ctx context.Context, client *clientv3.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, etcdStartTimeout)
-	defer cancel()
-	retry := time.NewTicker(etcdStartRetry)
-	defer retry.Stop()
 	reason := errors.New("it accepts connections and does not answer")
-	for {
+	err := wait.PollUntilContextTimeout(ctx, etcdStartRetry, etcdStartTimeout, true, func(ctx context.Context) (bool, error) {
 		_, err := client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
-		if err == nil {
-			return nil
-		}
-		if ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			reason = err
 		}
-		select {
-		case <-retry.C:
-		case <-ctx.Done():
-			return fmt.Errorf("no answer within %v: %s", etcdStartTimeout, connectionFailure(reason))
-		}
+		return err == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("no answer within %v: %s", etcdStartTimeout, connectionFailure(reason))
 	}
+	return nil
 }
 
 // connectionFailure returns the innermost reason in an error of gRPC, which wraps the

@@ -17,37 +17,34 @@ type inputs struct {
 	tokens  *auth.Tokens         // empty without --token-auth-file
 	limiter *ratelimit.Limiter   // has the default limits without --rate-limit-config
 	certs   *certificates.Holder // empty without --tls-cert-file
-	// watched is the files to reload when they change.
+	// watched is the files to reload when they change, by the flags that name them.
 	watched []*files.Group
 }
 
 // loadInputs reads every file that c names. It writes nothing.
 func loadInputs(c config) (*inputs, error) {
 	in := &inputs{tokens: auth.NewTokens(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}}
-	for _, file := range []struct {
-		flag  string
-		group *files.Group
-	}{
-		{"token-auth-file", &files.Group{
-			Name: "tokens", Paths: []string{c.TokenAuthFile},
+	for _, group := range []*files.Group{
+		{
+			Name: "token-auth-file", Paths: []string{c.TokenAuthFile},
 			Load: func() error { return in.tokens.Load(c.TokenAuthFile) },
-		}},
-		{"rate-limit-config", &files.Group{
-			Name: "rate limits", Paths: []string{c.RateLimitConfig},
+		},
+		{
+			Name: "rate-limit-config", Paths: []string{c.RateLimitConfig},
 			Load: func() error { return loadLimits(c.RateLimitConfig, in.limiter) },
-		}},
-		{"tls-cert-file", &files.Group{
-			Name: "serving certificate", Paths: []string{c.TLSCertFile, c.TLSPrivateKeyFile},
+		},
+		{
+			Name: "tls-cert-file", Paths: []string{c.TLSCertFile, c.TLSPrivateKeyFile},
 			Load: func() error { return in.certs.Load(c.TLSCertFile, c.TLSPrivateKeyFile) },
-		}},
+		},
 	} {
-		if file.group.Paths[0] == "" {
+		if group.Paths[0] == "" {
 			continue
 		}
-		if _, err := file.group.LoadChanged(); err != nil {
-			return nil, &flagError{flag: file.flag, err: err}
+		if _, err := group.LoadChanged(); err != nil {
+			return nil, &flagError{flag: group.Name, err: err}
 		}
-		in.watched = append(in.watched, file.group)
+		in.watched = append(in.watched, group)
 	}
 	return in, nil
 }

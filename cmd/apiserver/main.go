@@ -27,7 +27,8 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	cmd := newCommand(stdout, stderr)
 	cmd.SetArgs(args)
 	if err := cmd.ExecuteContext(ctx); err != nil {
-		fmt.Fprintf(stderr, "apiserver: %s\n", oneLine(err))
+		line := strings.Join(strings.Fields(err.Error()), " ")
+		fmt.Fprintf(stderr, "apiserver: %s\n", line)
 		return 1
 	}
 	return 0
@@ -52,9 +53,4 @@ func untilSignal() (ctx context.Context, stop func()) {
 		close(signals)
 		cancel()
 	}
-}
-
-// oneLine returns the text of err without line breaks.
-func oneLine(err error) string {
-	return strings.Join(strings.Fields(err.Error()), " ")
 }

@@ -12,11 +12,9 @@ import (
 
 // Serving is a serving certificate with the certificates by which clients trust it.
 type Serving struct {
-	Pair *tls.Certificate // with its Leaf
-	// CAPEM is the certificates by which clients trust the pair.
-	CAPEM []byte
-	// CAFile is the path of a file that contains CAPEM.
-	CAFile string
+	Pair   *tls.Certificate // with its Leaf
+	CAPEM  []byte           // the certificates by which clients trust Pair
+	CAFile string           // the path of a file that contains CAPEM
 }
 
 // Holder holds the certificate for new TLS connections. Its zero value holds none; its

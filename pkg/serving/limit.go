@@ -2,6 +2,7 @@ package serving
 
 import (
 	"fmt"
+	"math"
 	"syscall"
 )
 
@@ -35,10 +36,7 @@ func openFilesLimit() (uint64, error) {
 // files. A quarter of the files is reserved, within the bounds above; if the limit is very
 // low, a quarter is left for connections.
 func connectionLimit(openFiles uint64) int {
-	reserve := min(max(openFiles/4, minReserve), maxReserve)
-	limit := max(openFiles/4, 1)
-	if openFiles > reserve {
-		limit = max(limit, openFiles-reserve)
-	}
-	return int(min(limit, maxConnections)) //nolint:gosec // at most maxConnections
+	files := int(min(openFiles, math.MaxInt32))
+	reserve := min(max(files/4, minReserve), maxReserve)
+	return min(max(files-reserve, files/4, 1), maxConnections)
 }

@@ -53,7 +53,7 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 			return nil, err
 		default:
 			l.conns.acceptLog.Warn().Err(err).Msg("cannot accept a connection; will try again")
-			time.Sleep(acceptRetry)
+			<-time.After(acceptRetry)
 		}
 	}
 }
