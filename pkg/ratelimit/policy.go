@@ -3,6 +3,7 @@ package ratelimit
 import (
 	"cmp"
 	"fmt"
+	"slices"
 )
 
 // Class is the kind of a request. Each kind has its own bucket.
@@ -54,39 +55,31 @@ func newPolicy(c *Config) *policy {
 		},
 		perUser: c.Defaults.Per == PerUser,
 	}
+	overrides := append(slices.Clone(c.Overrides), Override{Groups: []string{privilegedGroup}, Exempt: true})
 	p := &policy{
+		rules:     make([]rule, len(overrides), len(overrides)+1),
 		users:     map[string]int{},
 		groups:    map[string]int{},
 		anonymous: *cmp.Or(c.Anonymous, builtIn.Anonymous),
 	}
-	for i := range c.Overrides {
-		p.add(&c.Overrides[i], defaults)
+	for i, o := range slices.Backward(overrides) { // the first one that names somebody stays
+		p.rules[i] = rule{
+			limits: [2]Limit{
+				Read:  *cmp.Or(o.Read, &defaults.limits[Read]),
+				Write: *cmp.Or(o.Write, &defaults.limits[Write]),
+			},
+			perUser: cmp.Or(o.Per, c.Defaults.Per) == PerUser,
+			exempt:  o.Exempt,
+		}
+		for _, name := range o.Users {
+			p.users[name] = i
+		}
+		for _, name := range o.Groups {
+			p.groups[name] = i
+		}
 	}
-	p.add(&Override{Groups: []string{privilegedGroup}, Exempt: true}, defaults)
 	p.rules = append(p.rules, defaults)
 	return p
-}
-
-func (p *policy) add(o *Override, r rule) {
-	r.limits[Read] = *cmp.Or(o.Read, &r.limits[Read])
-	r.limits[Write] = *cmp.Or(o.Write, &r.limits[Write])
-	if o.Per != "" {
-		r.perUser = o.Per == PerUser
-	}
-	r.exempt = o.Exempt
-	for _, name := range o.Users {
-		setFirst(p.users, name, len(p.rules))
-	}
-	for _, name := range o.Groups {
-		setFirst(p.groups, name, len(p.rules))
-	}
-	p.rules = append(p.rules, r)
-}
-
-func setFirst(m map[string]int, name string, i int) {
-	if _, ok := m[name]; !ok {
-		m[name] = i
-	}
 }
 
 // match returns the index of the rule for a user in groups. It costs one map lookup per
