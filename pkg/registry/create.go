@@ -48,7 +48,9 @@ func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object
 	s.Strategy.Default(obj)
 	wipe(accessor)
 	warnings = objectmeta.DropDuplicateOwners(accessor)
-	s.parts[""].owners.Update(s.New(), obj, opts.FieldManager)
+	if err := s.parts[""].owners.Update(s.New(), obj, opts.FieldManager); err != nil {
+		return nil, warnings, err
+	}
 	more, err := s.prepareCreate(obj)
 	warnings = append(warnings, more...)
 	if err != nil {

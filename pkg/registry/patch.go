@@ -89,7 +89,9 @@ func (p *patcher) patchJSON(before *object.Object, current runtime.Object) (runt
 	if err != nil {
 		return nil, nil, err
 	}
-	p.part.owners.Update(current, next, p.opts.FieldManager)
+	if err := p.part.owners.Update(current, next, p.opts.FieldManager); err != nil {
+		return nil, nil, err
+	}
 	return next, append(warnings, more...), nil
 }
 

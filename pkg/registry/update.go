@@ -63,8 +63,7 @@ func (s *Store) Update(ctx context.Context, namespace, name, subresource string,
 		case current == nil && (s.NoCreateOnUpdate || subresource != ""):
 			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
 		case current == nil:
-			part.owners.Update(s.New(), next, opts.FieldManager)
-			return next, duplicates, nil
+			return next, duplicates, part.owners.Update(s.New(), next, opts.FieldManager)
 		case version == 0 && s.RequireVersion:
 			// kube-apiserver names the resource here, not the kind.
 			kind := schema.GroupKind{Group: s.API.Group, Kind: s.API.Name}
@@ -73,8 +72,7 @@ func (s *Store) Update(ctx context.Context, namespace, name, subresource string,
 		if err := carryOver(next, current); err != nil {
 			return nil, nil, err
 		}
-		part.owners.Update(current, next, opts.FieldManager)
-		return next, duplicates, nil
+		return next, duplicates, part.owners.Update(current, next, opts.FieldManager)
 	})
 }
 

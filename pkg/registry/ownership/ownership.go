@@ -40,6 +40,7 @@ type Config struct {
 // Manager keeps the managedFields of objects of one kind. It may be used by several
 // goroutines at once.
 type Manager struct {
+	kind       schema.GroupVersionKind
 	fields     *managedfields.FieldManager
 	newObject  func() (runtime.Object, error)
 	setDefault func(obj runtime.Object)
@@ -64,7 +65,7 @@ func New(cfg Config) (*Manager, error) {
 	if cfg.SetDefault == nil {
 		cfg.SetDefault = func(runtime.Object) {}
 	}
-	m := &Manager{fields: fields, setDefault: cfg.SetDefault}
+	m := &Manager{kind: cfg.Kind, fields: fields, setDefault: cfg.SetDefault}
 	m.newObject = func() (runtime.Object, error) {
 		obj, err := cfg.Scheme.New(cfg.Kind)
 		if err == nil {
@@ -92,8 +93,12 @@ func (m *Manager) Check() error {
 
 // Update gives the fields that differ between live and next to the manager, by setting the
 // managedFields of next, which has its defaults. Where nothing else changes, they do not
-// either. live, which stays as it is, is an empty object where next is new.
-func (m *Manager) Update(live, next runtime.Object, manager string) {
+// either. live, which stays as it is, is an empty object where next is new. The error is
+// Invalid: next has more than MaxFields or MaxElements.
+func (m *Manager) Update(live, next runtime.Object, manager string) error {
+	if err := m.checkSize(live, next, m.sizeOf(next)); err != nil {
+		return err
+	}
 	shownLive, shownNext := shallowCopy(live), shallowCopy(next)
 	lists, _ := m.lists() // without a schema the library fails as well
 	for _, l := range lists {
@@ -102,6 +107,7 @@ func (m *Manager) Update(live, next runtime.Object, manager string) {
 	shownNext = m.fields.UpdateNoErrors(shownLive, shownNext, manager)
 	setManagedFields(next, shownNext)
 	keepTimes(live, next)
+	return nil
 }
 
 // Apply returns the object that a server-side apply of the configuration makes of live, with
@@ -110,13 +116,17 @@ func (m *Manager) Update(live, next runtime.Object, manager string) {
 // leaves alone.
 //
 // Errors: Conflict where the configuration changes fields of other managers and force is not
-// set, and BadRequest for one that the schema does not allow.
+// set, BadRequest for one that the schema does not allow, and Invalid where it or the outcome
+// has more than MaxFields or MaxElements.
 func (m *Manager) Apply(live runtime.Object, config *unstructured.Unstructured, manager string, force bool) (runtime.Object, error) {
 	if live == nil {
 		var err error
 		if live, err = m.newObject(); err != nil {
 			return nil, err
 		}
+	}
+	if err := m.checkSize(live, live, m.sizeOfConfig(config.Object)); err != nil {
+		return nil, err
 	}
 	s := m.show(live, config, manager)
 	next, err := m.fields.Apply(s.live, s.config, manager, force)
@@ -130,6 +140,9 @@ func (m *Manager) Apply(live runtime.Object, config *unstructured.Unstructured, 
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	s.restore(next, live)
+	if err := m.checkSize(live, next, m.sizeOf(next)); err != nil {
+		return nil, err
+	}
 	m.setDefault(next)
 	keepTimes(live, next)
 	return next, nil
