@@ -18,6 +18,10 @@ const MaxExpanded = 8 << 20
 // ErrTooLarge is the error for a document that would exceed MaxExpanded.
 var ErrTooLarge = fmt.Errorf("the aliases and tags of the YAML expand it to more than %d bytes, the limit", MaxExpanded)
 
+// maxDirectives bounds the %TAG directives of a document: the parser compares each with all
+// that precede it.
+const maxDirectives = 1000
+
 // Convert returns the first document of data as JSON, like sigs.k8s.io/yaml. duplicates
 // describes keys that a mapping contains twice, of which the last one wins; it is nil if
 // there are none. A document that would expand beyond MaxExpanded is rejected with
@@ -57,6 +61,9 @@ func checkExpanded(data []byte) error {
 		// The checks below would find nothing in UTF-16.
 		return errors.New("yaml: the encoding must be UTF-8")
 	}
+	if countDirectives(data) > maxDirectives {
+		return fmt.Errorf("yaml: there are more than %d %%TAG directives, the limit", maxDirectives)
+	}
 	if tags := bytes.Count(data, []byte("!")); tags > 0 && longestDirective(data)*tags > MaxExpanded {
 		return ErrTooLarge
 	}
@@ -72,6 +79,15 @@ func checkExpanded(data []byte) error {
 		return ErrTooLarge
 	}
 	return nil
+}
+
+// countDirectives returns the number of lines that begin with %TAG, except the first line.
+func countDirectives(data []byte) int {
+	count := 0
+	for _, lineBreak := range []string{"\n", "\r", "\u0085", "\u2028", "\u2029"} { // those of YAML 1.1
+		count += bytes.Count(data, []byte(lineBreak+"%TAG"))
+	}
+	return count
 }
 
 // longestDirective returns the length of the longest line after a %TAG. Every tag that uses

@@ -142,3 +142,27 @@ func FuzzConvert(f *testing.F) {
 		}
 	})
 }
+
+// The parser compares every %TAG directive with all before it: 100,000 of them, which a request
+// has room for, take half a minute.
+func TestDirectives(t *testing.T) {
+	document := func(n int, lineBreak string) []byte {
+		var text strings.Builder
+		text.WriteString("# the tags" + lineBreak)
+		for i := range n {
+			fmt.Fprintf(&text, "%%TAG !%d! tag:x%d%s", i, i, lineBreak)
+		}
+		return []byte(text.String() + "---" + lineBreak + "a: '%TAG'" + lineBreak)
+	}
+	for _, lineBreak := range []string{"\n", "\r\n", "\r", "\u0085", "\u2028", "\u2029"} {
+		if _, _, err := yamljson.Convert(document(1001, lineBreak)); !says(err, "more than 1000 %TAG directives") {
+			t.Errorf("%q, 1001 directives: %v", lineBreak, err)
+		}
+	}
+	if got, _, err := yamljson.Convert(document(1000, "\n")); err != nil || string(got) != `{"a":"%TAG"}` {
+		t.Errorf("1000 directives: got %s, %v", got, err)
+	}
+	if _, _, err := yamljson.Convert([]byte("a: '" + strings.Repeat("%TAG ", 2000) + "'")); err != nil {
+		t.Errorf("the word in a text: %v", err)
+	}
+}
