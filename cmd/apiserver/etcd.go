@@ -52,11 +52,7 @@ func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend
 	if err != nil {
 		return nil, err
 	}
-	if err := checkEtcd(ctx, b.client); err != nil {
-		err = fmt.Errorf("etcd at %s: %w", strings.Join(c.EtcdServers, ","), err)
-		return nil, errors.Join(&flagError{flag: "etcd-servers", err: err}, b.close())
-	}
-	silent, err := etcd.CheckVersions(ctx, b.client)
+	silent, err := checkEtcd(ctx, b.client)
 	if err != nil {
 		return nil, errors.Join(&flagError{flag: "etcd-servers", err: err}, b.close())
 	}
@@ -111,11 +107,12 @@ func connect(c config) (*backend, error) {
 	return &backend{client: client, close: client.Close}, nil
 }
 
-// checkEtcd returns nil as soon as etcd answers, and the reason if it does not within
-// etcdStartTimeout. It asks repeatedly, since etcd may be starting at the same time.
-func checkEtcd(ctx context.Context, client *clientv3.Client) error {
+// checkEtcd waits until etcd answers, since it may be starting at the same time, and checks
+// the versions of its members. It returns the members that did not answer, or the reason why
+// etcd cannot be used.
+func checkEtcd(ctx context.Context, client *clientv3.Client) (silent []string, err error) {
 	reason := errors.New("it accepts connections and does not answer")
-	err := wait.PollUntilContextTimeout(ctx, etcdStartRetry, etcdStartTimeout, true, func(ctx context.Context) (bool, error) {
+	err = wait.PollUntilContextTimeout(ctx, etcdStartRetry, etcdStartTimeout, true, func(ctx context.Context) (bool, error) {
 		_, err := client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
 		if err != nil && ctx.Err() == nil {
 			reason = err
@@ -123,9 +120,9 @@ func checkEtcd(ctx context.Context, client *clientv3.Client) error {
 		return err == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("no answer within %v: %s", etcdStartTimeout, connectionFailure(reason))
+		return nil, fmt.Errorf("etcd at %s: no answer within %v: %s", strings.Join(client.Endpoints(), ","), etcdStartTimeout, connectionFailure(reason))
 	}
-	return nil
+	return etcd.CheckVersions(ctx, client)
 }
 
 // connectionFailure returns the innermost reason in an error of gRPC, which wraps the

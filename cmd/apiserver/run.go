@@ -66,13 +66,12 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 	defer unlock()
 
 	i := &instance{config: c, inputs: in, secure: secure, insecure: insecure, logger: logger, metrics: prometheus.NewRegistry()}
-	if err := i.start(ctx); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+	if err = i.start(ctx); err == nil {
+		err = i.serve(ctx, stdout)
+	} else if ctx.Err() != nil {
+		err = nil // it was stopped before it was ready
 	}
-	return errors.Join(i.serve(ctx, stdout), i.close())
+	return errors.Join(err, i.close())
 }
 
 // instance is one running server.
@@ -89,25 +88,20 @@ type instance struct {
 }
 
 // start creates what the data directory lacks and starts everything behind the ports. Slow
-// steps run concurrently. After an error nothing is left running.
+// steps run concurrently. close must be called, also after an error.
 func (i *instance) start(ctx context.Context) error {
 	var prepareErr error
 	var preparing sync.WaitGroup
 	preparing.Go(func() { prepareErr = i.prepare() })
-	err := i.startCore(ctx)
+	coreErr := i.startCore(ctx)
 	preparing.Wait()
-	err = errors.Join(err, prepareErr)
-	if err == nil {
-		err = i.writeKubeconfig()
+	if err := errors.Join(coreErr, prepareErr); err != nil {
+		return err
 	}
-	if err != nil {
-		err = errors.Join(err, i.close())
-	}
-	return err
+	return i.writeKubeconfig()
 }
 
-// startCore opens the etcd and starts the server on it. close undoes whatever startCore has
-// done, also after an error.
+// startCore opens the etcd and starts the server on it.
 func (i *instance) startCore(ctx context.Context) (err error) {
 	if i.backend, err = openBackend(ctx, i.config, i.logger); err != nil {
 		return err
@@ -130,7 +124,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 	return err
 }
 
-// close stops what startCore has started. Requests must have ended.
+// close stops whatever startCore has started. Requests must have ended.
 func (i *instance) close() error {
 	if i.core != nil {
 		i.core.Close()

@@ -33,29 +33,26 @@ var notInBuildMetadata = regexp.MustCompile(`[^0-9A-Za-z.-]+`)
 // servedVersion returns the answer to /version. Clients parse gitVersion as a semantic
 // version: the Kubernetes release, with the binary's version as build metadata.
 func servedVersion() apiversion.Info {
+	build := map[string]string{}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, setting := range info.Settings {
+			build[setting.Key] = setting.Value
+		}
+	}
+	treeState := "clean"
+	if build["vcs.modified"] == "true" {
+		treeState = "dirty"
+	}
 	parts := strings.SplitN(kubernetesVersion, ".", 3)
-	info := apiversion.Info{
+	return apiversion.Info{
 		Major:        parts[0],
 		Minor:        parts[1],
 		GitVersion:   "v" + kubernetesVersion + "+berth." + notInBuildMetadata.ReplaceAllString(binaryVersion(), "."),
-		GitTreeState: "clean",
+		GitCommit:    build["vcs.revision"],
+		GitTreeState: treeState,
+		BuildDate:    build["vcs.time"],
 		GoVersion:    runtime.Version(),
 		Compiler:     runtime.Compiler,
 		Platform:     runtime.GOOS + "/" + runtime.GOARCH,
 	}
-	build, ok := debug.ReadBuildInfo()
-	if !ok {
-		return info
-	}
-	for _, setting := range build.Settings {
-		switch {
-		case setting.Key == "vcs.revision":
-			info.GitCommit = setting.Value
-		case setting.Key == "vcs.time":
-			info.BuildDate = setting.Value
-		case setting.Key == "vcs.modified" && setting.Value == "true":
-			info.GitTreeState = "dirty"
-		}
-	}
-	return info
 }
