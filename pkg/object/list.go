@@ -28,8 +28,9 @@ type Event struct {
 // run is what was once made of several objects that follow each other in lists. It is kept
 // with the first of them, for as long as that is there, and holds none of the others.
 type run struct {
-	ids   []uint64 // of the objects
-	block *Block
+	framing *Framing
+	ids     []uint64 // of the objects
+	block   *Block
 }
 
 const (
@@ -48,9 +49,10 @@ type Run struct {
 	Block Block
 }
 
-// Runs yields the objects of the list in the form, compressed, one or several at a time.
+// Runs yields the objects of the list as framed, compressed, one or several at a time. What
+// is made for a framing is kept by its address and form.
 // The sequence ends with the first error.
-func (l *List) Runs(f Form) iter.Seq2[Run, error] {
+func (l *List) Runs(f *Framing) iter.Seq2[Run, error] {
 	return func(yield func(Run, error) bool) {
 		// A run that starts in the middle or skips objects would serve this list alone.
 		inRuns := l.Adjacent && l.FromStart
@@ -81,23 +83,23 @@ func runLength(objects []*Object) int {
 }
 
 // run returns the run of the objects, of which o is the first.
-func (o *Object) run(f Form, objects []*Object) (Run, error) {
-	body, err := o.Body(f)
+func (o *Object) run(f *Framing, objects []*Object) (Run, error) {
+	body, err := o.Body(f.Form)
 	if err != nil {
 		return Run{}, err
 	}
 	if len(objects) == 1 {
-		block, err := o.Block(f)
+		block, err := o.Block(f.Form)
 		return Run{len(body), block}, err
 	}
 	fs := o.formSet()
 	fs.mu.Lock()
-	kept := fs.runs[f]
+	kept := fs.runs[f.Form]
 	fs.mu.Unlock()
-	if kept != nil && kept.is(objects) {
+	if kept != nil && kept.framing == f && kept.is(objects) {
 		return Run{len(body), *kept.block}, nil
 	}
-	made := &run{ids: make([]uint64, len(objects))}
+	made := &run{framing: f, ids: make([]uint64, len(objects))}
 	for i, o := range objects {
 		made.ids[i] = o.id
 	}
@@ -105,9 +107,9 @@ func (o *Object) run(f Form, objects []*Object) (Run, error) {
 		return Run{}, err
 	}
 	fs.mu.Lock()
-	fs.runs[f] = made
+	fs.runs[f.Form] = made
 	fs.mu.Unlock()
-	o.Type.Forms.add(fs, runSlot+slot(f), len(made.block.Data)+8*len(made.ids))
+	o.Type.Forms.add(fs, runSlot+slot(f.Form), len(made.block.Data)+8*len(made.ids))
 	return Run{len(body), *made.block}, nil
 }
 
@@ -124,17 +126,17 @@ var joinBuffers = sync.Pool{New: func() any {
 
 // compressJoined compresses the objects as they stand in a list, without the head of the
 // first and the tail of the last.
-func compressJoined(f Form, objects []*Object) (*Block, error) {
+func compressJoined(f *Framing, objects []*Object) (*Block, error) {
 	buf := joinBuffers.Get().(*[]byte)
 	defer joinBuffers.Put(buf)
 	items := (*buf)[:0]
 	for i, o := range objects {
-		body, err := o.Body(f)
+		body, err := o.Body(f.Form)
 		if err != nil {
 			return nil, err
 		}
 		if i > 0 {
-			items = f.AppendItemHead(append(append(items, f.Tail()...), f.Separator()...), len(body))
+			items = f.AppendHead(append(append(items, f.Tail...), f.Separator...), len(body))
 		}
 		items = append(items, body...)
 	}

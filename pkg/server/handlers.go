@@ -63,7 +63,7 @@ func listOptions(c *call) (*metav1.ListOptions, error) {
 }
 
 func (s *Server) create(c *call) (result, error) {
-	mediaType, err := media.Input(c.req)
+	mediaType, err := s.codecs.Input(c.req)
 	if err != nil {
 		return result{}, err
 	}
@@ -105,7 +105,7 @@ func (s *Server) update(c *call) (result, error) {
 	if err := invalidOptions("UpdateOptions", validation.ValidateUpdateOptions(opts)); err != nil {
 		return result{}, err
 	}
-	mediaType, err := media.Input(c.req)
+	mediaType, err := s.codecs.Input(c.req)
 	if err != nil {
 		return result{}, err
 	}
@@ -253,7 +253,7 @@ func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
 	}
 	defer body.release()
 	if len(body.bytes()) > 0 {
-		mediaType, err := media.Input(c.req)
+		mediaType, err := s.codecs.Input(c.req)
 		if err != nil {
 			return nil, err
 		}

@@ -16,35 +16,46 @@ import (
 	"github.com/berth-project/berth/pkg/yamljson"
 )
 
-// Decode reads data of the media type into a new object of the type. Fields that are
-// unknown or given twice are an error under Strict, warnings under Warn (the default), and
-// nothing under Ignore; names are case-sensitive. The error is a BadRequest that says what
-// is wrong. The object keeps nothing of data.
+// Decode reads data of the media type, one that Input returned, into a new object of the
+// type. Fields that are unknown or given twice are an error under Strict, warnings under Warn
+// (the default), and nothing under Ignore; names are case-sensitive. The error is a BadRequest
+// that says what is wrong, or says that it is too large. The object keeps nothing of data.
 func (c *Codecs) Decode(data []byte, mediaType string, t *object.Type, fieldValidation string) (obj runtime.Object, warnings []string, err error) {
-	if mediaType == runtime.ContentTypeProtobuf {
-		obj, err = c.proto.decode(data, t)
-		return obj, nil, err
+	known := c.named(mediaType)
+	if known == nil {
+		return nil, nil, Unsupported(c.Types())
 	}
-	var faults []error // of strictness
-	asJSON := data
-	if mediaType == runtime.ContentTypeYAML {
-		var duplicates error
-		asJSON, duplicates, err = yamljson.Convert(data)
-		switch {
-		case errors.Is(err, yamljson.ErrTooLarge):
-			return nil, nil, apierrors.NewRequestEntityTooLargeError(err.Error())
-		case err != nil:
-			return nil, nil, unrecognized(t.Kind, err, data)
-		case duplicates != nil:
-			faults = append(faults, duplicates)
-		}
+	return known.decode(data, t, fieldValidation)
+}
+
+func (k kinds) decodeJSON(data []byte, t *object.Type, fieldValidation string) (runtime.Object, []string, error) {
+	return k.decodeStrict(data, data, nil, t, fieldValidation)
+}
+
+func (k kinds) decodeYAML(data []byte, t *object.Type, fieldValidation string) (runtime.Object, []string, error) {
+	asJSON, duplicates, err := yamljson.Convert(data)
+	switch {
+	case errors.Is(err, yamljson.ErrTooLarge):
+		return nil, nil, apierrors.NewRequestEntityTooLargeError(err.Error())
+	case err != nil:
+		return nil, nil, unrecognized(t.Kind, err, data)
+	}
+	return k.decodeStrict(asJSON, data, duplicates, t, fieldValidation)
+}
+
+// decodeStrict decodes what was sent as original. duplicates, nil where there are none, are
+// faults of strictness that it has beside those of its JSON.
+func (k kinds) decodeStrict(asJSON, original []byte, duplicates error, t *object.Type, fieldValidation string) (obj runtime.Object, warnings []string, err error) {
+	var faults []error
+	if duplicates != nil {
+		faults = append(faults, duplicates)
 	}
 	obj, unknown, err := t.DecodeStrict(asJSON)
 	if err != nil {
-		return nil, nil, c.explain(asJSON, data, t.Kind, err)
+		return nil, nil, k.explain(asJSON, original, t.Kind, err)
 	}
 	faults = append(faults, unknown...)
-	if err := c.checkKind(obj.GetObjectKind().GroupVersionKind(), t.Kind); err != nil {
+	if err := k.check(obj.GetObjectKind().GroupVersionKind(), t.Kind); err != nil {
 		return nil, nil, err
 	}
 	switch {
@@ -57,33 +68,6 @@ func (c *Codecs) Decode(data []byte, mediaType string, t *object.Type, fieldVali
 		warnings = append(warnings, yamljson.Faults(fault)...)
 	}
 	return obj, warnings, nil
-}
-
-// decode takes the message out of its envelope itself: options come under versions that no
-// scheme knows them by.
-func (p protobufFormat) decode(data []byte, t *object.Type) (runtime.Object, error) {
-	want, envelope := t.Kind, &runtime.Unknown{}
-	_, got, err := p.serializer.Decode(data, &want, envelope)
-	if err != nil {
-		return nil, unrecognized(t.Kind, err, data)
-	}
-	if err := p.kinds.check(*got, t.Kind); err != nil {
-		return nil, err
-	}
-	obj := t.New()
-	message, ok := obj.(interface{ Unmarshal(message []byte) error })
-	if !ok {
-		return nil, cannotBeHandled(*got, t.Kind, errors.New("it has no protobuf form"))
-	}
-	if err := message.Unmarshal(envelope.Raw); err != nil {
-		return nil, cannotBeHandled(*got, t.Kind, err)
-	}
-	obj.GetObjectKind().SetGroupVersionKind(*got)
-	return obj, nil
-}
-
-func (c *Codecs) checkKind(got, want schema.GroupVersionKind) error {
-	return c.proto.kinds.check(got, want)
 }
 
 // kinds are those that the server knows.
@@ -129,12 +113,12 @@ func acceptedOptions(got, want schema.GroupVersionKind) bool {
 
 // explain finds the most telling error for JSON that could not be decoded: that it is not
 // JSON, that it is another kind of object, or which field has the wrong type.
-func (c *Codecs) explain(asJSON, original []byte, want schema.GroupVersionKind, cause error) error {
+func (k kinds) explain(asJSON, original []byte, want schema.GroupVersionKind, cause error) error {
 	got, err := json.DefaultMetaFactory.Interpret(asJSON)
 	if err != nil {
 		return unrecognized(want, err, original)
 	}
-	if err := c.checkKind(*got, want); err != nil {
+	if err := k.check(*got, want); err != nil {
 		return err
 	}
 	return cannotBeHandled(want, want, cause)

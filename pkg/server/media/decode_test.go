@@ -219,7 +219,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte(`{"metadata":{"name":"a","managedFields":[{"fieldsV1":{"f:a":{}},"time":"2020-01-01T00:00:00Z"}]}}`), uint8(0), uint8(3))
 	f.Add([]byte("metadata: &a {name: 1}\nsubsets: [{addresses: [{ip: 10.0.0.1}]}]\n"), uint8(1), uint8(2))
 	f.Fuzz(func(t *testing.T, data []byte, mediaType, validation uint8) {
-		kind := media.Types[int(mediaType)%len(media.Types)]
+		kind := c.Types()[int(mediaType)%len(c.Types())]
 		fieldValidation := fieldValidations[int(validation)%len(fieldValidations)]
 		decoded, warnings, err := c.Decode(data, kind, endpointsType, fieldValidation)
 		if err != nil {

@@ -9,69 +9,91 @@ import (
 
 const metadataKind = "PartialObjectMetadata"
 
-// kindOf names the kind of an object of the type in the form.
-func kindOf(t *object.Type, f object.Form) (apiVersion, kind string) {
-	if version := f.MetadataVersion(); version != "" {
-		return metav1.GroupName + "/" + version, metadataKind
+// shape is what a media type shows of objects, and how: all of them, or their metadata alone.
+type shape struct {
+	object.Framing
+	metadataVersion string // of meta.k8s.io; "" where the whole object is shown
+}
+
+// kindOf names the kind of what is shown of an object of the type.
+func (s *shape) kindOf(t *object.Type) (apiVersion, kind string) {
+	if s.metadataVersion != "" {
+		return metav1.GroupName + "/" + s.metadataVersion, metadataKind
 	}
 	return t.Kind.GroupVersion().String(), t.Kind.Kind
 }
 
-// listKind names the kind of a list.
-func listKind(l *object.List, f object.Form) (apiVersion, kind string) {
-	apiVersion, kind = kindOf(l.Type, f)
-	return apiVersion, kind + "List"
-}
-
 // sizeOf is how many bytes the items of a list take, with what stands around them.
-func sizeOf(l *object.List, f object.Form) (int, error) {
+func (s *shape) sizeOf(l *object.List) (int, error) {
 	size := 0
 	var head [128]byte
 	for i, o := range l.Objects {
-		body, err := o.Body(f)
+		body, err := o.Body(s.Form)
 		if err != nil {
 			return 0, err
 		}
 		if i > 0 {
-			size += len(f.Separator())
+			size += len(s.Separator)
 		}
-		size += len(f.AppendItemHead(head[:0], len(body))) + len(body) + len(f.Tail())
+		size += len(s.AppendHead(head[:0], len(body))) + len(body) + len(s.Tail)
 	}
 	return size, nil
 }
 
 // writeItems writes the items of a list, with what stands around them.
-func writeItems(w *stream.Writer, l *object.List, f object.Form, compress bool) error {
+func (s *shape) writeItems(w *stream.Writer, l *object.List, compress bool) error {
 	if compress {
-		return writeRuns(w, l, f)
+		return s.writeRuns(w, l)
 	}
 	var room [192]byte
 	between, behind := "", ""
 	for _, o := range l.Objects {
-		body, err := o.Body(f)
+		body, err := o.Body(s.Form)
 		if err != nil {
 			return err
 		}
-		_, _ = w.Write(f.AppendItemHead(append(room[:0], between...), len(body)))
+		_, _ = w.Write(s.AppendHead(append(room[:0], between...), len(body)))
 		_, _ = w.Write(body)
-		between, behind = f.Tail()+f.Separator(), f.Tail()
+		between, behind = s.Tail+s.Separator, s.Tail
 	}
 	w.WriteString(behind)
 	return nil
 }
 
-func writeRuns(w *stream.Writer, l *object.List, f object.Form) error {
+func (s *shape) writeRuns(w *stream.Writer, l *object.List) error {
 	var head [128]byte
 	separator := ""
-	for run, err := range l.Runs(f) {
+	for run, err := range l.Runs(&s.Framing) {
 		if err != nil {
 			return err
 		}
 		w.WriteString(separator)
-		_, _ = w.Write(f.AppendItemHead(head[:0], run.First))
+		_, _ = w.Write(s.AppendHead(head[:0], run.First))
 		w.Block(&run.Block)
-		w.WriteString(f.Tail())
-		separator = f.Separator()
+		w.WriteString(s.Tail)
+		separator = s.Separator
 	}
+	return nil
+}
+
+// writeFramed writes one object between a head and a tail.
+func (s *shape) writeFramed(w *stream.Writer, o *object.Object, head []byte, tail string, compress bool) error {
+	body, err := o.Body(s.Form)
+	if err != nil {
+		return err
+	}
+	if !compress {
+		_, _ = w.Write(head)
+		_, _ = w.Write(body)
+		w.WriteString(tail)
+		return nil
+	}
+	block, err := o.Block(s.Form)
+	if err != nil {
+		return err
+	}
+	_, _ = w.Write(head)
+	w.Block(&block)
+	w.WriteString(tail)
 	return nil
 }

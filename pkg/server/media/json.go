@@ -5,10 +5,10 @@ import (
 	"encoding/json"
 	"io"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/watch"
-	"sigs.k8s.io/yaml"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/stream"
@@ -21,54 +21,59 @@ func newJSON(scheme *runtime.Scheme) jsonFormat {
 	return jsonFormat{kjson.NewSerializerWithOptions(kjson.DefaultMetaFactory, scheme, scheme, kjson.SerializerOptions{})}
 }
 
-func (jsonFormat) form(metadataVersion string) object.Form {
-	switch metadataVersion {
-	case "":
-		return object.JSON
-	case v1beta1:
-		return object.MetadataV1Beta1
-	}
-	return object.Metadata
+// jsonShapes are the shapes of JSON by the version of meta.k8s.io.
+var jsonShapes = map[string]*shape{
+	"": {Framing: object.Framing{
+		Form: object.JSON, Separator: ",",
+		AppendHead: func(dst []byte, _ int) []byte { return append(dst, '{') },
+	}},
+	v1:      jsonMetadata(v1),
+	v1beta1: jsonMetadata(v1beta1),
 }
 
-func (jsonFormat) object(w *stream.Writer, o *object.Object, f object.Form) error {
-	head := o.AppendHead(nil, f)
-	body, err := o.Body(f)
+func jsonMetadata(version string) *shape {
+	head := `{"kind":"` + metadataKind + `","apiVersion":"` + metav1.GroupName + "/" + version + `",`
+	return &shape{metadataVersion: version, Framing: object.Framing{
+		Form: object.Metadata, Tail: "}", Separator: ",",
+		AppendHead: func(dst []byte, _ int) []byte { return append(dst, head...) },
+	}}
+}
+
+// appendJSONHead appends what stands before an object that is not in a list.
+func appendJSONHead(dst []byte, o *object.Object, s *shape) []byte {
+	if s.metadataVersion == "" {
+		return append(dst, o.Head()...)
+	}
+	return s.AppendHead(dst, 0)
+}
+
+func (jsonFormat) object(w *stream.Writer, o *object.Object, version string) error {
+	s := jsonShapes[version]
+	body, err := o.Body(s.Form)
 	if err != nil {
 		return err
 	}
-	tail := f.Tail() + "\n"
-	if w.Expect(len(head) + len(body) + len(tail)) {
-		block, err := o.Block(f)
-		if err != nil {
-			return err
-		}
-		_, _ = w.Write(head)
-		w.Block(&block)
-	} else {
-		_, _ = w.Write(head)
-		_, _ = w.Write(body)
-	}
-	w.WriteString(tail)
-	return nil
+	head, tail := appendJSONHead(nil, o, s), s.Tail+"\n"
+	return s.writeFramed(w, o, head, tail, w.Expect(len(head)+len(body)+len(tail)))
 }
 
-func (jsonFormat) list(w *stream.Writer, l *object.List, f object.Form) error {
-	head, err := jsonListHead(l, f)
+func (jsonFormat) list(w *stream.Writer, l *object.List, version string) error {
+	s := jsonShapes[version]
+	head, err := jsonListHead(l, s)
 	if err != nil {
 		return err
 	}
-	if len(l.Objects) == 0 && f.MetadataVersion() != "" { // as kube-apiserver has it
+	if len(l.Objects) == 0 && version != "" { // as kube-apiserver has it
 		_, err := w.Write(append(head, "null}\n"...))
 		return err
 	}
-	size, err := sizeOf(l, f)
+	size, err := s.sizeOf(l)
 	if err != nil {
 		return err
 	}
 	compress := w.Expect(len(head) + size + len("[]}\n"))
 	_, _ = w.Write(append(head, '['))
-	if err := writeItems(w, l, f, compress); err != nil {
+	if err := s.writeItems(w, l, compress); err != nil {
 		return err
 	}
 	w.WriteString("]}\n")
@@ -76,33 +81,20 @@ func (jsonFormat) list(w *stream.Writer, l *object.List, f object.Form) error {
 }
 
 // jsonListHead is a list up to its items.
-func jsonListHead(l *object.List, f object.Form) ([]byte, error) {
-	apiVersion, kind := listKind(l, f)
+func jsonListHead(l *object.List, s *shape) ([]byte, error) {
+	apiVersion, kind := s.kindOf(l.Type)
 	meta, err := json.Marshal(l.Meta)
 	if err != nil {
 		return nil, err
 	}
-	return append(append([]byte(`{"kind":"`+kind+`","apiVersion":"`+apiVersion+`","metadata":`), meta...), `,"items":`...), nil
+	return append(append([]byte(`{"kind":"`+kind+`List","apiVersion":"`+apiVersion+`","metadata":`), meta...), `,"items":`...), nil
 }
 
 // event writes one line.
-func (jsonFormat) event(w *stream.Writer, e object.Event, f object.Form) error {
-	body, err := e.Object.Body(f)
-	if err != nil {
-		return err
-	}
-	_, _ = w.Write(e.Object.AppendHead([]byte(`{"type":"`+string(e.Type)+`","object":`), f))
-	if w.Compressed() {
-		block, err := e.Object.Block(f)
-		if err != nil {
-			return err
-		}
-		w.Block(&block)
-	} else {
-		_, _ = w.Write(body)
-	}
-	w.WriteString(f.Tail() + "}\n")
-	return nil
+func (jsonFormat) event(w *stream.Writer, e object.Event, version string) error {
+	s := jsonShapes[version]
+	head := appendJSONHead([]byte(`{"type":"`+string(e.Type)+`","object":`), e.Object, s)
+	return s.writeFramed(w, e.Object, head, s.Tail+"}\n", w.Compressed())
 }
 
 func (j jsonFormat) any(w io.Writer, obj runtime.Object) error { return j.encoder.Encode(obj, w) }
@@ -118,54 +110,43 @@ func (j jsonFormat) anyEvent(w *stream.Writer, eventType watch.EventType, obj ru
 	return nil
 }
 
-// prettyFormat is JSON as people like it: indented, without a newline at the end.
-type prettyFormat struct{ jsonFormat }
-
-func (p prettyFormat) object(w *stream.Writer, o *object.Object, f object.Form) error {
-	return transform(w, indent, func(plain *stream.Writer) error { return p.jsonFormat.object(plain, o, f) })
+// transformed is a format made of the JSON of the whole answer.
+type transformed struct {
+	plain jsonFormat
+	to    func(plain []byte) ([]byte, error)
 }
 
-func (p prettyFormat) list(w *stream.Writer, l *object.List, f object.Form) error {
-	return transform(w, indent, func(plain *stream.Writer) error { return p.jsonFormat.list(plain, l, f) })
+func (t transformed) object(w *stream.Writer, o *object.Object, version string) error {
+	return t.write(w, func(plain *stream.Writer) error { return t.plain.object(plain, o, version) })
 }
 
-func (p prettyFormat) any(w io.Writer, obj runtime.Object) error {
-	return transform(w, indent, func(plain *stream.Writer) error { return p.jsonFormat.any(plain, obj) })
+func (t transformed) list(w *stream.Writer, l *object.List, version string) error {
+	return t.write(w, func(plain *stream.Writer) error { return t.plain.list(plain, l, version) })
 }
 
+func (t transformed) any(w io.Writer, obj runtime.Object) error {
+	return t.write(w, func(plain *stream.Writer) error { return t.plain.any(plain, obj) })
+}
+
+// indent is JSON as people like it: indented, without a newline at the end.
 func indent(plain []byte) ([]byte, error) {
 	var out bytes.Buffer
 	err := json.Indent(&out, plain, "", "  ")
 	return out.Bytes(), err
 }
 
-// yamlFormat is YAML.
-type yamlFormat struct{ jsonFormat }
-
-func (y yamlFormat) object(w *stream.Writer, o *object.Object, f object.Form) error {
-	return transform(w, yaml.JSONToYAML, func(plain *stream.Writer) error { return y.jsonFormat.object(plain, o, f) })
-}
-
-func (y yamlFormat) list(w *stream.Writer, l *object.List, f object.Form) error {
-	return transform(w, yaml.JSONToYAML, func(plain *stream.Writer) error { return y.jsonFormat.list(plain, l, f) })
-}
-
-func (y yamlFormat) any(w io.Writer, obj runtime.Object) error {
-	return transform(w, yaml.JSONToYAML, func(plain *stream.Writer) error { return y.jsonFormat.any(plain, obj) })
-}
-
-// transform writes what to makes of the whole of what write writes.
-func transform(w io.Writer, to func([]byte) ([]byte, error), write func(*stream.Writer) error) error {
+// write writes what is made of the whole of what plain writes.
+func (t transformed) write(w io.Writer, plain func(*stream.Writer) error) error {
 	var whole bytes.Buffer
-	plain := stream.To(&whole)
-	defer plain.Release()
-	if err := write(plain); err != nil {
+	buffer := stream.To(&whole)
+	defer buffer.Release()
+	if err := plain(buffer); err != nil {
 		return err
 	}
-	if err := plain.Close(); err != nil {
+	if err := buffer.Close(); err != nil {
 		return err
 	}
-	out, err := to(bytes.TrimSuffix(whole.Bytes(), []byte("\n")))
+	out, err := t.to(bytes.TrimSuffix(whole.Bytes(), []byte("\n")))
 	if err != nil {
 		return err
 	}

@@ -1,59 +1,99 @@
 // Package media turns answers into bytes and bodies into objects: it negotiates the media
 // type and the view of an answer, decodes what clients send, and encodes objects, lists
-// and events. A media type is one format; a view is what an answer shows of an object.
+// and events. A media type is one row of the table in New; a view is what an answer shows of
+// an object.
 package media
 
 import (
 	"io"
+	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
+	"sigs.k8s.io/yaml"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/stream"
 )
 
-// Types are the media types that the server reads and writes, the default first.
-var Types = []string{runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf}
-
-// format is one media type: how objects, lists and events are framed in it.
+// format is how answers are written in one media type. version is that of meta.k8s.io where
+// objects are shown by their metadata alone, and "" where they are shown whole.
 type format interface {
-	// form is the form of objects that the format is made of: of their metadata alone where
-	// a version of meta.k8s.io is named.
-	form(metadataVersion string) object.Form
-	object(w *stream.Writer, o *object.Object, f object.Form) error
-	list(w *stream.Writer, l *object.List, f object.Form) error
-	// event writes one event of a watch.
-	event(w *stream.Writer, e object.Event, f object.Form) error
-	// any writes what is no resource's object, such as a Status, and anyEvent an event of it.
+	object(w *stream.Writer, o *object.Object, version string) error
+	list(w *stream.Writer, l *object.List, version string) error
+	// any writes what is no resource's object, such as a Status.
 	any(w io.Writer, obj runtime.Object) error
+}
+
+// eventFormat is how the events of a watch are written in one media type.
+type eventFormat interface {
+	event(w *stream.Writer, e object.Event, version string) error
 	anyEvent(w *stream.Writer, eventType watch.EventType, obj runtime.Object) error
 }
 
-// Codecs are the formats of one scheme.
-type Codecs struct {
-	json   jsonFormat
-	pretty prettyFormat
-	yaml   yamlFormat
-	proto  protobufFormat
+// mediaType is all that the server knows of one media type.
+type mediaType struct {
+	name   string
+	format format
+	// tables says that the type can express a Table.
+	tables bool
+	// events writes the events of a watch, whose Content-Type is eventsName; nil: there are none.
+	events     eventFormat
+	eventsName string
+	decode     func(data []byte, t *object.Type, fieldValidation string) (obj runtime.Object, warnings []string, err error)
 }
 
-// New returns the formats for the types that the scheme knows.
+// Codecs are the media types that the server reads and writes, the default first.
+type Codecs struct {
+	types  []mediaType
+	pretty format // JSON for people
+}
+
+// New returns the media types for the kinds that the scheme knows.
 func New(scheme *runtime.Scheme) *Codecs {
-	c := &Codecs{json: newJSON(scheme), proto: newProtobuf(scheme)}
-	c.pretty = prettyFormat{jsonFormat: c.json}
-	c.yaml = yamlFormat{jsonFormat: c.json}
-	return c
+	plain, proto, known := newJSON(scheme), newProtobuf(scheme), kinds{scheme}
+	return &Codecs{
+		pretty: transformed{plain, indent},
+		types: []mediaType{{
+			name: runtime.ContentTypeJSON, format: plain, tables: true, decode: known.decodeJSON,
+			events: plain, eventsName: runtime.ContentTypeJSON,
+		}, {
+			name: runtime.ContentTypeYAML, format: transformed{plain, yaml.JSONToYAML}, tables: true, decode: known.decodeYAML,
+		}, {
+			name: runtime.ContentTypeProtobuf, format: proto, decode: proto.decode,
+			events: proto, eventsName: runtime.ContentTypeProtobuf + ";stream=watch",
+		}},
+	}
+}
+
+// Types are the names of the media types, the default first.
+func (c *Codecs) Types() []string {
+	var names []string
+	for i := range c.types {
+		names = append(names, c.types[i].name)
+	}
+	return names
+}
+
+// named returns the media type of that name, or nil.
+func (c *Codecs) named(name string) *mediaType {
+	for i := range c.types {
+		if c.types[i].name == name {
+			return &c.types[i]
+		}
+	}
+	return nil
 }
 
 // Output is the form of an answer.
 type Output struct {
 	// MediaType is the Content-Type.
 	MediaType string
+	of        *mediaType
+	format    format // of the type, or pretty
 	view      view
 	version   string // of meta.k8s.io, to which the view belongs; "" for viewObject
-	format    format
 }
 
 // Tabler is what a table shows of a resource's objects.
@@ -72,7 +112,7 @@ func (o Output) Object(w *stream.Writer, obj *object.Object, rows Tabler, includ
 	case viewTable:
 		return o.table(w, singleMeta(obj), []*object.Object{obj}, rows, include)
 	}
-	return o.format.object(w, obj, o.format.form(o.version))
+	return o.format.object(w, obj, o.version)
 }
 
 // List writes a list. include is for a table alone.
@@ -83,7 +123,7 @@ func (o Output) List(w *stream.Writer, list *object.List, rows Tabler, include m
 	case viewTable:
 		return o.table(w, &list.Meta, list.Objects, rows, include)
 	}
-	return o.format.list(w, list, o.format.form(o.version))
+	return o.format.list(w, list, o.version)
 }
 
 // Any writes what is no object of a resource, such as a Status or a document.
@@ -100,19 +140,19 @@ type Events struct {
 	tables  int // how many tables have been written
 }
 
-// Events returns what writes the events of a watch, or NotAcceptable: YAML cannot be
-// streamed.
+// Events returns what writes the events of a watch, or NotAcceptable where the media type
+// has none.
 func (c *Codecs) Events(o Output, rows Tabler, include metav1.IncludeObjectPolicy) (*Events, error) {
-	events := &Events{MediaType: o.MediaType, output: o, rows: rows, include: include}
-	switch o.MediaType {
-	case runtime.ContentTypeYAML:
-		return nil, notAcceptable("application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch")
-	case runtime.ContentTypeProtobuf:
-		events.MediaType += ";stream=watch"
-	default:
-		events.output.format = c.json // a line per event, whoever asks
+	if o.of.events == nil {
+		var streams []string
+		for i := range c.types {
+			if c.types[i].events != nil {
+				streams = append(streams, c.types[i].name+";stream=watch")
+			}
+		}
+		return nil, notAcceptable(strings.Join(streams, ", "))
 	}
-	return events, nil
+	return &Events{MediaType: o.of.eventsName, output: o, rows: rows, include: include}, nil
 }
 
 // Write writes one event.
@@ -128,12 +168,12 @@ func (e *Events) Write(w *stream.Writer, event object.Event) error {
 			return err
 		}
 		e.tables++
-		return o.format.anyEvent(w, event.Type, table)
+		return o.of.events.anyEvent(w, event.Type, table)
 	}
-	return o.format.event(w, event, o.format.form(o.version))
+	return o.of.events.event(w, event, o.version)
 }
 
 // WriteError writes the event that ends a watch with a Status.
 func (e *Events) WriteError(w *stream.Writer, status *metav1.Status) error {
-	return e.output.format.anyEvent(w, watch.Error, status)
+	return e.output.of.events.anyEvent(w, watch.Error, status)
 }

@@ -19,8 +19,8 @@ func (c *Codecs) Negotiate(req *http.Request) (Output, error) {
 	if accept == "" || accept == "*/*" || accept == runtime.ContentTypeJSON {
 		return c.jsonFor(req), nil
 	}
-	if !offersMediaType(accept) {
-		return Output{}, errNotAcceptable
+	if !c.offersMediaType(accept) {
+		return Output{}, c.noMediaType()
 	}
 	for _, clause := range goautoneg.ParseAccept(accept) {
 		out, ok := c.outputFor(req, clause)
@@ -30,22 +30,22 @@ func (c *Codecs) Negotiate(req *http.Request) (Output, error) {
 		if out.view, out.version, ok = viewOf(clause.Params); !ok {
 			continue
 		}
-		if out.IsTable() && out.MediaType == runtime.ContentTypeProtobuf {
-			continue // tables have no such form
+		if out.IsTable() && !out.of.tables {
+			continue
 		}
 		if stream := clause.Params["stream"]; stream != "" && stream != "watch" {
 			continue
 		}
 		return out, nil
 	}
-	return Output{}, notAcceptable(strings.Join(Types, ", "))
+	return Output{}, notAcceptable(strings.Join(c.Types(), ", "))
 }
 
 // ForError returns the form of an error's answer: what the client accepts, or JSON.
 func (c *Codecs) ForError(req *http.Request) Output {
 	out, err := c.Negotiate(req)
 	if err != nil {
-		return Output{MediaType: runtime.ContentTypeJSON, format: c.json}
+		return outputOf(&c.types[0])
 	}
 	return out
 }
@@ -57,8 +57,8 @@ func (c *Codecs) NegotiateDocument(req *http.Request, aggregated schema.GroupVer
 	if accept == "" {
 		return c.jsonFor(req), false, nil
 	}
-	if !offersMediaType(accept) {
-		return Output{}, false, errNotAcceptable
+	if !c.offersMediaType(accept) {
+		return Output{}, false, c.noMediaType()
 	}
 	for _, clause := range goautoneg.ParseAccept(accept) {
 		out, ok := c.outputFor(req, clause)
@@ -73,32 +73,35 @@ func (c *Codecs) NegotiateDocument(req *http.Request, aggregated schema.GroupVer
 			return out, true, nil
 		}
 	}
-	return Output{}, false, notAcceptable(strings.Join(Types, ", "))
+	return Output{}, false, notAcceptable(strings.Join(c.Types(), ", "))
 }
 
 // outputFor is the form that a clause of Accept names.
 func (c *Codecs) outputFor(req *http.Request, clause goautoneg.Accept) (Output, bool) {
-	switch clause.Type + "/" + clause.SubType {
-	case runtime.ContentTypeJSON, "application/*", "*/*":
+	switch name := clause.Type + "/" + clause.SubType; name {
+	case c.types[0].name, "application/*", "*/*":
+		out := c.jsonFor(req)
 		if clause.Params["pretty"] == "1" {
-			return Output{MediaType: runtime.ContentTypeJSON, format: c.pretty}, true
+			out.format = c.pretty
 		}
-		return c.jsonFor(req), true
-	case runtime.ContentTypeYAML:
-		return Output{MediaType: runtime.ContentTypeYAML, format: c.yaml}, true
-	case runtime.ContentTypeProtobuf:
-		return Output{MediaType: runtime.ContentTypeProtobuf, format: c.proto}, true
+		return out, true
+	default:
+		known := c.named(name)
+		if known == nil {
+			return Output{}, false
+		}
+		return outputOf(known), true
 	}
-	return Output{}, false
 }
+
+func outputOf(of *mediaType) Output { return Output{MediaType: of.name, of: of, format: of.format} }
 
 // offersMediaType reports whether one of the types is named as it is, or everything is: by
 // kube-apiserver's first look at Accept a wildcard like application/* names nothing.
-func offersMediaType(accept string) bool {
+func (c *Codecs) offersMediaType(accept string) bool {
 	for clause := range strings.SplitSeq(accept, ",") {
-		mediaType, _, _ := strings.Cut(clause, ";")
-		switch strings.TrimSpace(mediaType) {
-		case "*/*", runtime.ContentTypeJSON, runtime.ContentTypeYAML, runtime.ContentTypeProtobuf:
+		name, _, _ := strings.Cut(clause, ";")
+		if name = strings.TrimSpace(name); name == "*/*" || c.named(name) != nil {
 			return true
 		}
 	}
@@ -107,7 +110,7 @@ func offersMediaType(accept string) bool {
 
 // jsonFor is JSON as the client likes it: indented for people, plain for programs.
 func (c *Codecs) jsonFor(req *http.Request) Output {
-	out := Output{MediaType: runtime.ContentTypeJSON, format: c.json}
+	out := outputOf(&c.types[0])
 	if prefersIndented(req) {
 		out.format = c.pretty
 	}
@@ -132,20 +135,16 @@ func prefersIndented(req *http.Request) bool {
 
 // Input returns the media type of a request's body, or UnsupportedMediaType. A body
 // without a type is JSON.
-func Input(req *http.Request) (string, error) {
+func (c *Codecs) Input(req *http.Request) (string, error) {
 	given := req.Header.Get("Content-Type")
 	if given == "" || given == runtime.ContentTypeJSON {
 		return runtime.ContentTypeJSON, nil
 	}
 	mediaType, _, err := mime.ParseMediaType(given)
-	if err == nil {
-		for _, known := range Types {
-			if mediaType == known {
-				return known, nil
-			}
-		}
+	if err == nil && c.named(mediaType) != nil {
+		return mediaType, nil
 	}
-	return "", Unsupported(Types)
+	return "", Unsupported(c.Types())
 }
 
 // Unsupported is the answer to a body of another media type than those that are accepted.
@@ -173,12 +172,14 @@ func AcceptsGzip(req *http.Request) bool {
 	return false
 }
 
-// errNotAcceptable is the answer where no clause of Accept names a media type.
-var errNotAcceptable = &apierrors.StatusError{ErrStatus: metav1.Status{
-	Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-	Message: "406: Not Acceptable\n\nAvailable representations: " + strings.Join(Types, ", "),
-	Details: &metav1.StatusDetails{},
-}}
+// noMediaType is the answer where no clause of Accept names a media type.
+func (c *Codecs) noMediaType() error {
+	return &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
+		Message: "406: Not Acceptable\n\nAvailable representations: " + strings.Join(c.Types(), ", "),
+		Details: &metav1.StatusDetails{},
+	}}
+}
 
 // notAcceptable is the answer where Accept asks for a view or a stream that does not exist.
 func notAcceptable(available string) error {

@@ -242,6 +242,7 @@ func TestNegotiateDocument(t *testing.T) {
 }
 
 func TestInput(t *testing.T) {
+	c := media.New(newScheme(t))
 	for given, want := range map[string]string{
 		"":                                  plainJSON,
 		plainJSON:                           plainJSON,
@@ -256,7 +257,7 @@ func TestInput(t *testing.T) {
 		plainJSON + "," + yamlType:          "",
 		"application/merge-patch+json":      "",
 	} {
-		got, err := media.Input(negotiation("", "Content-Type", given))
+		got, err := c.Input(negotiation("", "Content-Type", given))
 		if got != want || (want == "") != apierrors.IsUnsupportedMediaType(err) {
 			t.Errorf("%q: got %q, %v, want %q", given, got, err, want)
 		}
@@ -293,7 +294,7 @@ func FuzzNegotiate(f *testing.F) {
 		req := negotiation("", "Accept", accept, "Content-Type", accept, "Accept-Encoding", encoding)
 		req.URL.RawQuery = query
 		media.AcceptsGzip(req)
-		if given, err := media.Input(req); (err == nil) != slices.Contains(media.Types, given) {
+		if given, err := c.Input(req); (err == nil) != slices.Contains(c.Types(), given) {
 			t.Errorf("Content-Type %q: got %q, %v", accept, given, err)
 		}
 		out, err := c.Negotiate(req)
@@ -303,11 +304,11 @@ func FuzzNegotiate(f *testing.F) {
 			}
 			return
 		}
-		if !slices.Contains(media.Types, out.MediaType) || out.IsTable() && out.MediaType == protoType {
+		if !slices.Contains(c.Types(), out.MediaType) || out.IsTable() && out.MediaType == protoType {
 			t.Errorf("%q: got %q, table %v", accept, out.MediaType, out.IsTable())
 		}
 		isPretty(t, out) // which must be able to write
-		if document, _, err := c.NegotiateDocument(req, schema.GroupVersionKind{}); err == nil && !slices.Contains(media.Types, document.MediaType) {
+		if document, _, err := c.NegotiateDocument(req, schema.GroupVersionKind{}); err == nil && !slices.Contains(c.Types(), document.MediaType) {
 			t.Errorf("%q: a document is %q", accept, document.MediaType)
 		}
 	})

@@ -3,6 +3,7 @@ package media
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"io"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -51,44 +52,32 @@ func appendEnvelope(dst []byte, apiVersion, kind string, size int) []byte {
 	return appendField(dst, secondField, size)
 }
 
-func (protobufFormat) form(metadataVersion string) object.Form {
-	switch metadataVersion {
-	case "":
-		return object.Protobuf
-	case v1beta1:
-		return object.MetadataProtobufV1Beta1
-	}
-	return object.MetadataProtobuf
+// protobufShapes are the shapes of protobuf by the version of meta.k8s.io.
+var protobufShapes = map[string]*shape{
+	"":      {Framing: protobufItems(object.Protobuf)},
+	v1:      {Framing: protobufItems(object.MetadataProtobuf), metadataVersion: v1},
+	v1beta1: {Framing: protobufItems(object.MetadataProtobuf), metadataVersion: v1beta1},
 }
 
-func (protobufFormat) object(w *stream.Writer, o *object.Object, f object.Form) error {
-	body, err := o.Body(f)
+// protobufItems are the items of a list, its second field.
+func protobufItems(f object.Form) object.Framing {
+	return object.Framing{Form: f, AppendHead: func(dst []byte, size int) []byte { return appendField(dst, secondField, size) }}
+}
+
+func (protobufFormat) object(w *stream.Writer, o *object.Object, version string) error {
+	s := protobufShapes[version]
+	body, err := o.Body(s.Form)
 	if err != nil {
 		return err
 	}
-	apiVersion, kind := kindOf(o.Type, f)
+	apiVersion, kind := s.kindOf(o.Type)
 	head := appendEnvelope(nil, apiVersion, kind, len(body))
-	return writeMessage(w, o, f, head, body, w.Expect(len(head)+len(body)+len(envelopeTail)))
+	return s.writeFramed(w, o, head, envelopeTail, w.Expect(len(head)+len(body)+len(envelopeTail)))
 }
 
-// writeMessage writes an object's message between a head and the end of its envelope.
-func writeMessage(w *stream.Writer, o *object.Object, f object.Form, head, body []byte, compress bool) error {
-	_, _ = w.Write(head)
-	if compress {
-		block, err := o.Block(f)
-		if err != nil {
-			return err
-		}
-		w.Block(&block)
-	} else {
-		_, _ = w.Write(body)
-	}
-	w.WriteString(envelopeTail)
-	return nil
-}
-
-func (protobufFormat) list(w *stream.Writer, l *object.List, f object.Form) error {
-	size, err := sizeOf(l, f)
+func (protobufFormat) list(w *stream.Writer, l *object.List, version string) error {
+	s := protobufShapes[version]
+	size, err := s.sizeOf(l)
 	if err != nil {
 		return err
 	}
@@ -96,12 +85,12 @@ func (protobufFormat) list(w *stream.Writer, l *object.List, f object.Form) erro
 	if err != nil {
 		return err
 	}
-	apiVersion, kind := listKind(l, f)
-	head := appendEnvelope(nil, apiVersion, kind, fieldSize(len(meta))+size)
+	apiVersion, kind := s.kindOf(l.Type)
+	head := appendEnvelope(nil, apiVersion, kind+"List", fieldSize(len(meta))+size)
 	head = append(appendField(head, firstField, len(meta)), meta...)
 	compress := w.Expect(len(head) + size + len(envelopeTail))
 	_, _ = w.Write(head)
-	if err := writeItems(w, l, f, compress); err != nil {
+	if err := s.writeItems(w, l, compress); err != nil {
 		return err
 	}
 	w.WriteString(envelopeTail)
@@ -117,16 +106,17 @@ func appendFrame(dst []byte, eventType watch.EventType, size int) []byte {
 	return appendField(appendField(dst, secondField, fieldSize(size)), firstField, size)
 }
 
-func (protobufFormat) event(w *stream.Writer, e object.Event, f object.Form) error {
-	body, err := e.Object.Body(f)
+func (protobufFormat) event(w *stream.Writer, e object.Event, version string) error {
+	s := protobufShapes[version]
+	body, err := e.Object.Body(s.Form)
 	if err != nil {
 		return err
 	}
-	apiVersion, kind := kindOf(e.Object.Type, f)
+	apiVersion, kind := s.kindOf(e.Object.Type)
 	var room [256]byte
 	envelope := appendEnvelope(room[:0], apiVersion, kind, len(body))
 	head := appendFrame(make([]byte, 0, 256), e.Type, len(envelope)+len(body)+len(envelopeTail))
-	return writeMessage(w, e.Object, f, append(head, envelope...), body, w.Compressed())
+	return s.writeFramed(w, e.Object, append(head, envelope...), envelopeTail, w.Compressed())
 }
 
 // any fails for what has no protobuf form, such as a Table.
@@ -142,4 +132,27 @@ func (p protobufFormat) anyEvent(w *stream.Writer, eventType watch.EventType, ob
 	_, _ = w.Write(appendFrame(nil, eventType, encoded.Len()))
 	_, _ = w.Write(encoded.Bytes())
 	return nil
+}
+
+// decode takes the message out of its envelope itself: options come under versions that no
+// scheme knows them by.
+func (p protobufFormat) decode(data []byte, t *object.Type, _ string) (runtime.Object, []string, error) {
+	want, envelope := t.Kind, &runtime.Unknown{}
+	_, got, err := p.serializer.Decode(data, &want, envelope)
+	if err != nil {
+		return nil, nil, unrecognized(t.Kind, err, data)
+	}
+	if err := p.kinds.check(*got, t.Kind); err != nil {
+		return nil, nil, err
+	}
+	obj := t.New()
+	message, ok := obj.(interface{ Unmarshal(message []byte) error })
+	if !ok {
+		return nil, nil, cannotBeHandled(*got, t.Kind, errors.New("it has no protobuf form"))
+	}
+	if err := message.Unmarshal(envelope.Raw); err != nil {
+		return nil, nil, cannotBeHandled(*got, t.Kind, err)
+	}
+	obj.GetObjectKind().SetGroupVersionKind(*got)
+	return obj, nil, nil
 }

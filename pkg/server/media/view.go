@@ -24,8 +24,11 @@ const (
 	viewMetaList view = metadataKind + "List"
 )
 
-// v1beta1 is the older version of meta.k8s.io, whose views are those of v1.
-const v1beta1 = "v1beta1"
+// The versions of meta.k8s.io, whose views are the same.
+const (
+	v1      = "v1"
+	v1beta1 = "v1beta1"
+)
 
 // viewOf returns the view that a clause of Accept asks for, and in which version of
 // meta.k8s.io; false: there is no such view.
@@ -34,7 +37,7 @@ func viewOf(params map[string]string) (v view, version string, ok bool) {
 	if as == "" {
 		return viewObject, "", group == "" && version == ""
 	}
-	if group != metav1.GroupName || version != metav1.SchemeGroupVersion.Version && version != v1beta1 {
+	if group != metav1.GroupName || version != v1 && version != v1beta1 {
 		return viewObject, "", false
 	}
 	switch v := view(as); v {
@@ -113,15 +116,15 @@ func (o Output) appendRow(dst []byte, of *object.Object, rows Tabler, include me
 
 // appendShown appends what a row carries of its object.
 func (o Output) appendShown(dst []byte, of *object.Object, include metav1.IncludeObjectPolicy) ([]byte, error) {
-	form := jsonFormat{}.form(o.version)
+	s := jsonShapes[o.version]
 	switch include {
 	case metav1.IncludeNone:
 		return append(dst, "null"...), nil
 	case metav1.IncludeObject:
-		form = object.JSON
+		s = jsonShapes[""]
 	}
-	body, err := of.Body(form)
-	return append(append(of.AppendHead(dst, form), body...), form.Tail()...), err
+	body, err := of.Body(s.Form)
+	return append(append(appendJSONHead(dst, of, s), body...), s.Tail...), err
 }
 
 // eventTable is the table of one event. Only the first table of a watch has columns.
