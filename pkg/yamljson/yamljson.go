@@ -94,17 +94,12 @@ func countDirectives(data []byte) int {
 // the line's prefix contains a copy of it.
 func longestDirective(data []byte) int {
 	longest := 0
-	for {
-		_, rest, ok := bytes.Cut(data, []byte("%TAG"))
-		if !ok {
-			return longest
+	for line := range bytes.Lines(data) {
+		if _, directive, ok := bytes.Cut(line, []byte("%TAG")); ok {
+			longest = max(longest, len(directive))
 		}
-		line := bytes.IndexByte(rest, '\n')
-		if line < 0 {
-			line = len(rest)
-		}
-		longest, data = max(longest, line), rest[line:]
 	}
+	return longest
 }
 
 // expansion measures a document as JSON with every alias expanded.

@@ -105,8 +105,11 @@ func TestRunCompactor(t *testing.T) {
 		RunCompactor(ctx, client, 20*time.Millisecond, zerolog.Nop())
 	}()
 	first := clientPut(t, client)
-	for deadline := time.Now().Add(20 * time.Second); !isCompacted(t, client, first); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
+	poll, deadline := time.Tick(time.Millisecond), time.After(20*time.Second)
+	for !isCompacted(t, client, first) {
+		select {
+		case <-poll:
+		case <-deadline:
 			t.Fatal("nothing is compacted")
 		}
 	}
