@@ -224,10 +224,8 @@ func (o *Object) Metadata() (*metav1.ObjectMeta, error) {
 
 // UID returns the object's uid, or "" where it has none.
 func (o *Object) UID() types.UID {
-	var metadata struct {
-		UID types.UID `json:"uid"`
-	}
-	if unmarshal(o.json[o.metadata.start:o.metadata.end], &metadata) != nil {
+	metadata, err := o.Metadata()
+	if err != nil {
 		return ""
 	}
 	return metadata.UID

@@ -47,7 +47,7 @@ type compactor struct {
 // not. The interval belongs to the compactor that increments the key's version by
 // compare-and-swap.
 func (c *compactor) compact(ctx context.Context) (int64, error) {
-	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	resp, err := c.client.Txn(ctx).
 		If(clientv3.Compare(clientv3.Version(compactRevKey), "=", c.version)).

@@ -123,7 +123,7 @@ func serve(t *testing.T, register func(*grpc.Server)) (address string) {
 }
 
 // startBroken returns a Store on the service, and the server of that.
-func startBroken(t *testing.T, kv etcdserverpb.KVServer, cfg Config) (*Store, *grpc.Server) {
+func startBroken(t *testing.T, kv etcdserverpb.KVServer, timeout time.Duration) (*Store, *grpc.Server) {
 	t.Helper()
 	server, address := serveKV(t, kv)
 	client, err := newRemoteClient(address)
@@ -131,10 +131,11 @@ func startBroken(t *testing.T, kv etcdserverpb.KVServer, cfg Config) (*Store, *g
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
-	s, err := New(client, cfg)
+	s, err := New(client, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.timeout = timeout
 	return s, server
 }
 
@@ -150,7 +151,7 @@ func TestWriteIsSentOnce(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			kv := &brokenKV{txn: txn}
-			s, _ := startBroken(t, kv, Config{Timeout: time.Second})
+			s, _ := startBroken(t, kv, time.Second)
 			if _, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{}); !errors.Is(err, storage.ErrUnknownOutcome) {
 				t.Errorf("got %v, want ErrUnknownOutcome", err)
 			}
@@ -162,7 +163,7 @@ func TestWriteIsSentOnce(t *testing.T) {
 }
 
 func TestReadTimesOut(t *testing.T) {
-	s, _ := startBroken(t, &brokenKV{}, Config{Timeout: 50 * time.Millisecond})
+	s, _ := startBroken(t, &brokenKV{}, 50*time.Millisecond)
 	if _, err := s.Get(t.Context(), "/a", storage.GetOptions{}); !errors.Is(err, storage.ErrTimeout) {
 		t.Errorf("got %v, want ErrTimeout", err)
 	}
@@ -171,7 +172,7 @@ func TestReadTimesOut(t *testing.T) {
 // Where the time had ended before, etcd is not asked, and not blamed.
 func TestContextHasEnded(t *testing.T) {
 	kv := &brokenKV{}
-	s, _ := startBroken(t, kv, Config{})
+	s, _ := startBroken(t, kv, requestTimeout)
 	ctx, cancel := context.WithTimeout(t.Context(), 0)
 	defer cancel()
 	_, read := s.Get(ctx, "/a", storage.GetOptions{})
@@ -199,10 +200,11 @@ func TestConnectionHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer client.Close()
-	s, err := New(client, Config{Timeout: 100 * time.Millisecond})
+	s, err := New(client, Config{})
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.timeout = 100 * time.Millisecond
 	if _, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{}); !errors.Is(err, storage.ErrUnavailable) {
 		t.Errorf("write: got %v, want ErrUnavailable", err)
 	}
@@ -216,7 +218,7 @@ func TestConnectionHangs(t *testing.T) {
 func TestConnectionLost(t *testing.T) {
 	arrived := make(chan struct{})
 	kv := &brokenKV{txn: func(ctx context.Context) error { close(arrived); <-ctx.Done(); return ctx.Err() }}
-	s, server := startBroken(t, kv, Config{Timeout: 20 * time.Second})
+	s, server := startBroken(t, kv, 20*time.Second)
 	result := make(chan error, 1)
 	go func() {
 		_, err := s.Put(t.Context(), "/a", nil, storage.PutOptions{})

@@ -19,7 +19,8 @@ import (
 )
 
 const (
-	defaultTimeout = 10 * time.Second
+	// requestTimeout bounds every call except Watch, as does the context.
+	requestTimeout = 10 * time.Second
 
 	// defaultMaxRequestBytes is etcd's default of --max-request-bytes.
 	defaultMaxRequestBytes = 3 << 19
@@ -33,9 +34,6 @@ const (
 
 // Config configures a Store. Its zero value is ready to use.
 type Config struct {
-	// Timeout bounds every call except Watch, as does the context. 0 means 10 s.
-	Timeout time.Duration
-
 	// MaxValueBytes is the largest value that Put sends. 0 means what fits under etcd's
 	// default request limit: 1.5 MiB less RequestOverhead. If the cluster's
 	// --max-request-bytes differs, set it to that less RequestOverhead.
@@ -48,7 +46,7 @@ type Config struct {
 // Store implements storage.Interface with an etcd client.
 type Store struct {
 	client  *clientv3.Client
-	timeout time.Duration
+	timeout time.Duration // of a call
 	max     int
 	metrics *metrics
 }
@@ -62,15 +60,12 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if client == nil {
 		return nil, errors.New("etcd: no client")
 	}
-	if cfg.Timeout < 0 {
-		return nil, fmt.Errorf("etcd: negative timeout %v", cfg.Timeout)
-	}
 	if cfg.MaxValueBytes < 0 {
 		return nil, fmt.Errorf("etcd: negative value limit %d", cfg.MaxValueBytes)
 	}
 	return &Store{
 		client:  client,
-		timeout: cmp.Or(cfg.Timeout, defaultTimeout),
+		timeout: requestTimeout,
 		max:     cmp.Or(cfg.MaxValueBytes, defaultMaxRequestBytes-RequestOverhead),
 		metrics: newMetrics(cfg.Registerer),
 	}, nil
