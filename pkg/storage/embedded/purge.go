@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,16 +58,11 @@ func (p purger) purge() error {
 // removeOldest removes the files with the suffix in dir, except the newest keptFiles. Their
 // names sort by age. A locked file is in use, and so is every newer one.
 func removeOldest(dir, suffix string, remove func(path string) error) error {
-	entries, err := os.ReadDir(dir)
+	names, err := fileutil.ReadDir(dir) // sorted
 	if err != nil {
 		return err
 	}
-	var names []string
-	for _, entry := range entries {
-		if strings.HasSuffix(entry.Name(), suffix) {
-			names = append(names, entry.Name())
-		}
-	}
+	names = slices.DeleteFunc(names, func(name string) bool { return !strings.HasSuffix(name, suffix) })
 	for i := 0; i < len(names)-keptFiles; i++ {
 		err := remove(filepath.Join(dir, names[i]))
 		switch {
