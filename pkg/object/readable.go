@@ -4,6 +4,7 @@ import (
 	"errors"
 	"reflect"
 	"strings"
+	"unicode/utf8"
 
 	jsonv2 "github.com/go-json-experiment/json"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -11,8 +12,12 @@ import (
 
 // CheckReadable returns why an object that is to be stored could not be read again, and the
 // path of the field at fault; nil: it can. What a write accepts may yet be so: a time whose
-// year has more than four digits once it is in UTC, or an ownership entry that is not JSON.
+// year has more than four digits once it is in UTC, or an ownership entry, which is stored as
+// it came, that is not JSON.
 func (o *Object) CheckReadable() (path string, err error) {
+	if !utf8.Valid(o.json) {
+		return "metadata", errors.New("it is not UTF-8")
+	}
 	if !o.Type.timesOutside() {
 		_, err = o.Metadata()
 		return "metadata", err

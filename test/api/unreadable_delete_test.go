@@ -204,15 +204,23 @@ func metricOf(t *testing.T, name string) float64 {
 	return value
 }
 
-// What a write accepts, it can read again: sets of fields that are nested too deep are refused.
+// What a write accepts, it can read again: sets of fields, which are stored as they came, are
+// refused where they are nested too deep or not UTF-8.
 func TestWritesThatCouldNotBeReadAreRefused(t *testing.T) {
-	ns := newNamespace(t, shared)
-	deep := strings.Repeat(`{"f:a":`, 5000) + "{}" + strings.Repeat("}", 5000)
-	object := `{"metadata":{"name":"a","managedFields":[{"manager":"m","operation":"Apply","apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":` + deep + `}]}}`
-	const refusal = "nested more than 1000 deep"
-	checkCode(t, request(t, http.MethodPost, endpointsPath(ns, ""), object), http.StatusUnprocessableEntity, refusal)
-	checkCode(t, request(t, http.MethodPut, endpointsPath(ns, "a"), object), http.StatusUnprocessableEntity, refusal)
-	checkCode(t, request(t, http.MethodPost, endpointsPath(ns, ""), string(body("a"))), http.StatusCreated, "")
-	checkCode(t, request(t, http.MethodPut, endpointsPath(ns, "a"), object), http.StatusUnprocessableEntity, refusal)
-	checkCode(t, request(t, http.MethodGet, endpointsPath(ns, "a"), ""), http.StatusOK, "")
+	for _, tc := range []struct{ name, set, refusal string }{
+		{"nested", strings.Repeat(`{"f:a":`, 5000) + "{}" + strings.Repeat("}", 5000), "nested more than 1000 deep"},
+		{"no UTF-8", `{"f:metadata":{"f:labels":{"f:` + "\xff" + `":{}}}}`, "not UTF-8"},
+		{"cut UTF-8", `{"f:` + "\xe2\x82" + `":{}}`, "not UTF-8"},
+		{"surrogates in UTF-8", `{"f:` + "\xed\xa0\x80" + `":{}}`, "not UTF-8"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			ns := newNamespace(t, shared)
+			object := `{"metadata":{"name":"a","managedFields":[{"manager":"m","operation":"Apply","apiVersion":"v1","fieldsType":"FieldsV1","fieldsV1":` + tc.set + `}]}}`
+			checkCode(t, request(t, http.MethodPost, endpointsPath(ns, ""), object), http.StatusUnprocessableEntity, tc.refusal)
+			checkCode(t, request(t, http.MethodPut, endpointsPath(ns, "a"), object), http.StatusUnprocessableEntity, tc.refusal)
+			checkCode(t, request(t, http.MethodPost, endpointsPath(ns, ""), string(body("a"))), http.StatusCreated, "")
+			checkCode(t, request(t, http.MethodPut, endpointsPath(ns, "a"), object), http.StatusUnprocessableEntity, tc.refusal)
+			checkCode(t, request(t, http.MethodGet, endpointsPath(ns, "a"), ""), http.StatusOK, "")
+		})
+	}
 }
