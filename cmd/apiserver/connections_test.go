@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -115,5 +116,5 @@ func clientHello(t *testing.T) []byte {
 	if _, err := io.ReadFull(theirs, hello); err != nil && !errors.Is(err, io.EOF) {
 		t.Fatal(err)
 	}
-	return append(header, hello...)
+	return slices.Concat(header, hello)
 }

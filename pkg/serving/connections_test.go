@@ -50,9 +50,10 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 			s := serve(t, 8)
 			for i := range 8 {
 				conn := dial(t, fmt.Sprintf("127.0.1.%d", 1+i%addresses), []string{s.secure, s.plain}[i%2])
-				if i%4 == 3 {
+				switch i % 4 {
+				case 3:
 					fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: berth\r\n\r\n")
-				} else if i%4 == 1 {
+				case 1:
 					fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: ")
 				}
 			}

@@ -144,7 +144,7 @@ func (r random) step(t *testing.T, want library, got *ownership.Manager, live ru
 		wanted := r.withManagedFields(whole, live)
 		gotten, before := wanted.DeepCopyObject(), live.DeepCopyObject()
 		want.update(live.DeepCopyObject(), wanted, manager)
-		got.Update(live, gotten, manager)
+		mustUpdate(t, got, live, gotten, manager)
 		if diff := cmp.Diff(shape(wanted), shape(gotten)); diff != "" || !equality.Semantic.DeepEqual(before, live) {
 			t.Errorf("by %q of %s (-library +ours):\n%s", manager, shape(live), diff)
 		}

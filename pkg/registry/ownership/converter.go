@@ -80,7 +80,7 @@ func (t *trustingConverter) ObjectToTyped(obj runtime.Object, opts ...typed.Vali
 	if err != nil {
 		return nil, err
 	}
-	return typed.AsTypedUnvalidated(v, known.Schema(), known.TypeRef()), nil
+	return typed.AsTypedUnvalidated(v, known.Schema(), known.TypeRef()), nil //nolint:staticcheck // deprecated where there is no type to trust
 }
 
 func notAnObject(entry metav1.ManagedFieldsEntry) bool {

@@ -68,11 +68,11 @@ func TestStandIns(t *testing.T) {
 	m := newManager(t, endpointsKind, w)
 	const n = 1000
 	live := large(n, "10.1.0.1")
-	m.Update(&corev1.Endpoints{}, live, "one")
+	mustUpdate(t, m, &corev1.Endpoints{}, live, "one")
 	live.UID = "u"
 	next := live.DeepCopy()
 	next.Subsets[0].Addresses[n-1].NodeName = nil
-	m.Update(live, next, "two")
+	mustUpdate(t, m, live, next, "two")
 	next.UID = "u"
 	applied, err := m.Apply(next, configOf(large(n, "10.1.0.2")), "three", true)
 	if err != nil {
@@ -131,9 +131,9 @@ func TestEqualLists(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			m, library := newManager(t, sliceKind, converter), newLibrary(t, sliceKind)
 			live := slices(tc.was)
-			m.Update(&discoveryv1.EndpointSlice{}, live, "one")
+			mustUpdate(t, m, &discoveryv1.EndpointSlice{}, live, "one")
 			next, wanted := slices(tc.is), slices(tc.is)
-			m.Update(live, next, "two")
+			mustUpdate(t, m, live, next, "two")
 			library.update(live.DeepCopy(), wanted, "two")
 			if got := next.ManagedFields[len(next.ManagedFields)-1].Manager; got != tc.owner {
 				t.Errorf("owned by %s, want %s", got, tc.owner)
@@ -165,7 +165,7 @@ func TestTimesAreKept(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := live.DeepCopy()
-	m.Update(live, next, "one")
+	mustUpdate(t, m, live, next, "one")
 	for _, obj := range []runtime.Object{again, next} {
 		if got := obj.(*corev1.Endpoints).ManagedFields[0].Time; !got.Equal(&then) {
 			t.Errorf("the time is %v", got)
@@ -179,7 +179,7 @@ func TestKubectlsAnnotation(t *testing.T) {
 	m := newManager(t, endpointsKind, converter)
 	live := large(2, "10.1.0.1")
 	live.Annotations = map[string]string{corev1.LastAppliedConfigAnnotation: `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"e"},"subsets":[]}`}
-	m.Update(&corev1.Endpoints{}, live, "kubectl-client-side-apply")
+	mustUpdate(t, m, &corev1.Endpoints{}, live, "kubectl-client-side-apply")
 	next, err := m.Apply(live, configOf(large(2, "10.1.0.2")), "kubectl", true)
 	if err != nil {
 		t.Fatal(err)
@@ -216,6 +216,13 @@ func TestApplyRefuses(t *testing.T) {
 	}
 }
 
+func mustUpdate(t testing.TB, m *ownership.Manager, live, next runtime.Object, manager string) {
+	t.Helper()
+	if err := m.Update(live, next, manager); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	for _, kind := range []schema.GroupVersionKind{endpointsKind, sliceKind, serviceKind, namespaceKind} {
 		if err := newManager(t, kind, converter).Check(); err != nil {
@@ -234,8 +241,8 @@ func TestCheck(t *testing.T) {
 			t.Errorf("%s: a kind without a schema is applied", name)
 		}
 		next := large(1, "10.0.0.1")
-		if m.Update(&corev1.Endpoints{}, next, "one"); next.ManagedFields != nil {
-			t.Errorf("%s: %v", name, next.ManagedFields)
+		if err := m.Update(&corev1.Endpoints{}, next, "one"); err != nil || next.ManagedFields != nil {
+			t.Errorf("%s: %v, %v", name, next.ManagedFields, err)
 		}
 	}
 }
@@ -245,11 +252,11 @@ func BenchmarkUpdate(b *testing.B) {
 		b.Run(fmt.Sprintf("addresses=%d", n), func(b *testing.B) {
 			m := newManager(b, endpointsKind, converter)
 			live := large(n, "10.1.0.1")
-			m.Update(&corev1.Endpoints{}, live, "one")
+			mustUpdate(b, m, &corev1.Endpoints{}, live, "one")
 			live.UID = "u"
 			other := large(n, "10.1.0.2")
 			for b.Loop() {
-				m.Update(live, other.DeepCopy(), "one")
+				mustUpdate(b, m, live, other.DeepCopy(), "one")
 			}
 		})
 	}

@@ -100,7 +100,7 @@ func managedSize(obj runtime.Object) size {
 	for _, entry := range accessor.GetManagedFields() {
 		s.fields++
 		if entry.FieldsV1 != nil {
-			s.addNames(entry.FieldsV1.Raw)
+			s.addNames(entry.FieldsV1.GetRawBytes())
 		}
 	}
 	return s

@@ -30,7 +30,7 @@ func naming(parent, name string, n int) []metav1.ManagedFieldsEntry {
 	}
 	set := `{"f:metadata":{"` + parent + `":{` + strings.Join(names, ",") + `}}}`
 	return []metav1.ManagedFieldsEntry{{
-		Manager: "m", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: &metav1.FieldsV1{Raw: []byte(set)},
+		Manager: "m", Operation: metav1.ManagedFieldsOperationUpdate, APIVersion: "v1", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(set),
 	}}
 }
 
