@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -61,7 +62,12 @@ func (r *journaled) List(_ context.Context, namespace string, _ *metav1.ListOpti
 }
 
 func (r *journaled) Watch(_ context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error) {
-	return nil, r.note("watch", namespace, strings.TrimPrefix(opts.FieldSelector, "metadata.name="), "")
+	selector, err := fields.ParseSelector(opts.FieldSelector)
+	if err != nil {
+		return nil, err
+	}
+	name, _ := selector.RequiresExactMatch("metadata.name")
+	return nil, r.note("watch", namespace, name, "")
 }
 
 func (r *journaled) Create(_ context.Context, namespace string, _ runtime.Object, _ *metav1.CreateOptions) (*object.Object, []string, error) {

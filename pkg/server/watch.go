@@ -9,7 +9,9 @@ import (
 	"strings"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
@@ -52,7 +54,9 @@ func (s *Server) watch(c *call) (result, error) {
 		life = time.Duration(min(*opts.TimeoutSeconds, maxWatchSeconds)) * time.Second
 	}
 	if c.name != "" {
-		opts.FieldSelector = "metadata.name=" + c.name
+		if opts.FieldSelector, err = selectNamed(opts.FieldSelector, c.name); err != nil {
+			return result{}, err
+		}
 	}
 	c.output.MediaType = events.MediaType
 	ctx, cancel := context.WithTimeout(c.req.Context(), life)
@@ -68,6 +72,24 @@ func (s *Server) watch(c *call) (result, error) {
 		defer stop()
 		s.stream(c.rec, w, events, changes)
 	}}, nil
+}
+
+// selectNamed is the field selector of a watch whose path names one object. As in
+// kube-apiserver the client's own must require that name. One that cannot be parsed is left
+// for the resource to refuse.
+func selectNamed(selector, name string) (string, error) {
+	const nameField = "metadata.name"
+	given, err := fields.ParseSelector(selector)
+	switch {
+	case err != nil:
+		return selector, nil //nolint:nilerr // the resource answers with it
+	case given.Empty():
+		return fields.OneTermEqualSelector(nameField, name).String(), nil
+	}
+	if required, ok := given.RequiresExactMatch(nameField); !ok || required != name {
+		return "", apierrors.NewBadRequest("fieldSelector metadata.name doesn't match requested name")
+	}
+	return selector, nil
 }
 
 // stream writes the events as they come, and flushes when there are no more for now.

@@ -11,12 +11,14 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/rs/zerolog"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -308,5 +310,48 @@ func TestWatchesAreNotCounted(t *testing.T) {
 	}
 	if resp, body, err := send(t, web, clientRequest(t, web.URL+testPath+"?watch=1", "Accept", "application/yaml")); err != nil || resp.code != http.StatusNotAcceptable {
 		t.Errorf("in YAML: got %v %s, %v", resp, body, err)
+	}
+}
+
+// selected is a resource that notes the field selector of its watch.
+type selected struct {
+	*fakeResource
+	selector string
+}
+
+func (s *selected) Watch(_ context.Context, _ string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error) {
+	s.selector = opts.FieldSelector
+	return func(func([]object.Event, error) bool) {}, nil
+}
+
+// A watch of one object selects it by its name, whatever characters that has, and takes a
+// field selector of the client that does so, too.
+func TestWatchesOfOneObject(t *testing.T) {
+	const of = "/api/v1/watch/namespaces/default/endpoints/"
+	for name, tc := range map[string]struct {
+		name, given string
+		code        int
+		want        string
+	}{
+		"no selector":           {"a", "", 200, "metadata.name=a"},
+		"a name with a comma":   {"a,metadata.namespace=b", "", 200, `metadata.name=a\,metadata.namespace\=b`},
+		"the same name":         {"a", "metadata.name=a", 200, "metadata.name=a"},
+		"the same name and one": {"a", "metadata.name=a,metadata.namespace=b", 200, "metadata.name=a,metadata.namespace=b"},
+		"another name":          {"a", "metadata.name=b", 400, ""},
+		"not a name":            {"a", "metadata.name!=b", 400, ""},
+		"no name":               {"a", "metadata.namespace=default", 400, ""},
+		"not a selector":        {"a", "metadata.name", 200, "metadata.name"}, // which the resource refuses
+	} {
+		t.Run(name, func(t *testing.T) {
+			resource := &selected{fakeResource: &fakeResource{}}
+			query := url.Values{"fieldSelector": {tc.given}}
+			w := serveOnce(newTestServer(t, testConfig(t, resource)), newRequest(t, http.MethodGet, of+url.PathEscape(tc.name)+"?"+query.Encode(), ""))
+			if w.Code != tc.code || resource.selector != tc.want {
+				t.Errorf("got %d and the selector %q, want %d and %q", w.Code, resource.selector, tc.code, tc.want)
+			}
+			if tc.code == http.StatusBadRequest && !strings.Contains(w.Body.String(), "fieldSelector metadata.name doesn't match requested name") {
+				t.Errorf("got %s", w.Body)
+			}
+		})
 	}
 }
