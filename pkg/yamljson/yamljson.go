@@ -1,4 +1,5 @@
-// Package yamljson converts YAML to JSON without letting a small document become a large one.
+// Package yamljson has what reading a client's YAML and JSON has in common: it converts YAML
+// without letting a small document become a large one, bounds nesting, and judges faults.
 package yamljson
 
 import (
@@ -8,6 +9,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 	sigsyaml "sigs.k8s.io/yaml"
 )
 
@@ -52,6 +55,44 @@ func Faults(duplicates error) []string {
 		faults[i] = strings.TrimSpace(faults[i])
 	}
 	return faults
+}
+
+// Judge returns what a client is told of fields that are unknown or given twice: an error if
+// fieldValidation is Strict, nothing if it is Ignore, and else (Warn is the default) warnings.
+func Judge(faults []error, fieldValidation string) (warnings []string, err error) {
+	switch {
+	case len(faults) == 0, fieldValidation == metav1.FieldValidationIgnore:
+		return nil, nil
+	case fieldValidation == metav1.FieldValidationStrict:
+		return nil, runtime.NewStrictDecodingError(faults)
+	}
+	for _, fault := range faults {
+		warnings = append(warnings, Faults(fault)...)
+	}
+	return warnings, nil
+}
+
+// IsDeeper reports whether JSON is nested more than limit levels deep. What it says of data
+// that is not JSON does not matter.
+func IsDeeper(json []byte, limit int) bool {
+	depth := 0
+	for i := 0; i < len(json); i++ {
+		switch json[i] {
+		case '"':
+			for i++; i < len(json) && json[i] != '"'; i++ {
+				if json[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			if depth++; depth > limit {
+				return true
+			}
+		case '}', ']':
+			depth--
+		}
+	}
+	return false
 }
 
 // checkExpanded rejects a document whose aliases and tags would expand it too much. The

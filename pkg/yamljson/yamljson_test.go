@@ -166,3 +166,39 @@ func TestDirectives(t *testing.T) {
 		t.Errorf("the word in a text: %v", err)
 	}
 }
+
+func TestJudge(t *testing.T) {
+	faults := []error{errors.New(`unknown field "a"`), errors.New("yaml: unmarshal errors:\n  line 2: key \"b\"\n  line 3: key \"c\"")}
+	warnings := []string{`unknown field "a"`, `line 2: key "b"`, `line 3: key "c"`}
+	for _, tc := range []struct {
+		validation string
+		faults     []error
+		want       []string
+		err        string
+	}{
+		{"", faults, warnings, ""},
+		{"Warn", faults, warnings, ""},
+		{"Ignore", faults, nil, ""},
+		{"Strict", faults, nil, `strict decoding error: unknown field "a", yaml: `},
+		{"Strict", nil, nil, ""},
+	} {
+		got, err := yamljson.Judge(tc.faults, tc.validation)
+		if diff := cmp.Diff(tc.want, got); diff != "" || !says(err, tc.err) {
+			t.Errorf("%q: %v (-want +got):\n%s", tc.validation, err, diff)
+		}
+	}
+}
+
+func TestIsDeeper(t *testing.T) {
+	for json, want := range map[string]bool{
+		`{"a":[1]}`:         false,
+		`{"a":[{}]}`:        true,
+		`[[],[],[[]]]`:      true,
+		`{"[[[":["\"[[{"]}`: false,
+		`"`:                 false,
+	} {
+		if got := yamljson.IsDeeper([]byte(json), 2); got != want {
+			t.Errorf("%s: got %v", json, got)
+		}
+	}
+}

@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/berth-project/berth/pkg/yamljson"
 )
 
 // Patch is a JSON patch, a merge patch or a strategic merge patch. It never changes, and may
@@ -133,25 +135,10 @@ func shorten(text string) string {
 // pointer may lead: the libraries take time for every level of every value.
 const MaxNesting = 100
 
-// checkNesting refuses JSON that is nested too deep. What it says of data that is not JSON
-// does not matter.
+// checkNesting refuses JSON that is nested too deep.
 func checkNesting(data []byte) error {
-	depth := 0
-	for i := 0; i < len(data); i++ {
-		switch data[i] {
-		case '"':
-			for i++; i < len(data) && data[i] != '"'; i++ {
-				if data[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			if depth++; depth > MaxNesting {
-				return nestedTooDeep("the patch is nested")
-			}
-		case '}', ']':
-			depth--
-		}
+	if yamljson.IsDeeper(data, MaxNesting) {
+		return nestedTooDeep("the patch is nested")
 	}
 	return nil
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/json"
@@ -58,14 +57,8 @@ func (k kinds) decodeStrict(asJSON, original []byte, duplicates error, t *object
 	if err := k.check(obj.GetObjectKind().GroupVersionKind(), t.Kind); err != nil {
 		return nil, nil, err
 	}
-	switch {
-	case len(faults) == 0, fieldValidation == metav1.FieldValidationIgnore:
-		return obj, nil, nil
-	case fieldValidation == metav1.FieldValidationStrict:
-		return nil, nil, cannotBeHandled(t.Kind, t.Kind, runtime.NewStrictDecodingError(faults))
-	}
-	for _, fault := range faults {
-		warnings = append(warnings, yamljson.Faults(fault)...)
+	if warnings, err = yamljson.Judge(faults, fieldValidation); err != nil {
+		return nil, nil, cannotBeHandled(t.Kind, t.Kind, err)
 	}
 	return obj, warnings, nil
 }
