@@ -30,11 +30,12 @@ func FromStorage(err error) error {
 	case errors.Is(err, storage.ErrCompacted):
 		return apierrors.NewResourceExpired("The provided resource version is too old: etcd has compacted it.")
 	case errors.Is(err, storage.ErrUnknownOutcome):
-		return timeout("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.", 0)
+		// Without a time after which to try again: clients would do so, and that can do harm.
+		return apierrors.NewTimeoutError("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.", 0)
 	case errors.Is(err, storage.ErrTimeout):
-		return timeout("etcd did not answer within the time allotted to the request.", 1)
+		return apierrors.NewTimeoutError("etcd did not answer within the time allotted to the request.", 1)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return timeout("The time allotted to the request ended before etcd was asked.", 1)
+		return apierrors.NewTimeoutError("The time allotted to the request ended before etcd was asked.", 1)
 	case errors.Is(err, storage.ErrNoSpace):
 		return unavailable("etcd's database is full: nothing can be written until space is made. Deleting objects still works; an embedded etcd then makes space by itself.", 10)
 	case errors.Is(err, storage.ErrUnavailable):
@@ -56,15 +57,9 @@ func Invalid(kind schema.GroupKind, name string, faults field.ErrorList) error {
 	return apierrors.NewInvalid(kind, name, faults)
 }
 
-// timeout is a 504 whose message says what was waited for. retryAfterSeconds is 0 where
-// trying again blindly can do harm: clients do so when they are told when.
-func timeout(message string, retryAfterSeconds int) error {
-	return apierrors.NewTimeoutError(message, retryAfterSeconds)
-}
-
 // RetryTimeout is the 504 of a write that did not fit what etcd holds by now.
 func RetryTimeout() error {
-	return timeout("The time allotted to the request ended before it could be tried again on the newest state of the object.", 1)
+	return apierrors.NewTimeoutError("The time allotted to the request ended before it could be tried again on the newest state of the object.", 1)
 }
 
 // unavailable is a 503 that says when it is worth trying again.
