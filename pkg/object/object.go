@@ -143,7 +143,8 @@ func (o *Object) setVersion() {
 	o.metadata.end += len(member)
 }
 
-// At returns the object as a change of that revision left it.
+// At returns the object as a change of that revision left it, which created it if nothing did
+// before.
 func (o *Object) At(revision int64) *Object {
 	moved := &Object{
 		Identity: o.Identity, Type: o.Type, labels: o.labels, created: o.created, fields: o.fields, id: lastID.Add(1), border: o.border,
@@ -151,6 +152,9 @@ func (o *Object) At(revision int64) *Object {
 		version:  span{o.version.start, o.version.start},
 	}
 	moved.Revision = revision
+	if moved.CreateRevision == 0 {
+		moved.CreateRevision = revision
+	}
 	moved.json = append(append(make([]byte, 0, len(o.json)), o.json[:o.version.start]...), o.json[o.version.end:]...)
 	moved.setVersion()
 	return moved
@@ -178,8 +182,8 @@ func Bookmark(t *Type, revision int64, endsInitial bool) (*Object, error) {
 // JSON returns the object as it is served. It must not be changed.
 func (o *Object) JSON() []byte { return o.json }
 
-// Holds reports whether value, as Encode returns it, is what the object was made of.
-func (o *Object) Holds(value []byte) bool {
+// IsMadeOf reports whether value, as Encode returns it, is what the object was made of.
+func (o *Object) IsMadeOf(value []byte) bool {
 	behind := o.json[o.version.end:]
 	return len(value) == o.version.start+len(behind) &&
 		bytes.Equal(value[:o.version.start], o.json[:o.version.start]) && bytes.Equal(value[o.version.start:], behind)

@@ -103,7 +103,7 @@ func TestReadFinishes(t *testing.T) {
 		if diff := cmp.Diff(withVersion(t, e, "9000000000000000000"), string(o.At(9e18).JSON())); diff != "" {
 			t.Errorf("%s, at another revision (-want +got)\n%s", name, diff)
 		}
-		if !o.Holds(value) || !o.At(7).Holds(value) || o.Holds(value[1:]) || o.Holds([]byte(withVersion(t, e, "42"))) {
+		if !o.IsMadeOf(value) || !o.At(7).IsMadeOf(value) || o.IsMadeOf(value[1:]) || o.IsMadeOf([]byte(withVersion(t, e, "42"))) {
 			t.Errorf("%s: Holds is wrong", name)
 		}
 		written, err := object.Written(typ, identity("a", 42), value)

@@ -5,7 +5,6 @@ import (
 	"strconv"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/rand"
@@ -32,94 +31,63 @@ const (
 // Errors: BadRequest for another namespace in the object, NotFound or Forbidden for a
 // namespace that is absent or being deleted, Invalid with every fault of the object,
 // AlreadyExists, RequestEntityTooLarge, and the storage's own.
-func (s *Store) Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error) {
-	accessor, err := meta.Accessor(obj)
+func (s *Store) Create(ctx context.Context, namespace string, given runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error) {
+	obj := given.(APIObject)
+	if err := s.matchNamespace(namespace, obj); err != nil {
+		return nil, nil, err
+	}
+	s.resource.Strategy.Default(obj)
+	wipe(obj)
+	duplicates := objectmeta.DropDuplicateOwners(obj)
+	if err := s.parts[""].owners.Update(s.resource.New(), obj, opts.FieldManager); err != nil {
+		return nil, duplicates, err
+	}
+	created, warnings, err = s.createNew(ctx, namespace, obj, isDryRun(opts.DryRun))
+	return created, append(duplicates, warnings...), err
+}
+
+// createNew stores a new object whose ownership is settled, under the name that it has or
+// one that is generated.
+func (s *Store) createNew(ctx context.Context, namespace string, obj APIObject, dryRun bool) (created *object.Object, warnings []string, err error) {
+	nameless := obj.GetName() == ""
+	guard, err := s.guard(ctx, namespace, obj.GetName())
 	if err != nil {
 		return nil, nil, err
 	}
-	if err := s.matchNamespace(namespace, accessor); err != nil {
+	wipe(obj)
+	if warnings, err = s.prepareCreate(obj); err != nil {
 		return nil, nil, err
-	}
-	nameless := accessor.GetName() == ""
-	guard, err := s.guard(ctx, namespace, accessor.GetName())
-	if err != nil {
-		return nil, nil, err
-	}
-	s.Strategy.Default(obj)
-	wipe(accessor)
-	warnings = objectmeta.DropDuplicateOwners(accessor)
-	if err := s.parts[""].owners.Update(s.New(), obj, opts.FieldManager); err != nil {
-		return nil, warnings, err
-	}
-	more, err := s.prepareCreate(obj)
-	warnings = append(warnings, more...)
-	if err != nil {
-		return nil, warnings, err
 	}
 	for attempt := 1; ; attempt++ {
-		created, err = s.store(ctx, obj, guard, isDryRun(opts.DryRun))
-		if !nameless || !apierrors.IsAlreadyExists(err) {
+		created, err = s.insert(ctx, obj, guard, dryRun)
+		switch {
+		case !nameless, !apierrors.IsAlreadyExists(err):
 			return created, warnings, err
+		case attempt == maxNameAttempts:
+			return nil, warnings, apierrors.NewGenerateNameConflict(s.resource.GroupResource(), obj.GetName(), 1)
 		}
-		if attempt == maxNameAttempts {
-			return nil, warnings, apierrors.NewGenerateNameConflict(s.GroupResource(), accessor.GetName(), 1)
-		}
-		accessor.SetName(generateName(accessor.GetGenerateName()))
-		s.Strategy.PrepareForCreate(obj)
+		obj.SetName(generateName(obj.GetGenerateName()))
+		s.resource.Strategy.PrepareForCreate(obj)
 	}
-}
-
-// createOwned stores a new object whose ownership is settled, under the name that it has.
-// Its resourceVersion does not matter, as kube-apiserver has it for updates that create.
-func (s *Store) createOwned(ctx context.Context, namespace string, obj runtime.Object, dryRun bool) (*object.Object, []string, error) {
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, nil, err
-	}
-	guard, err := s.guard(ctx, namespace, accessor.GetName())
-	if err != nil {
-		return nil, nil, err
-	}
-	wipe(accessor)
-	accessor.SetResourceVersion("")
-	warnings, err := s.prepareCreate(obj)
-	if err != nil {
-		return nil, nil, err
-	}
-	created, err := s.store(ctx, obj, guard, dryRun)
-	return created, warnings, err
-}
-
-// store encodes and inserts an object that has been prepared.
-func (s *Store) store(ctx context.Context, obj runtime.Object, guard *storage.Guard, dryRun bool) (*object.Object, error) {
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, err
-	}
-	d, err := s.draft(obj, accessor, 0)
-	if err != nil {
-		return nil, err
-	}
-	return s.insert(ctx, d, guard, dryRun)
 }
 
 // guard is the condition under which an object may appear in the namespace; nil for a
 // resource that lives in none.
 func (s *Store) guard(ctx context.Context, namespace, name string) (*storage.Guard, error) {
-	if !s.API.Namespaced {
+	if !s.resource.API.Namespaced {
 		return nil, nil
 	}
-	return s.namespaces.Guard(ctx, namespace, s.GroupResource(), name)
+	return s.namespaces.Guard(ctx, namespace, s.resource.GroupResource(), name)
 }
 
 // matchNamespace puts the request's namespace into an object that names none.
-func (s *Store) matchNamespace(namespace string, accessor metav1.Object) error {
-	switch given := accessor.GetNamespace(); {
+func (s *Store) matchNamespace(namespace string, obj APIObject) error {
+	switch given := obj.GetNamespace(); {
 	case given == namespace:
 	case given == "":
-		accessor.SetNamespace(namespace)
-	case !s.API.Namespaced:
-		accessor.SetNamespace("")
+		obj.SetNamespace(namespace)
+	case !s.resource.API.Namespaced:
+		obj.SetNamespace("")
 	default:
 		return apierrors.NewBadRequest("the namespace of the provided object does not match the namespace sent on the request")
 	}
@@ -127,41 +95,37 @@ func (s *Store) matchNamespace(namespace string, accessor metav1.Object) error {
 }
 
 // wipe clears what only the server may fill in.
-func wipe(accessor metav1.Object) {
-	accessor.SetUID("")
-	accessor.SetSelfLink("")
-	accessor.SetCreationTimestamp(metav1.Time{})
-	accessor.SetDeletionTimestamp(nil)
-	accessor.SetDeletionGracePeriodSeconds(nil)
+func wipe(obj APIObject) {
+	obj.SetUID("")
+	obj.SetSelfLink("")
+	obj.SetCreationTimestamp(metav1.Time{})
+	obj.SetDeletionTimestamp(nil)
+	obj.SetDeletionGracePeriodSeconds(nil)
 }
 
 // prepareCreate turns an object into what is stored and returns the warnings.
-func (s *Store) prepareCreate(obj runtime.Object) ([]string, error) {
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
+func (s *Store) prepareCreate(obj APIObject) ([]string, error) {
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(metav1.Now())
+	if obj.GetName() == "" {
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
+	s.resource.Strategy.PrepareForCreate(obj)
+	if faults := s.resource.Strategy.Validate(obj); len(faults) > 0 {
+		return nil, s.resource.invalid(obj.GetName(), faults)
+	}
+	if err := s.refuseVersion(obj); err != nil {
 		return nil, err
 	}
-	accessor.SetUID(uuid.NewUUID())
-	accessor.SetCreationTimestamp(metav1.Now())
-	if accessor.GetName() == "" {
-		accessor.SetName(generateName(accessor.GetGenerateName()))
-	}
-	s.Strategy.PrepareForCreate(obj)
-	if faults := s.Strategy.Validate(obj); len(faults) > 0 {
-		return nil, s.invalid(accessor.GetName(), faults)
-	}
-	if err := s.refuseVersion(accessor); err != nil {
-		return nil, err
-	}
-	return s.Strategy.Warnings(obj), nil
+	return s.resource.Strategy.Warnings(obj), nil
 }
 
 // refuseVersion refuses a resourceVersion on an object to be created, as kube-apiserver
 // does, which ignores one that is not a number, and 0.
-func (s *Store) refuseVersion(accessor metav1.Object) error {
-	if version, err := strconv.ParseUint(accessor.GetResourceVersion(), 10, 64); err == nil && version != 0 {
-		return s.invalid(accessor.GetName(), field.ErrorList{
-			field.Invalid(versionPath, accessor.GetResourceVersion(), "resourceVersion should not be set on objects to be created"),
+func (s *Store) refuseVersion(obj APIObject) error {
+	if version, err := strconv.ParseUint(obj.GetResourceVersion(), 10, 64); err == nil && version != 0 {
+		return s.resource.invalid(obj.GetName(), field.ErrorList{
+			field.Invalid(versionPath, obj.GetResourceVersion(), "resourceVersion should not be set on objects to be created"),
 		})
 	}
 	return nil

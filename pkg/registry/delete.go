@@ -6,11 +6,11 @@ import (
 	"math"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
@@ -25,114 +25,91 @@ import (
 //
 // Errors: NotFound, Conflict where a precondition of opts does not hold, StorageReadError for
 // a stored value that cannot be read, and the storage's own.
-func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (*object.Object, *metav1.Status, error) {
-	key := s.key(namespace, name)
-	for fresh := false; ; fresh = true {
-		current, err := s.read(ctx, key, fresh)
-		switch {
-		case err != nil:
-			return nil, nil, err
-		case !current.exists() && fresh:
-			return nil, nil, apierrors.NewNotFound(s.GroupResource(), name)
-		case !current.exists():
-			continue
+func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (marked *object.Object, status *metav1.Status, err error) {
+	err = s.retry(ctx, s.resource.key(namespace, name), func(current stored) (outcome outcome, err error) {
+		if !current.exists() {
+			return noop, apierrors.NewNotFound(s.resource.GroupResource(), name)
 		}
-		marked, status, outcome, err := s.deleteOnce(ctx, current, opts)
-		switch {
-		case outcome == done, outcome == noop && fresh:
-			return marked, status, err
-		case ctx.Err() != nil:
-			return nil, nil, apierr.RetryTimeout()
-		}
-	}
+		marked, status, outcome, err = s.deleteOnce(ctx, current, opts)
+		return outcome, err
+	})
+	return marked, status, err
 }
 
 // deleteOnce deletes or marks the object as it was read.
 func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.DeleteOptions) (marked *object.Object, status *metav1.Status, _ outcome, err error) {
+	dryRun := isDryRun(opts.DryRun)
 	if ignoresReadErrors(opts) {
-		status, outcome, err := s.deleteUnreadable(ctx, current, isDryRun(opts.DryRun))
+		status, outcome, err := s.deleteUnreadable(ctx, current, dryRun)
 		return nil, status, outcome, err
 	}
-	if err := current.err(); err != nil {
-		return nil, nil, noop, err
-	}
-	obj, err := current.object.Decode()
+	obj, err := current.decode()
 	if err != nil {
 		return nil, nil, noop, err
 	}
-	accessor, err := meta.Accessor(obj)
-	if err != nil {
-		return nil, nil, done, err
-	}
-	if err := s.checkPreconditions(accessor, opts.Preconditions); err != nil {
+	if err := s.checkPreconditions(obj, opts.Preconditions); err != nil {
 		return nil, nil, noop, err
 	}
-	if accessor.GetDeletionTimestamp() != nil && s.held(obj, accessor) {
+	if obj.GetDeletionTimestamp() != nil && s.held(obj) {
 		return current.object, nil, noop, nil // it is marked already
 	}
-	if s.BeforeDelete != nil {
-		if err := s.BeforeDelete(obj); err != nil {
+	if s.resource.BeforeDelete != nil {
+		if err := s.resource.BeforeDelete(obj); err != nil {
 			return nil, nil, noop, err
 		}
 	}
-	if s.held(obj, accessor) {
-		marked, outcome, err := s.markDeleted(ctx, current.object, obj, accessor, isDryRun(opts.DryRun))
+	if s.held(obj) {
+		marked, outcome, err := s.markDeleted(ctx, current.object, obj, dryRun)
 		return marked, nil, outcome, err
 	}
-	response, err := s.remove(ctx, current.at(), isDryRun(opts.DryRun))
+	response, err := s.remove(ctx, current.at(), dryRun)
 	switch {
 	case err != nil:
 		return nil, nil, done, apierr.FromStorage(err)
 	case !response.Succeeded:
 		return nil, nil, conflict, nil
 	}
-	return nil, s.deletedStatus(accessor.GetName(), accessor.GetUID()), done, nil
+	return nil, s.deletedStatus(obj.GetName(), obj.GetUID()), done, nil
 }
 
-func (s *Store) checkPreconditions(accessor metav1.Object, preconditions *metav1.Preconditions) error {
+func (s *Store) checkPreconditions(obj APIObject, preconditions *metav1.Preconditions) error {
 	if preconditions == nil {
 		return nil
 	}
-	name, uid, version := accessor.GetName(), preconditions.UID, preconditions.ResourceVersion
-	// kube-apiserver marks what is held by its spec with an update, whose words are these.
-	if s.Holds != nil {
-		switch {
-		case uid != nil && *uid != accessor.GetUID():
-			return s.failedPrecondition(name, "UID", *uid, accessor.GetUID())
-		case version != nil && *version != accessor.GetResourceVersion():
-			return s.failedPrecondition(name, "ResourceVersion", *version, accessor.GetResourceVersion())
-		}
-		return nil
+	if uid := preconditions.UID; uid != nil && *uid != obj.GetUID() {
+		return s.failedDeletePrecondition(obj, "UID", *uid, obj.GetUID(), "deleted and then recreated")
 	}
-	// Otherwise it names the kind here, not the resource.
-	named := schema.GroupResource{Group: s.API.Group, Resource: s.API.Kind}
-	switch {
-	case uid != nil && *uid != accessor.GetUID():
-		return apierrors.NewConflict(named, name, fmt.Errorf("the UID in the precondition (%s) does not match the UID in record (%s). The object might have been deleted and then recreated", *uid, accessor.GetUID()))
-	case version != nil && *version != accessor.GetResourceVersion():
-		return apierrors.NewConflict(named, name, fmt.Errorf("the ResourceVersion in the precondition (%s) does not match the ResourceVersion in record (%s). The object might have been modified", *version, accessor.GetResourceVersion()))
+	if version := preconditions.ResourceVersion; version != nil && *version != obj.GetResourceVersion() {
+		return s.failedDeletePrecondition(obj, "ResourceVersion", *version, obj.GetResourceVersion(), "modified")
 	}
 	return nil
 }
 
+// failedDeletePrecondition is the conflict for a deletion that names another uid or
+// resourceVersion than the object has.
+func (s *Store) failedDeletePrecondition(obj APIObject, field string, given, has any, perhaps string) error {
+	if s.resource.DeletesByUpdate {
+		return s.failedPrecondition(obj.GetName(), field, given, has)
+	}
+	// kube-apiserver names the kind here, not the resource.
+	named := schema.GroupResource{Group: s.resource.API.Group, Resource: s.resource.API.Kind}
+	return apierrors.NewConflict(named, obj.GetName(), fmt.Errorf("the %[1]s in the precondition (%[2]v) does not match the %[1]s in record (%[3]v). The object might have been %[4]s", field, given, has, perhaps))
+}
+
 // markDeleted sets deletionTimestamp on an object that is held, unless BeforeDelete has done
 // so.
-func (s *Store) markDeleted(ctx context.Context, current *object.Object, obj runtime.Object, accessor metav1.Object, dryRun bool) (*object.Object, outcome, error) {
-	if accessor.GetDeletionTimestamp() == nil {
+func (s *Store) markDeleted(ctx context.Context, current *object.Object, obj APIObject, dryRun bool) (*object.Object, outcome, error) {
+	if obj.GetDeletionTimestamp() == nil {
 		now, immediately := metav1.Now(), int64(0)
-		accessor.SetDeletionTimestamp(&now)
-		accessor.SetDeletionGracePeriodSeconds(&immediately)
+		obj.SetDeletionTimestamp(&now)
+		obj.SetDeletionGracePeriodSeconds(&immediately)
 	}
-	if accessor.GetGeneration() > 0 {
-		accessor.SetGeneration(accessor.GetGeneration() + 1)
+	if obj.GetGeneration() > 0 {
+		obj.SetGeneration(obj.GetGeneration() + 1)
 	}
-	d, err := s.draft(obj, accessor, math.MaxInt) // however large it is
-	if err != nil {
-		return nil, done, err
-	}
-	marked, outcome, err := s.replace(ctx, current, obj, accessor, d, dryRun)
-	if outcome == done && err == nil && !dryRun && s.API.Name == Namespaces {
-		s.namespaces.Wake()
+	marked, outcome, err := s.replace(ctx, current, obj, math.MaxInt, dryRun) // however large it is
+	if outcome == done && err == nil && !dryRun && s.onMarked != nil {
+		s.onMarked()
 	}
 	return marked, outcome, err
 }
@@ -142,7 +119,7 @@ func (s *Store) deletedStatus(name string, uid types.UID) *metav1.Status {
 	return &metav1.Status{
 		TypeMeta: metav1.TypeMeta{Kind: "Status", APIVersion: "v1"},
 		Status:   metav1.StatusSuccess,
-		Details:  &metav1.StatusDetails{Name: name, Group: s.API.Group, Kind: s.API.Name, UID: uid},
+		Details:  &metav1.StatusDetails{Name: name, Group: s.resource.API.Group, Kind: s.resource.API.Name, UID: uid},
 	}
 }
 
@@ -150,6 +127,11 @@ func (s *Store) deletedStatus(name string, uid types.UID) *metav1.Status {
 // list of them as they were. What another deletes meanwhile is no error; the first
 // other error ends it. It leaves alone what cannot be read; the warnings name that.
 func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted *object.List, warnings []string, err error) {
+	if ignoresReadErrors(opts) {
+		return nil, nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "DeleteOptions"}, "", field.ErrorList{
+			field.Invalid(field.NewPath(ignoreOption), true, "cannot be set for a collection: delete the objects one by one"),
+		})
+	}
 	deleted, warnings, err = s.List(ctx, namespace, list)
 	if err != nil {
 		return nil, nil, err
@@ -176,16 +158,15 @@ const deletePage = 500
 func (s *Store) deleteAll(ctx context.Context, namespace string) error {
 	from := ""
 	for {
-		page, err := s.storage.List(ctx, s.prefix(namespace), storage.ListOptions{Limit: deletePage, From: from})
+		page, err := s.storage.List(ctx, s.resource.prefix(namespace), storage.ListOptions{Limit: deletePage, From: from})
 		if err != nil {
 			return err
 		}
 		for _, kv := range page.KVs {
-			name := kv.Key[len(s.prefix(namespace)):]
+			name := kv.Key[len(s.resource.prefix(namespace)):]
 			_, _, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
 			if apierrors.IsStoreReadError(err) {
-				ignore := true
-				_, _, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: &ignore})
+				_, _, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: ptr.To(true)})
 			}
 			if err != nil && !apierrors.IsNotFound(err) {
 				return err

@@ -14,3 +14,9 @@ func (r *Resource) Key(namespace, name string) string { return r.key(namespace, 
 
 // Prefix is prefix.
 func (r *Resource) Prefix(namespace string) string { return r.prefix(namespace) }
+
+// Key is the resource's key.
+func (s *Store) Key(namespace, name string) string { return s.resource.key(namespace, name) }
+
+// Prefix is the resource's prefix.
+func (s *Store) Prefix(namespace string) string { return s.resource.prefix(namespace) }

@@ -78,7 +78,7 @@ func (s *Store) pageNow(ctx context.Context, selection *selection, limit int64, 
 	}
 	p := &page{selection: selection, limit: limit, continued: from != ""}
 	count := int64(0)
-	if selection.all() { // only then the answer tells how many follow the page
+	if selection.all() { // only then does the answer say how many follow the page
 		count = int64(snapshot.Count(selection.scope, from))
 		size := count
 		if limit > 0 {
@@ -117,7 +117,7 @@ func (s *Store) pageAt(ctx context.Context, selection *selection, limit, revisio
 		}
 		read.Revision = part.Revision
 		for i, kv := range part.KVs {
-			if !p.add(s.shared(kv)) {
+			if !p.add(s.cachedOrRead(kv)) {
 				p.remaining = part.Count - int64(i)
 				return p, part.Revision, nil
 			}
@@ -165,7 +165,7 @@ func (p *page) add(v stored) bool {
 func (s *Store) listOf(p *page, revision int64) *object.List {
 	list := &object.List{
 		Type: s.objects, Objects: p.objects, Adjacent: !p.skipped, FromStart: !p.continued,
-		Meta: metav1.ListMeta{SelfLink: s.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(revision)},
+		Meta: metav1.ListMeta{SelfLink: s.resource.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(revision)},
 	}
 	if p.last != "" {
 		list.Meta.Continue = encodeContinue(p.last[len(p.selection.prefix):]+"\x00", revision)

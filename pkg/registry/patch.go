@@ -3,13 +3,14 @@ package registry
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/objectmeta"
@@ -32,11 +33,11 @@ func (s *Store) Patch(ctx context.Context, namespace, name, subresource string, 
 	p := &patcher{store: s, part: part, namespace: namespace, name: name, opts: opts}
 	change := p.apply
 	if patchType == types.ApplyYAMLPatchType {
-		p.config, p.faults, err = patch.DecodeApply(data)
+		p.config, p.fault, err = patch.DecodeApply(data)
 		p.creates = subresource == ""
 	} else {
 		change = p.patchJSON
-		p.patch, err = patch.Parse(patchType, data, s.New())
+		p.patch, err = patch.Parse(patchType, data, s.resource.New())
 	}
 	if err != nil {
 		return nil, false, nil, err
@@ -54,15 +55,15 @@ type patcher struct {
 	patch *patch.Patch // nil for an apply
 
 	config  *unstructured.Unstructured // what an apply applies
-	faults  error                      // fields that it has twice
+	fault   error                      // tells of fields that it has twice
 	creates bool
 }
 
 // patchJSON is the change that a patch of the object's JSON makes.
-func (p *patcher) patchJSON(before *object.Object, current runtime.Object) (runtime.Object, []string, error) {
+func (p *patcher) patchJSON(before *object.Object, current APIObject) (APIObject, []string, error) {
 	s := p.store
 	if current == nil {
-		return nil, nil, apierrors.NewNotFound(s.GroupResource(), p.name)
+		return nil, nil, apierrors.NewNotFound(s.resource.GroupResource(), p.name)
 	}
 	after, err := p.patch.Apply(before.JSON())
 	if err == nil { // the rest costs more than what it is about
@@ -71,17 +72,18 @@ func (p *patcher) patchJSON(before *object.Object, current runtime.Object) (runt
 	if err != nil {
 		return nil, nil, err
 	}
-	next, unknown, err := s.objects.DecodeStrict(after)
+	decoded, unknown, err := s.objects.DecodeStrict(after)
 	if err == nil {
-		err = p.sameKind(next)
+		err = p.sameKind(decoded.GetObjectKind().GroupVersionKind())
 	}
 	if err != nil {
 		return nil, nil, patch.Invalid(after, err)
 	}
-	warnings, err := p.judge(append(p.patch.Faults[:len(p.patch.Faults):len(p.patch.Faults)], unknown...))
+	warnings, err := yamljson.Judge(slices.Concat(p.patch.Faults, unknown), p.opts.FieldValidation)
 	if err != nil {
 		return nil, nil, patch.Invalid(after, err)
 	}
+	next := decoded.(APIObject)
 	if err := carryOver(next, current); err != nil {
 		return nil, nil, err
 	}
@@ -95,71 +97,51 @@ func (p *patcher) patchJSON(before *object.Object, current runtime.Object) (runt
 	return next, append(warnings, more...), nil
 }
 
-// judge returns fields that are unknown or given twice as warnings, or under strict
-// validation as an error.
-func (p *patcher) judge(faults []error) (warnings []string, err error) {
-	switch {
-	case len(faults) == 0, p.opts.FieldValidation == metav1.FieldValidationIgnore:
-		return nil, nil
-	case p.opts.FieldValidation == metav1.FieldValidationStrict:
-		return nil, runtime.NewStrictDecodingError(faults)
-	}
-	for _, fault := range faults {
-		warnings = append(warnings, yamljson.Faults(fault)...)
-	}
-	return warnings, nil
-}
-
 // complete makes sure that the outcome of a patch is the object that the path names, and
 // fills in what a client may leave out.
-func (p *patcher) complete(next runtime.Object) (warnings []string, err error) {
-	accessor, err := meta.Accessor(next)
-	if err != nil {
+func (p *patcher) complete(next APIObject) (warnings []string, err error) {
+	if err := p.store.matchNamespace(p.namespace, next); err != nil {
 		return nil, err
 	}
-	if err := p.store.matchNamespace(p.namespace, accessor); err != nil {
+	if err := matchName(next, p.name); err != nil {
 		return nil, err
 	}
-	if err := matchName(accessor, p.name); err != nil {
-		return nil, err
-	}
-	p.store.Strategy.Default(next)
-	return objectmeta.DropDuplicateOwners(accessor), nil
+	p.store.resource.Strategy.Default(next)
+	return objectmeta.DropDuplicateOwners(next), nil
 }
 
 // sameKind refuses a patch that makes another kind of object of it.
-func (p *patcher) sameKind(next runtime.Object) error {
-	if got, want := next.GetObjectKind().GroupVersionKind(), p.store.GroupVersionKind(); got != want {
+func (p *patcher) sameKind(got schema.GroupVersionKind) error {
+	if want := p.store.objects.Kind; got != want {
 		return fmt.Errorf("a %s cannot become a %s", want.Kind, got)
 	}
 	return nil
 }
 
 // apply is the change that a server-side apply makes.
-func (p *patcher) apply(_ *object.Object, current runtime.Object) (runtime.Object, []string, error) {
-	s := p.store
+func (p *patcher) apply(_ *object.Object, current APIObject) (APIObject, []string, error) {
+	resource := p.store.resource.GroupResource()
 	if current == nil && !p.creates {
-		return nil, nil, apierrors.NewNotFound(s.GroupResource(), p.name)
+		return nil, nil, apierrors.NewNotFound(resource, p.name)
 	}
-	next, err := p.part.owners.Apply(current, p.config, p.opts.FieldManager, p.opts.Force != nil && *p.opts.Force)
-	if err == nil && current != nil {
-		err = carryOver(next, current)
-	}
+	applied, err := p.part.owners.Apply(current, p.config, p.opts.FieldManager, ptr.Deref(p.opts.Force, false))
 	if err != nil {
 		return nil, nil, err
 	}
-	var warnings []string
-	if p.faults != nil {
-		if warnings, err = p.judge([]error{p.faults}); err != nil {
-			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", p.faults))
+	next := applied.(APIObject)
+	if current != nil {
+		if err := carryOver(next, current); err != nil {
+			return nil, nil, err
 		}
 	}
-	accessor, err := meta.Accessor(next)
-	if err != nil {
-		return nil, warnings, err
+	var warnings []string
+	if p.fault != nil {
+		if warnings, err = yamljson.Judge([]error{p.fault}, p.opts.FieldValidation); err != nil {
+			return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("error strict decoding YAML: %v", p.fault))
+		}
 	}
-	if current == nil && accessor.GetUID() != "" {
-		return nil, warnings, apierrors.NewConflict(s.GroupResource(), p.name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", accessor.GetUID()))
+	if uid := next.GetUID(); current == nil && uid != "" {
+		return nil, warnings, apierrors.NewConflict(resource, p.name, fmt.Errorf("uid mismatch: the provided object specified uid %s, and no existing object was found", uid))
 	}
 	more, err := p.complete(next)
 	if err != nil {

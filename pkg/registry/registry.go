@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -57,6 +56,8 @@ type Registry struct {
 	forms      *object.Budget
 	namespaces *lifecycle.Namespaces
 	stores     []*Store
+	// namespaceStore is the one of stores that has the namespaces.
+	namespaceStore *Store
 }
 
 // New returns a registry of the resources that cfg names.
@@ -76,9 +77,6 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	if !slices.ContainsFunc(cfg.Resources, func(r *Resource) bool { return r.API.Name == Namespaces }) {
-		return nil, errors.New("registry: the resource namespaces is required")
-	}
 	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms}
 	registry.namespaces = lifecycle.New(lifecycle.Config{
 		Storage: cfg.Storage, Prefix: namespacePrefix, Decode: registry.decodeNamespace, Empty: registry.empty, Report: cfg.Report,
@@ -89,6 +87,13 @@ func New(cfg Config) (*Registry, error) {
 			return nil, fmt.Errorf("registry: %s: %w", resource.API.Name, err)
 		}
 		registry.stores = append(registry.stores, store)
+		if resource.API.Name == Namespaces {
+			store.onMarked = registry.namespaces.Wake
+			registry.namespaceStore = store
+		}
+	}
+	if registry.namespaceStore == nil {
+		return nil, errors.New("registry: the resource namespaces is required")
 	}
 	if cfg.Registerer != nil {
 		if err := registry.registerMetrics(cfg.Registerer); err != nil {
@@ -100,6 +105,9 @@ func New(cfg Config) (*Registry, error) {
 
 // Stores returns one store per resource, in the order of the configuration.
 func (r *Registry) Stores() []*Store { return r.stores }
+
+// Namespaces returns the store of namespaces.
+func (r *Registry) Namespaces() *Store { return r.namespaceStore }
 
 // Run keeps the caches up to date and empties namespaces that are being deleted, until
 // ctx ends.
@@ -127,12 +135,7 @@ const namespacePrefix = "/registry/" + Namespaces + "/"
 
 // decodeNamespace returns a namespace as it is stored, or StorageReadError.
 func (r *Registry) decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, error) {
-	at := slices.IndexFunc(r.stores, func(s *Store) bool { return s.API.Name == Namespaces })
-	found := r.stores[at].shared(kv)
-	if err := found.err(); err != nil {
-		return nil, err
-	}
-	obj, err := found.object.Decode()
+	obj, err := r.namespaceStore.cachedOrRead(kv).decode()
 	if err != nil {
 		return nil, err
 	}
@@ -142,13 +145,13 @@ func (r *Registry) decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, err
 // empty deletes what is in the namespace, and reports whether nothing is left.
 func (r *Registry) empty(ctx context.Context, namespace string) (bool, error) {
 	for _, store := range r.stores {
-		if !store.API.Namespaced {
+		if !store.resource.API.Namespaced {
 			continue
 		}
 		if err := store.deleteAll(ctx, namespace); err != nil {
 			return false, err
 		}
-		rest, err := r.storage.List(ctx, store.prefix(namespace), storage.ListOptions{Limit: 1})
+		rest, err := r.storage.List(ctx, store.resource.prefix(namespace), storage.ListOptions{Limit: 1})
 		if err != nil || len(rest.KVs) > 0 {
 			return false, err
 		}
@@ -168,11 +171,11 @@ func (r *Registry) registerMetrics(registerer prometheus.Registerer) error {
 		Help: "Bytes of the forms that are kept of objects: compressed, protobuf and metadata alone.",
 	}, func() float64 { return float64(r.forms.Bytes()) })}
 	for _, store := range r.stores {
-		store.broken.errors = decodeErrors.WithLabelValues(store.API.Group, store.API.Name)
+		store.broken.errors = decodeErrors.WithLabelValues(store.resource.API.Group, store.resource.API.Name)
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "apiserver_storage_unreadable_objects",
 			Help:        "Objects whose stored values cannot be read, by group and resource.",
-			ConstLabels: prometheus.Labels{"group": store.API.Group, "resource": store.API.Name},
+			ConstLabels: prometheus.Labels{"group": store.resource.API.Group, "resource": store.resource.API.Name},
 		}, store.countBroken))
 	}
 	for _, collector := range collectors {

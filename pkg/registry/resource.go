@@ -1,6 +1,6 @@
 // Package registry gives stored bytes their meaning: it knows objects, their defaults,
-// rules, owners and versions. One generic Store serves every resource; what a resource
-// does differently is its Strategy.
+// rules, owners and versions. One generic Store serves every resource as its descriptor, a
+// Resource, says; most of that are the rules for objects, its Strategy.
 package registry
 
 import (
@@ -25,12 +25,12 @@ type Resource struct {
 	// Version, Kind, Name and Namespaced are what the registry goes by.
 	API metav1.APIResource
 	// New and NewList return empty objects of the resource's Go types.
-	New     func() runtime.Object
+	New     func() APIObject
 	NewList func() runtime.Object
 	// AddToScheme adds the Go types of the whole group and version to a scheme, as the
 	// packages of k8s.io/api offer it. Several resources of a group may add the same.
 	AddToScheme func(*runtime.Scheme) error
-	// Strategy is what the resource does differently from others.
+	// Strategy has the rules for the objects.
 	Strategy Strategy
 
 	// Fields are the paths of the fields that selectors may name besides metadata.name and
@@ -55,6 +55,9 @@ type Resource struct {
 	// Holds reports whether something other than its finalizers keeps a deleted object from
 	// being removed; nil: nothing does.
 	Holds func(obj runtime.Object) bool
+	// DeletesByUpdate says that kube-apiserver begins a deletion by an update: a precondition
+	// that fails is answered in the words of updates.
+	DeletesByUpdate bool
 
 	// Columns and Cells are the resource's table, as kubectl get shows it. Cells gets an
 	// object of New's type.
@@ -62,7 +65,13 @@ type Resource struct {
 	Cells   func(obj runtime.Object) []any
 }
 
-// Strategy is what a resource does differently from the others. Its methods are pure:
+// APIObject is an object as the Go types of the API have it: every one has metadata.
+type APIObject interface {
+	runtime.Object
+	metav1.Object
+}
+
+// Strategy is the rules of a resource for its objects. Its methods are pure:
 // they keep no state, wait for nothing and may run at the same time. An obj is of the
 // resource's Go type; any other is a programmer's error and panics. No method keeps obj
 // or old, or changes old.

@@ -53,14 +53,14 @@ func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool)
 	if faults := validation.ValidateListOptions(internal, true); len(faults) > 0 {
 		return nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "ListOptions"}, "", faults)
 	}
-	byField, err = byField.Transform(s.selectableField)
+	byField, err = byField.Transform(s.resource.selectableField)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	sel := &selection{namespace: namespace, prefix: s.prefix(namespace), labels: byLabel, fields: byField, initialEvents: internal.SendInitialEvents}
+	sel := &selection{namespace: namespace, prefix: s.resource.prefix(namespace), labels: byLabel, fields: byField, initialEvents: internal.SendInitialEvents}
 	sel.scope = sel.prefix
-	if name, ok := byField.RequiresExactMatch(nameField); ok && name != "" && !strings.Contains(name, "/") && (namespace != "" || !s.API.Namespaced) {
-		sel.scope = s.key(namespace, name)
+	if name, ok := byField.RequiresExactMatch(nameField); ok && name != "" && !strings.Contains(name, "/") && (namespace != "" || !s.resource.API.Namespaced) {
+		sel.scope = s.resource.key(namespace, name)
 	}
 	return sel, nil
 }

@@ -21,7 +21,7 @@ import (
 // Store serves one resource. Its errors are API errors where the client can do something
 // about them; any other error is an internal one.
 type Store struct {
-	*Resource
+	resource   *Resource
 	objects    *object.Type
 	storage    storage.Interface
 	cache      *cache.Cache[stored]
@@ -29,6 +29,7 @@ type Store struct {
 	parts      map[string]*part // by subresource; "" is the object itself
 	maxObject  int              // bytes of JSON
 	broken     brokenValues
+	onMarked   func() // called when an object has been marked as deleted; nil: nothing is
 }
 
 // part is what writes of an object or of one of its subresources go by.
@@ -45,9 +46,10 @@ type (
 
 func newStore(resource *Resource, namespaces *lifecycle.Namespaces, cfg Config) (*Store, error) {
 	s := &Store{
-		Resource: resource, storage: cfg.Storage, namespaces: namespaces, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
+		resource: resource, storage: cfg.Storage, namespaces: namespaces, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
 		objects: &object.Type{
-			Kind: resource.GroupVersionKind(), New: resource.New, NewList: resource.NewList, Fields: resource.Fields, Forms: cfg.Forms,
+			Kind: resource.GroupVersionKind(), New: func() runtime.Object { return resource.New() }, NewList: resource.NewList,
+			Fields: resource.Fields, Forms: cfg.Forms,
 		},
 	}
 	s.broken.report = cfg.Report
@@ -73,20 +75,20 @@ func newStore(resource *Resource, namespaces *lifecycle.Namespaces, cfg Config) 
 
 func (s *Store) addPart(subresource string, strategy UpdateStrategy, reset []string, cfg Config) error {
 	owners, err := ownership.New(ownership.Config{
-		Kind: s.GroupVersionKind(), Scheme: cfg.Scheme, Converter: cfg.TypeConverter,
-		Subresource: subresource, Reset: reset, SetDefault: s.Strategy.Default,
+		Kind: s.objects.Kind, Scheme: cfg.Scheme, Converter: cfg.TypeConverter,
+		Subresource: subresource, Reset: reset, SetDefault: s.resource.Strategy.Default,
 	})
 	s.parts[subresource] = &part{strategy, owners}
 	return err
 }
 
 // APIResource describes the resource as discovery shows it.
-func (s *Store) APIResource() metav1.APIResource { return s.API }
+func (s *Store) APIResource() metav1.APIResource { return s.resource.API }
 
 // Subresources describes what is served below an object, each by its whole name.
 func (s *Store) Subresources() []metav1.APIResource {
 	var all []metav1.APIResource
-	for _, sub := range s.Resource.Subresources {
+	for _, sub := range s.resource.Subresources {
 		all = append(all, sub.API)
 	}
 	return all
@@ -96,11 +98,11 @@ func (s *Store) Subresources() []metav1.APIResource {
 func (s *Store) Type() *object.Type { return s.objects }
 
 // Columns are the columns of the resource's table.
-func (s *Store) Columns() []metav1.TableColumnDefinition { return s.Resource.Columns }
+func (s *Store) Columns() []metav1.TableColumnDefinition { return s.resource.Columns }
 
 // Cells are an object's cells in the resource's table. obj is of the type of New
 // and may have no more metadata than object.DecodeForTable gives.
-func (s *Store) Cells(obj runtime.Object) []any { return s.Resource.Cells(obj) }
+func (s *Store) Cells(obj runtime.Object) []any { return s.resource.Cells(obj) }
 
 // Get returns one object. Without opts.ResourceVersion the read is linearizable; with
 // "0" it is whatever the cache has; with another it is at least that new. StorageReadError:
@@ -109,12 +111,12 @@ func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.Ge
 	if err := s.waitFor(ctx, opts.ResourceVersion); err != nil {
 		return nil, err
 	}
-	found, err := s.read(ctx, s.key(namespace, name), false)
+	found, err := s.read(ctx, s.resource.key(namespace, name), false)
 	if err != nil {
 		return nil, err
 	}
 	if !found.exists() {
-		return nil, apierrors.NewNotFound(s.GroupResource(), name)
+		return nil, apierrors.NewNotFound(s.resource.GroupResource(), name)
 	}
 	return found.object, found.err()
 }
@@ -122,7 +124,7 @@ func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.Ge
 // Exists reports whether there is an object of that name in the store itself; the caches need
 // not be running.
 func (s *Store) Exists(ctx context.Context, namespace, name string) (bool, error) {
-	found, err := s.read(ctx, s.key(namespace, name), true)
+	found, err := s.read(ctx, s.resource.key(namespace, name), true)
 	return found.exists(), err
 }
 
@@ -134,7 +136,7 @@ func (s *Store) read(ctx context.Context, key string, fresh bool) (stored, error
 		if err != nil || got.KV == nil {
 			return stored{}, apierr.FromStorage(err)
 		}
-		return s.shared(got.KV), nil
+		return s.cachedOrRead(got.KV), nil
 	}
 	entry, _, err := s.cache.Get(key)
 	if err != nil || entry == nil {

@@ -12,10 +12,12 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/storage"
+	"github.com/berth-project/berth/pkg/yamljson"
 )
 
 // A stored value that cannot be read, whoever wrote it, takes nothing else down: get, update
@@ -55,6 +57,18 @@ func (v stored) err() error {
 	return nil
 }
 
+// decode returns a typed copy of an object, or StorageReadError.
+func (v stored) decode() (APIObject, error) {
+	if v.broken != nil {
+		return nil, v.broken.err
+	}
+	obj, err := v.object.Decode()
+	if err != nil {
+		return nil, err
+	}
+	return obj.(APIObject), nil
+}
+
 // at is where a key that exists stands.
 func (v stored) at() object.Identity {
 	if v.broken != nil {
@@ -77,8 +91,8 @@ func (v stored) last(revision int64) stored { return stored{object: v.object.At(
 
 // readValue reads what a key holds.
 func (s *Store) readValue(kv *storage.KeyValue) stored {
-	at := s.identity(kv)
-	if at.Name == "" || strings.Contains(at.Name, "/") || s.API.Namespaced && at.Namespace == "" {
+	at := s.resource.identity(kv)
+	if at.Name == "" || strings.Contains(at.Name, "/") || s.resource.API.Namespaced && at.Namespace == "" {
 		return s.unreadable(at, errors.New("no object has such a key"), "Delete it in etcd.")
 	}
 	o, err := object.Read(s.objects, at, kv.Value)
@@ -100,8 +114,8 @@ func (s *Store) received(kv *storage.KeyValue) stored {
 	return v
 }
 
-// shared is readValue, or what the cache keeps of the key if that is the same version.
-func (s *Store) shared(kv *storage.KeyValue) stored {
+// cachedOrRead is readValue, or what the cache keeps of the key if that is the same version.
+func (s *Store) cachedOrRead(kv *storage.KeyValue) stored {
 	if entry, _, err := s.cache.Get(kv.Key); err == nil && entry != nil && entry.Revision == kv.ModRevision {
 		return entry.Value
 	}
@@ -119,7 +133,7 @@ func (s *Store) unreadable(at object.Identity, cause error, advice string) store
 		Status: metav1.StatusFailure, Code: http.StatusInternalServerError, Reason: metav1.StatusReasonStoreReadError,
 		Message: fmt.Sprintf("the value that etcd holds under %s cannot be read: %s. %s", key, why, advice),
 		Details: &metav1.StatusDetails{
-			Group: s.API.Group, Kind: s.API.Name, Name: strings.ToValidUTF8(at.Name, "?"),
+			Group: s.resource.API.Group, Kind: s.resource.API.Name, Name: strings.ToValidUTF8(at.Name, "?"),
 			Causes: []metav1.StatusCause{{Type: metav1.CauseTypeUnexpectedServerResponse, Message: why, Field: key}},
 		},
 	}}}}
@@ -127,22 +141,8 @@ func (s *Store) unreadable(at object.Identity, cause error, advice string) store
 
 // checkNesting refuses JSON that clients could not read.
 func checkNesting(data []byte) error {
-	depth := 0
-	for i := 0; i < len(data); i++ {
-		switch data[i] {
-		case '"':
-			for i++; i < len(data) && data[i] != '"'; i++ {
-				if data[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			if depth++; depth > maxNesting {
-				return fmt.Errorf("it is nested more than %d deep", maxNesting)
-			}
-		case '}', ']':
-			depth--
-		}
+	if yamljson.IsDeeper(data, maxNesting) {
+		return fmt.Errorf("it is nested more than %d deep", maxNesting)
 	}
 	return nil
 }
@@ -156,7 +156,7 @@ func (s *Store) checkReadable(o *object.Object) error {
 	if err == nil {
 		return nil
 	}
-	return s.invalid(o.Name, field.ErrorList{field.Invalid(field.NewPath(path), field.OmitValueType{}, "it could not be read again: "+err.Error())})
+	return s.resource.invalid(o.Name, field.ErrorList{field.Invalid(field.NewPath(path), field.OmitValueType{}, "it could not be read again: "+err.Error())})
 }
 
 // unreadableKeys are the keys that a list leaves out.
@@ -187,8 +187,7 @@ func (u *unreadableKeys) warnings() []string {
 
 // ignoresReadErrors reports whether a deletion is for what cannot be read.
 func ignoresReadErrors(opts *metav1.DeleteOptions) bool {
-	ignore := opts.IgnoreStoreReadErrorWithClusterBreakingPotential
-	return ignore != nil && *ignore
+	return ptr.Deref(opts.IgnoreStoreReadErrorWithClusterBreakingPotential, false)
 }
 
 // deleteUnreadable deletes a value that cannot be read, as it was found. It asks no
@@ -196,7 +195,7 @@ func ignoresReadErrors(opts *metav1.DeleteOptions) bool {
 // in it. An object that can be read is deleted without the option, as kube-apiserver has it.
 func (s *Store) deleteUnreadable(ctx context.Context, current stored, dryRun bool) (*metav1.Status, outcome, error) {
 	if current.broken == nil {
-		return nil, noop, s.invalid(current.at().Name, field.ErrorList{
+		return nil, noop, s.resource.invalid(current.at().Name, field.ErrorList{
 			field.Invalid(field.NewPath(ignoreOption), true, "is only for objects that cannot be read, and this one can: try again without it"),
 		})
 	}
@@ -243,7 +242,7 @@ func (s *Store) countBroken() float64 {
 		return 0
 	}
 	count := 0
-	snapshot.Ascend(s.prefix(""), "", func(entry *cacheEntry) bool {
+	snapshot.Ascend(s.resource.prefix(""), "", func(entry *cacheEntry) bool {
 		if entry.Value.broken != nil {
 			count++
 		}

@@ -24,18 +24,17 @@ const (
 	lastBookmark = 2 * time.Second
 )
 
-// stream is one watch: first what was there, if that was asked for, and then every change
+// watchStream is one watch: first what was there, if that was asked for, and then every change
 // of what is selected, in order, each once. It is for one goroutine.
-type stream struct {
+type watchStream struct {
 	store     *Store
 	selection *selection
 	watcher   *cacheWatcher
 	initial   []*object.Object // still to be delivered as ADDED
-	// closing is the revision of the bookmark that ends the initial events; 0: none is due.
-	closing   int64
-	bookmarks *time.Timer // nil: none are wanted
-	after     int64       // events up to it are not wanted
-	revision  int64       // everything up to it has been delivered
+	endDue    bool             // whether a bookmark that ends the initial events is due
+	bookmarks *time.Timer      // nil: none are wanted
+	after     int64            // events up to it are not wanted
+	revision  int64            // everything up to it has been delivered
 	changes   []*cacheEvent
 }
 
@@ -55,7 +54,7 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 	if err != nil {
 		return nil, err
 	}
-	st := &stream{store: s, selection: selection}
+	st := &watchStream{store: s, selection: selection}
 	list := revision == 0
 	if selection.initialEvents != nil {
 		list = *selection.initialEvents
@@ -94,7 +93,7 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 	}, nil
 }
 
-func (st *stream) beginWithList(ctx context.Context, opts *metav1.ListOptions) error {
+func (st *watchStream) beginWithList(ctx context.Context, opts *metav1.ListOptions) error {
 	s := st.store
 	if err := s.waitFor(ctx, opts.ResourceVersion); err != nil {
 		return err
@@ -110,15 +109,13 @@ func (st *stream) beginWithList(ctx context.Context, opts *metav1.ListOptions) e
 		return true
 	})
 	st.watcher, st.revision = watcher, snapshot.Revision
-	if st.selection.initialEvents != nil && opts.AllowWatchBookmarks {
-		st.closing = snapshot.Revision
-	}
+	st.endDue = st.selection.initialEvents != nil && opts.AllowWatchBookmarks
 	return nil
 }
 
 // beginAfter begins with the first change after the revision. One that is not there yet is
 // waited for by delivering nothing.
-func (st *stream) beginAfter(ctx context.Context, revision int64) error {
+func (st *watchStream) beginAfter(ctx context.Context, revision int64) error {
 	s := st.store
 	if revision == 0 {
 		if err := s.waitFor(ctx, ""); err != nil {
@@ -152,7 +149,7 @@ func (s *Store) tooOld(revision int64) error {
 	return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", revision, current))
 }
 
-func (st *stream) close() {
+func (st *watchStream) close() {
 	if st.watcher != nil {
 		st.watcher.Close()
 	}
@@ -163,7 +160,7 @@ func (st *stream) close() {
 
 // next waits for the next events and appends them to events. It returns without any when
 // ctx ends. An error ends the stream.
-func (st *stream) next(ctx context.Context, events []object.Event) ([]object.Event, error) {
+func (st *watchStream) next(ctx context.Context, events []object.Event) ([]object.Event, error) {
 	if len(st.initial) > 0 {
 		n := min(len(st.initial), 128)
 		for _, o := range st.initial[:n] {
@@ -172,8 +169,8 @@ func (st *stream) next(ctx context.Context, events []object.Event) ([]object.Eve
 		st.initial = st.initial[n:]
 		return events, nil
 	}
-	if st.closing != 0 {
-		st.initial, st.closing = nil, 0
+	if st.endDue {
+		st.initial, st.endDue = nil, false
 		return st.bookmark(events, true)
 	}
 	var bookmarks <-chan time.Time
@@ -212,7 +209,7 @@ func (st *stream) next(ctx context.Context, events []object.Event) ([]object.Eve
 
 // bookmark appends an event that tells how far the watch has come; the one that ends the
 // initial events says so.
-func (st *stream) bookmark(events []object.Event, endsInitial bool) ([]object.Event, error) {
+func (st *watchStream) bookmark(events []object.Event, endsInitial bool) ([]object.Event, error) {
 	bookmark, err := object.Bookmark(st.store.objects, st.revision, endsInitial)
 	if err != nil {
 		return events, err
@@ -222,7 +219,7 @@ func (st *stream) bookmark(events []object.Event, endsInitial bool) ([]object.Ev
 
 // scheduleBookmark sets the timer to the next bookmark, or to none where the time is up
 // before there is one.
-func (st *stream) scheduleBookmark(ctx context.Context) {
+func (st *watchStream) scheduleBookmark(ctx context.Context) {
 	wait := bookmarkPeriod
 	if deadline, ok := ctx.Deadline(); ok {
 		wait = min(wait, time.Until(deadline)-lastBookmark)
@@ -236,7 +233,7 @@ func (st *stream) scheduleBookmark(ctx context.Context) {
 
 // translate is a change as it looks through the selection: an object that comes into it is
 // ADDED, one that leaves it is DELETED.
-func (st *stream) translate(event *cacheEvent) (object.Event, bool) {
+func (st *watchStream) translate(event *cacheEvent) (object.Event, bool) {
 	if event.Revision <= st.after {
 		return object.Event{}, false
 	}
@@ -254,4 +251,6 @@ func (st *stream) translate(event *cacheEvent) (object.Event, bool) {
 }
 
 // selects reports whether it is an object that the watch is about.
-func (st *stream) selects(v stored) bool { return v.object != nil && st.selection.matches(v.object) }
+func (st *watchStream) selects(v stored) bool {
+	return v.object != nil && st.selection.matches(v.object)
+}

@@ -8,7 +8,6 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
@@ -28,27 +27,45 @@ const (
 	conflict
 )
 
+// retry attempts to change what key holds, as often as others come in between and ctx allows.
+// It begins with the cache's state, which costs nothing and is mostly right: the transaction
+// tells if it is not. An outcome that writes nothing is only believed of the newest state.
+func (s *Store) retry(ctx context.Context, key string, attempt func(current stored) (outcome, error)) error {
+	for fresh := false; ; fresh = true {
+		current, err := s.read(ctx, key, fresh)
+		if err != nil {
+			return err
+		}
+		outcome, err := attempt(current)
+		switch {
+		case outcome == done, outcome == noop && fresh:
+			return err
+		case ctx.Err() != nil:
+			return apierr.RetryTimeout()
+		}
+	}
+}
+
 // draft is an object on its way into the store.
 type draft struct {
 	*object.Object        // as it will be, except its revisions
 	value          []byte // to store, not compressed
 }
 
-// draft encodes an object that is to be stored in the place of one whose value has before
-// bytes; 0: there is none, or its size does not matter.
-func (s *Store) draft(obj runtime.Object, accessor metav1.Object, before int) (draft, error) {
-	accessor.SetResourceVersion("")
-	accessor.SetSelfLink(s.selfLink(accessor.GetNamespace(), accessor.GetName()))
-	obj.GetObjectKind().SetGroupVersionKind(s.GroupVersionKind())
+// draft encodes an object that is to be stored under at, whatever revision that has. A value
+// may always be as large as atLeast, in bytes.
+func (s *Store) draft(obj APIObject, at object.Identity, atLeast int) (draft, error) {
+	obj.SetResourceVersion("")
+	obj.SetSelfLink(s.resource.selfLink(at.Namespace, at.Name))
+	obj.GetObjectKind().SetGroupVersionKind(s.objects.Kind)
 	value, err := s.objects.Encode(obj)
 	if err != nil {
 		return draft{}, err
 	}
-	if err := s.checkSize(len(value), before); err != nil {
+	if err := s.checkSize(len(value), atLeast); err != nil {
 		return draft{}, err
 	}
-	namespace, name := accessor.GetNamespace(), accessor.GetName()
-	at := object.Identity{Key: s.key(namespace, name), Namespace: namespace, Name: name}
+	at.Revision = 0
 	encoded, err := object.Written(s.objects, at, value)
 	if err == nil {
 		err = s.checkReadable(encoded)
@@ -56,10 +73,10 @@ func (s *Store) draft(obj runtime.Object, accessor metav1.Object, before int) (d
 	return draft{encoded, value}, err
 }
 
-// checkSize refuses a value that is too large. One that replaces another, of size before, may
-// always be as large as that: whoever takes away from an object makes it no worse.
-func (s *Store) checkSize(size, before int) error {
-	if size <= max(s.maxObject, before) {
+// checkSize refuses a value that is larger than objects may be, and than atLeast: whoever
+// takes away from an object that is too large makes it no worse.
+func (s *Store) checkSize(size, atLeast int) error {
+	if size <= max(s.maxObject, atLeast) {
 		return nil
 	}
 	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes as JSON, the limit is %d", size, s.maxObject))
@@ -114,9 +131,15 @@ func (s *Store) remove(ctx context.Context, at object.Identity, dryRun bool) (st
 	return storage.WriteResponse{Succeeded: deleted, Revision: got.Revision, Current: got.KV}, nil
 }
 
-// insert stores a draft if its name is free and its namespace as the guard has it. A guard
-// that turns out stale is looked up again, for as long as the context lasts.
-func (s *Store) insert(ctx context.Context, d draft, guard *storage.Guard, dryRun bool) (*object.Object, error) {
+// insert stores an object that has been prepared if its name is free and its namespace as the
+// guard has it. A guard that turns out stale is looked up again, for as long as the context
+// lasts.
+func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard, dryRun bool) (*object.Object, error) {
+	namespace, name := obj.GetNamespace(), obj.GetName()
+	d, err := s.draft(obj, object.Identity{Key: s.resource.key(namespace, name), Namespace: namespace, Name: name}, 0)
+	if err != nil {
+		return nil, err
+	}
 	for {
 		response, err := s.put(ctx, d, 0, guard, dryRun)
 		switch {
@@ -125,9 +148,7 @@ func (s *Store) insert(ctx context.Context, d draft, guard *storage.Guard, dryRu
 		case response.Succeeded && dryRun:
 			return d.Object, nil
 		case response.Succeeded:
-			created := d.At(response.Revision)
-			created.CreateRevision = response.Revision
-			return created, nil
+			return d.At(response.Revision), nil
 		case response.Current != nil:
 			return nil, s.alreadyExists(d.Name, response.Current)
 		case guard == nil:
@@ -142,15 +163,19 @@ func (s *Store) insert(ctx context.Context, d draft, guard *storage.Guard, dryRu
 	}
 }
 
-// replace commits a draft of next in the place of what was read, unless nothing has changed.
-// An object that is being deleted and that nothing holds any more is removed.
-func (s *Store) replace(ctx context.Context, current *object.Object, next runtime.Object, accessor metav1.Object, d draft, dryRun bool) (*object.Object, outcome, error) {
-	if current.Holds(d.value) {
+// replace commits next in the place of what was read, unless nothing has changed; it may
+// always be as large as atLeast, in bytes. An object that is being deleted and that nothing
+// holds any more is removed.
+func (s *Store) replace(ctx context.Context, current *object.Object, next APIObject, atLeast int, dryRun bool) (*object.Object, outcome, error) {
+	d, err := s.draft(next, current.Identity, atLeast)
+	if err != nil {
+		return nil, noop, err
+	}
+	if current.IsMadeOf(d.value) {
 		return current, noop, nil
 	}
 	var response storage.WriteResponse
-	var err error
-	if accessor.GetDeletionTimestamp() != nil && !s.held(next, accessor) {
+	if next.GetDeletionTimestamp() != nil && !s.held(next) {
 		response, err = s.remove(ctx, current.Identity, dryRun)
 	} else {
 		response, err = s.put(ctx, d, current.Revision, nil, dryRun)
@@ -163,28 +188,26 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next runtim
 	case dryRun:
 		response.Revision = current.Revision
 	}
-	replaced := d.At(response.Revision)
-	replaced.CreateRevision = current.CreateRevision
-	return replaced, done, nil
+	return d.At(response.Revision), done, nil
 }
 
 // held reports whether something keeps a deleted object from being removed. The finalizers
 // that wait for dependents do not: nothing here depends on owners, so that nobody would
 // ever take them away.
-func (s *Store) held(obj runtime.Object, accessor metav1.Object) bool {
-	for _, finalizer := range accessor.GetFinalizers() {
+func (s *Store) held(obj APIObject) bool {
+	for _, finalizer := range obj.GetFinalizers() {
 		if finalizer != metav1.FinalizerDeleteDependents && finalizer != metav1.FinalizerOrphanDependents {
 			return true
 		}
 	}
-	return s.Holds != nil && s.Holds(obj)
+	return s.resource.Holds != nil && s.resource.Holds(obj)
 }
 
 // alreadyExists is the 409 for a name that is taken. It tells a name that will be free
 // again from one that will not.
 func (s *Store) alreadyExists(name string, kv *storage.KeyValue) error {
-	err := apierrors.NewAlreadyExists(s.GroupResource(), name)
-	if current := s.shared(kv); current.object != nil {
+	err := apierrors.NewAlreadyExists(s.resource.GroupResource(), name)
+	if current := s.cachedOrRead(kv); current.object != nil {
 		if metadata, readErr := current.object.Metadata(); readErr == nil && metadata.DeletionTimestamp != nil {
 			err.ErrStatus.Message = "object is being deleted: " + err.ErrStatus.Message
 		}

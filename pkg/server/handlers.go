@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
@@ -196,7 +197,7 @@ func (s *Server) delete(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	if ignoresReadErrors(opts) {
+	if ptr.Deref(opts.IgnoreStoreReadErrorWithClusterBreakingPotential, false) {
 		attrs := c.rec.attrs
 		attrs.Verb = unsafeDeleteVerb
 		if err := s.authorise(c.rec, attrs); err != nil {
@@ -219,11 +220,6 @@ func (s *Server) deleteCollection(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	if ignoresReadErrors(opts) {
-		return result{}, invalidOptions("DeleteOptions", field.ErrorList{
-			field.Invalid(field.NewPath("ignoreStoreReadErrorWithClusterBreakingPotential"), true, "cannot be set for a collection: delete the objects one by one"),
-		})
-	}
 	deleted, warnings, err := c.resource.DeleteCollection(c.ctx, c.namespace, opts, list)
 	c.warn(warnings...)
 	return result{code: http.StatusOK, list: deleted}, err
@@ -237,12 +233,6 @@ var deleteOptionsType = &object.Type{
 // unsafeDeleteVerb is what a user must be allowed, beside delete, to delete what cannot be
 // read. It is kube-apiserver's.
 const unsafeDeleteVerb = "unsafe-delete-ignore-read-errors"
-
-// ignoresReadErrors reports whether a deletion is for what cannot be read.
-func ignoresReadErrors(opts *metav1.DeleteOptions) bool {
-	ignore := opts.IgnoreStoreReadErrorWithClusterBreakingPotential
-	return ignore != nil && *ignore
-}
 
 // deleteOptions are the body's where there is one, else the query's.
 func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {

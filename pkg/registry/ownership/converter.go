@@ -63,7 +63,7 @@ func (t *trustingConverter) ObjectToTyped(obj runtime.Object, opts ...typed.Vali
 	if _, ok := obj.(*unstructured.Unstructured); ok || obj.GetObjectKind().GroupVersionKind() != t.kind {
 		return t.TypeConverter.ObjectToTyped(obj, opts...)
 	}
-	shown := shallowCopy(obj)
+	shown := ShallowCopy(obj)
 	accessor, err := meta.Accessor(shown)
 	if err != nil {
 		return nil, err

@@ -99,7 +99,7 @@ func (m *Manager) Update(live, next runtime.Object, manager string) error {
 	if err := m.checkSize(live, next, m.sizeOf(next)); err != nil {
 		return err
 	}
-	shownLive, shownNext := shallowCopy(live), shallowCopy(next)
+	shownLive, shownNext := ShallowCopy(live), ShallowCopy(next)
 	lists, _ := m.lists() // without a schema the library fails as well
 	for _, l := range lists {
 		l.replace(shownLive, shownNext)
@@ -168,7 +168,7 @@ func (m *Manager) show(live runtime.Object, config *unstructured.Unstructured, m
 	if len(lists) == 0 || manager == kubectlManager && (hasLastApplied(live) || hasLastApplied(config)) {
 		return whole
 	}
-	s := shown{live: shallowCopy(live), lists: lists}
+	s := shown{live: ShallowCopy(live), lists: lists}
 	fields := maps.Clone(config.Object)
 	for _, l := range lists {
 		given, err := l.replaceApplied(s.live, fields)
@@ -204,10 +204,10 @@ func hasLastApplied(obj runtime.Object) bool {
 	return ok
 }
 
-// shallowCopy returns a copy, the fields of which can be replaced.
-func shallowCopy(obj runtime.Object) runtime.Object {
+// ShallowCopy returns a copy of a pointer to a struct, the fields of which can be replaced.
+func ShallowCopy[T runtime.Object](obj T) T {
 	original := reflect.ValueOf(obj).Elem()
 	copied := reflect.New(original.Type())
 	copied.Elem().Set(original)
-	return copied.Interface().(runtime.Object)
+	return copied.Interface().(T)
 }

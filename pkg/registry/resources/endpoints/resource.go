@@ -15,7 +15,7 @@ func Resource() *registry.Resource {
 			Version: "v1", Kind: "Endpoints", Name: "endpoints", SingularName: "endpoints", Namespaced: true,
 			ShortNames: []string{"ep"}, StorageVersionHash: "fWeeMqaN/OA=",
 		},
-		New:         func() runtime.Object { return &corev1.Endpoints{} },
+		New:         func() registry.APIObject { return &corev1.Endpoints{} },
 		NewList:     func() runtime.Object { return &corev1.EndpointsList{} },
 		AddToScheme: corev1.AddToScheme,
 		Strategy:    Strategy{},

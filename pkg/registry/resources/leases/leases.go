@@ -20,7 +20,7 @@ func Resource() *registry.Resource {
 			Group: coordinationv1.GroupName, Version: "v1", Kind: "Lease", Name: "leases", SingularName: "lease",
 			Namespaced: true, StorageVersionHash: "gqkMMb/YqFM=",
 		},
-		New:            func() runtime.Object { return &coordinationv1.Lease{} },
+		New:            func() registry.APIObject { return &coordinationv1.Lease{} },
 		NewList:        func() runtime.Object { return &coordinationv1.LeaseList{} },
 		AddToScheme:    coordinationv1.AddToScheme,
 		Strategy:       strategy{},

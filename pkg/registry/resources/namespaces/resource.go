@@ -24,7 +24,7 @@ func Resource() *registry.Resource {
 			ShortNames: []string{"ns"}, StorageVersionHash: "Q3oi5N2YM8M=",
 			Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
 		},
-		New:              func() runtime.Object { return &corev1.Namespace{} },
+		New:              func() registry.APIObject { return &corev1.Namespace{} },
 		NewList:          func() runtime.Object { return &corev1.NamespaceList{} },
 		AddToScheme:      corev1.AddToScheme,
 		Strategy:         Strategy{},
@@ -32,6 +32,7 @@ func Resource() *registry.Resource {
 		FieldSynonyms:    map[string]string{"name": "metadata.name"},
 		Reset:            []string{"status"},
 		NoCreateOnUpdate: true,
+		DeletesByUpdate:  true,
 		Subresources: []registry.Subresource{
 			{
 				API:      metav1.APIResource{Name: "namespaces/status", Kind: "Namespace", Verbs: metav1.Verbs{"get", "patch", "update"}},
@@ -72,8 +73,7 @@ func Resource() *registry.Resource {
 
 // EnsureAlways creates those of Always that do not exist yet.
 func EnsureAlways(ctx context.Context, objects *registry.Registry) error {
-	at := slices.IndexFunc(objects.Stores(), func(s *registry.Store) bool { return s.API.Name == registry.Namespaces })
-	store := objects.Stores()[at] // no registry is without
+	store := objects.Namespaces()
 	for _, name := range Always {
 		// Creating needs the schema of ownership, which most starts can do without.
 		exists, err := store.Exists(ctx, "", name)
