@@ -87,13 +87,13 @@ func (s *Store) checkPreconditions(obj APIObject, preconditions *metav1.Precondi
 
 // failedDeletePrecondition is the conflict for a deletion that names another uid or
 // resourceVersion than the object has.
-func (s *Store) failedDeletePrecondition(obj APIObject, field string, given, has any, perhaps string) error {
+func (s *Store) failedDeletePrecondition(obj APIObject, field string, given, has any, happened string) error {
 	if s.resource.DeletesByUpdate {
 		return s.failedPrecondition(obj.GetName(), field, given, has)
 	}
 	// kube-apiserver names the kind here, not the resource.
 	named := schema.GroupResource{Group: s.resource.API.Group, Resource: s.resource.API.Kind}
-	return apierrors.NewConflict(named, obj.GetName(), fmt.Errorf("the %[1]s in the precondition (%[2]v) does not match the %[1]s in record (%[3]v). The object might have been %[4]s", field, given, has, perhaps))
+	return apierrors.NewConflict(named, obj.GetName(), fmt.Errorf("the %[1]s in the precondition (%[2]v) does not match the %[1]s in record (%[3]v). The object might have been %[4]s", field, given, has, happened))
 }
 
 // markDeleted sets deletionTimestamp on an object that is held, unless BeforeDelete has done
@@ -123,9 +123,9 @@ func (s *Store) deletedStatus(name string, uid types.UID) *metav1.Status {
 	}
 }
 
-// DeleteCollection deletes the objects that list selects, one by one, and returns the
-// list of them as they were. What another deletes meanwhile is no error; the first
-// other error ends it. It leaves alone what cannot be read; the warnings name that.
+// DeleteCollection deletes the objects that list selects, one by one, and returns the list of
+// them as they were. It ends with the first error, except that others may delete the same
+// objects meanwhile. Objects that cannot be read are left alone; the warnings name them.
 func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted *object.List, warnings []string, err error) {
 	if ignoresReadErrors(opts) {
 		return nil, nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "DeleteOptions"}, "", field.ErrorList{

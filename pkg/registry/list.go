@@ -24,15 +24,15 @@ func (s *Store) List(ctx context.Context, namespace string, opts *metav1.ListOpt
 	if err != nil {
 		return nil, nil, err
 	}
-	page, revision, err := s.page(ctx, selection, opts)
+	page, err := s.page(ctx, selection, opts)
 	if err != nil {
 		return nil, nil, err
 	}
-	return s.listOf(page, revision), page.unreadable.warnings(), nil
+	return s.listOf(page), page.unreadable.warnings(), nil
 }
 
-// page collects the page that opts ask for, and returns the revision as of which it is.
-func (s *Store) page(ctx context.Context, selection *selection, opts *metav1.ListOptions) (*page, int64, error) {
+// page collects the page that opts ask for.
+func (s *Store) page(ctx context.Context, selection *selection, opts *metav1.ListOptions) (*page, error) {
 	if opts.Continue != "" {
 		return s.pageContinued(ctx, selection, opts)
 	}
@@ -40,7 +40,7 @@ func (s *Store) page(ctx context.Context, selection *selection, opts *metav1.Lis
 		opts.Limit > 0 && opts.ResourceVersionMatch == "" && opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
 		revision, err := parseResourceVersion(opts.ResourceVersion)
 		if err != nil {
-			return nil, 0, err
+			return nil, err
 		}
 		return s.pageAt(ctx, selection, opts.Limit, revision, "")
 	}
@@ -49,34 +49,34 @@ func (s *Store) page(ctx context.Context, selection *selection, opts *metav1.Lis
 
 // pageContinued is the next page: from the state of the first one, which the store still
 // knows.
-func (s *Store) pageContinued(ctx context.Context, selection *selection, opts *metav1.ListOptions) (*page, int64, error) {
+func (s *Store) pageContinued(ctx context.Context, selection *selection, opts *metav1.ListOptions) (*page, error) {
 	if opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
-		return nil, 0, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
+		return nil, apierrors.NewBadRequest("specifying resource version is not allowed when using continue")
 	}
 	token, err := decodeContinue(opts.Continue, selection.prefix)
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	if token.ResourceVersion < 0 { // an inconsistent resume: from now on the newest state
 		return s.pageNow(ctx, selection, opts.Limit, "", token.key)
 	}
-	page, revision, err := s.pageAt(ctx, selection, opts.Limit, token.ResourceVersion, token.key)
+	page, err := s.pageAt(ctx, selection, opts.Limit, token.ResourceVersion, token.key)
 	if apierrors.IsResourceExpired(err) {
-		return nil, 0, expiredContinue(selection.prefix, token.key)
+		return nil, expiredContinue(selection.prefix, token.key)
 	}
-	return page, revision, err
+	return page, err
 }
 
 // pageNow is a page of the cache's state once it is as new as resourceVersion wants it.
-func (s *Store) pageNow(ctx context.Context, selection *selection, limit int64, resourceVersion, from string) (*page, int64, error) {
+func (s *Store) pageNow(ctx context.Context, selection *selection, limit int64, resourceVersion, from string) (*page, error) {
 	if err := s.waitFor(ctx, resourceVersion); err != nil {
-		return nil, 0, err
+		return nil, err
 	}
 	snapshot, err := s.cache.Snapshot()
 	if err != nil {
-		return nil, 0, apierr.FromStorage(err)
+		return nil, apierr.FromStorage(err)
 	}
-	p := &page{selection: selection, limit: limit, continued: from != ""}
+	p := &page{selection: selection, limit: limit, continued: from != "", revision: snapshot.Revision}
 	count := int64(0)
 	if selection.all() { // only then does the answer say how many follow the page
 		count = int64(snapshot.Count(selection.scope, from))
@@ -88,14 +88,14 @@ func (s *Store) pageNow(ctx context.Context, selection *selection, limit int64, 
 	}
 	snapshot.Ascend(selection.scope, from, func(entry *cacheEntry) bool { return p.add(entry.Value) })
 	p.remaining = max(0, count-int64(len(p.objects)+p.unreadable.count))
-	return p, snapshot.Revision, nil
+	return p, nil
 }
 
 // storedPage is how many keys are read at once where a selector may leave out many.
 const storedPage = 500
 
 // pageAt is a page of the state of an exact revision, which only the store knows.
-func (s *Store) pageAt(ctx context.Context, selection *selection, limit, revision int64, from string) (*page, int64, error) {
+func (s *Store) pageAt(ctx context.Context, selection *selection, limit, revision int64, from string) (*page, error) {
 	p := &page{selection: selection, limit: limit, continued: from != ""}
 	read := storage.ListOptions{Revision: revision, From: from}
 	if limit > 0 {
@@ -107,24 +107,24 @@ func (s *Store) pageAt(ctx context.Context, selection *selection, limit, revisio
 		case errors.Is(err, storage.ErrFutureRevision):
 			current, revisionErr := s.storage.Revision(ctx)
 			if revisionErr != nil {
-				return nil, 0, apierr.FromStorage(revisionErr)
+				return nil, apierr.FromStorage(revisionErr)
 			}
-			return nil, 0, apierr.TooLargeVersion(revision, current)
+			return nil, apierr.TooLargeVersion(revision, current)
 		case errors.Is(err, storage.ErrCompacted):
-			return nil, 0, apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
+			return nil, apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
 		case err != nil:
-			return nil, 0, apierr.FromStorage(err)
+			return nil, apierr.FromStorage(err)
 		}
-		read.Revision = part.Revision
+		read.Revision, p.revision = part.Revision, part.Revision
 		for i, kv := range part.KVs {
 			if !p.add(s.cachedOrRead(kv)) {
 				p.remaining = part.Count - int64(i)
-				return p, part.Revision, nil
+				return p, nil
 			}
 			read.From = kv.Key + "\x00"
 		}
 		if !part.More {
-			return p, part.Revision, nil
+			return p, nil
 		}
 	}
 }
@@ -132,6 +132,7 @@ func (s *Store) pageAt(ctx context.Context, selection *selection, limit, revisio
 // page is the selected objects of one page of a list.
 type page struct {
 	selection *selection
+	revision  int64 // of the state that it is from
 	limit     int64 // 0 or less: none
 	continued bool  // whether it is not the first page
 	skipped   bool  // whether the selection left out objects between those of the page
@@ -162,13 +163,13 @@ func (p *page) add(v stored) bool {
 }
 
 // listOf makes the answer of a page.
-func (s *Store) listOf(p *page, revision int64) *object.List {
+func (s *Store) listOf(p *page) *object.List {
 	list := &object.List{
 		Type: s.objects, Objects: p.objects, Adjacent: !p.skipped, FromStart: !p.continued,
-		Meta: metav1.ListMeta{SelfLink: s.resource.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(revision)},
+		Meta: metav1.ListMeta{SelfLink: s.resource.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(p.revision)},
 	}
 	if p.last != "" {
-		list.Meta.Continue = encodeContinue(p.last[len(p.selection.prefix):]+"\x00", revision)
+		list.Meta.Continue = encodeContinue(p.last[len(p.selection.prefix):]+"\x00", p.revision)
 		if p.selection.all() {
 			list.Meta.RemainingItemCount = &p.remaining
 		}

@@ -27,8 +27,8 @@ const (
 	DefaultFormsBytes = 64 << 20
 )
 
-// Config is what a Registry is made of. Without a comment that says otherwise a field is
-// required.
+// Config is what a Registry is made of. Fields are required unless their comments say
+// otherwise.
 type Config struct {
 	Storage storage.Interface
 	// Scheme knows the Go types of every resource.
@@ -56,7 +56,7 @@ type Registry struct {
 	forms      *object.Budget
 	namespaces *lifecycle.Namespaces
 	stores     []*Store
-	// namespaceStore is the one of stores that has the namespaces.
+	// namespaceStore is the store of namespaces, one of stores.
 	namespaceStore *Store
 }
 

@@ -1,6 +1,6 @@
 // Package registry gives stored bytes their meaning: it knows objects, their defaults,
-// rules, owners and versions. One generic Store serves every resource as its descriptor, a
-// Resource, says; most of that are the rules for objects, its Strategy.
+// rules, owners and versions. One generic Store serves every resource; the Resource that
+// describes it says what sets it apart: the rules for its objects (Strategy), hooks and flags.
 package registry
 
 import (
@@ -18,8 +18,8 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// Resource describes one kind of object that the registry serves. Without a comment that
-// says otherwise a field is required.
+// Resource describes one kind of object that the registry serves. Fields are required unless
+// their comments say otherwise.
 type Resource struct {
 	// API is the resource as discovery shows it. Group (empty for the core group),
 	// Version, Kind, Name and Namespaced are what the registry goes by.

@@ -32,7 +32,7 @@ type Store struct {
 	onMarked   func() // called when an object has been marked as deleted; nil: nothing is
 }
 
-// part is what writes of an object or of one of its subresources go by.
+// part has what writes of an object, or of one of its subresources, need.
 type part struct {
 	strategy UpdateStrategy
 	owners   *ownership.Manager

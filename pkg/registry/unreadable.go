@@ -190,9 +190,9 @@ func ignoresReadErrors(opts *metav1.DeleteOptions) bool {
 	return ptr.Deref(opts.IgnoreStoreReadErrorWithClusterBreakingPotential, false)
 }
 
-// deleteUnreadable deletes a value that cannot be read, as it was found. It asks no
-// finalizer, since nobody knows whether there are any, and of a namespace it leaves what is
-// in it. An object that can be read is deleted without the option, as kube-apiserver has it.
+// deleteUnreadable deletes a value that cannot be read, as it was found. It ignores
+// finalizers, which cannot be read either, and leaves the objects in a namespace. As in
+// kube-apiserver, the option is refused for an object that can be read.
 func (s *Store) deleteUnreadable(ctx context.Context, current stored, dryRun bool) (*metav1.Status, outcome, error) {
 	if current.broken == nil {
 		return nil, noop, s.resource.invalid(current.at().Name, field.ErrorList{

@@ -74,7 +74,7 @@ func (s *Store) Update(ctx context.Context, namespace, name, subresource string,
 	})
 }
 
-// part returns what writes of the subresource go by; "" is the object itself.
+// part returns what writes of the subresource need; "" is the object itself.
 func (s *Store) part(subresource string) (*part, error) {
 	if part, ok := s.parts[subresource]; ok {
 		return part, nil

@@ -29,7 +29,7 @@ const (
 
 // retry attempts to change what key holds, as often as others come in between and ctx allows.
 // It begins with the cache's state, which costs nothing and is mostly right: the transaction
-// tells if it is not. An outcome that writes nothing is only believed of the newest state.
+// fails if it is not. An outcome that writes nothing is only believed of the newest state.
 func (s *Store) retry(ctx context.Context, key string, attempt func(current stored) (outcome, error)) error {
 	for fresh := false; ; fresh = true {
 		current, err := s.read(ctx, key, fresh)
@@ -73,8 +73,8 @@ func (s *Store) draft(obj APIObject, at object.Identity, atLeast int) (draft, er
 	return draft{encoded, value}, err
 }
 
-// checkSize refuses a value that is larger than objects may be, and than atLeast: whoever
-// takes away from an object that is too large makes it no worse.
+// checkSize refuses a value that exceeds both the limit and atLeast: an object that is too
+// large already can still be made smaller.
 func (s *Store) checkSize(size, atLeast int) error {
 	if size <= max(s.maxObject, atLeast) {
 		return nil
@@ -203,8 +203,8 @@ func (s *Store) held(obj APIObject) bool {
 	return s.resource.Holds != nil && s.resource.Holds(obj)
 }
 
-// alreadyExists is the 409 for a name that is taken. It tells a name that will be free
-// again from one that will not.
+// alreadyExists is the 409 for a name that is taken. It says so if the object is being deleted,
+// so that the name will be free again.
 func (s *Store) alreadyExists(name string, kv *storage.KeyValue) error {
 	err := apierrors.NewAlreadyExists(s.resource.GroupResource(), name)
 	if current := s.cachedOrRead(kv); current.object != nil {

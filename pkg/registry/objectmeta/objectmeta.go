@@ -14,8 +14,9 @@ import (
 
 var metadataPath = field.NewPath("metadata")
 
-// Validate returns every fault in the metadata of a new object. Its name must satisfy nameFn, which every DNS label does, and whose
-// second argument is true where the name is a generateName.
+// Validate returns every fault in the metadata of a new object. Its name must satisfy nameFn,
+// which every DNS label does, and whose second argument is true where the name is a
+// generateName.
 func Validate(meta *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
 	errs := validation.ValidateObjectMeta(meta, namespaced, nameFn, metadataPath)
 	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)

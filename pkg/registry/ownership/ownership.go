@@ -21,8 +21,8 @@ import (
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 )
 
-// Config is what a Manager is made of. Without a comment that says otherwise a field is
-// required.
+// Config is what a Manager is made of. Fields are required unless their comments say
+// otherwise.
 type Config struct {
 	Kind schema.GroupVersionKind
 	// Scheme knows the kind's Go type, and Converter its schema, which is first used when the
