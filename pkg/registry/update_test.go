@@ -4,14 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
 	"sync"
-	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -54,127 +51,6 @@ func (l *lagging) Watch(ctx context.Context, prefix string, opts storage.WatchOp
 		}
 	}()
 	return out
-}
-
-// Fifty writers who each read, count up by one and try again on a conflict, through two
-// servers, lose nothing.
-func TestFiftyWritersLoseNothing(t *testing.T) {
-	t.Parallel()
-	servers := []*stores{newStores(t, shared.store), newStores(t, shared.store)}
-	ns := servers[0].newNamespace(t)
-	obj := newEndpoints("a")
-	obj.Annotations = map[string]string{"count": "0"}
-	servers[0].create(t, ns, obj)
-	servers[1].get(t, ns, "a") // whose cache has it from now on
-	var writers sync.WaitGroup
-	var conflicts atomic.Int64
-	const each, many = 2, 50
-	for i := range many {
-		writers.Go(func() {
-			s := servers[i%2]
-			for done := 0; done < each; {
-				got, err := s.endpoints.Get(t.Context(), ns, "a", &metav1.GetOptions{})
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				next := typed[*corev1.Endpoints](t, got)
-				count, err := strconv.Atoi(next.Annotations["count"])
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				next.Annotations["count"] = strconv.Itoa(count + 1)
-				_, _, _, err = s.endpoints.Update(t.Context(), ns, "a", "", next, updateOptions())
-				switch {
-				case err == nil:
-					done++
-				case apierrors.IsConflict(err):
-					conflicts.Add(1)
-				default:
-					t.Error(err)
-					return
-				}
-			}
-		})
-	}
-	writers.Wait()
-	if got := servers[1].get(t, ns, "a").Annotations["count"]; got != strconv.Itoa(each*many) {
-		t.Errorf("counted to %s, want %d (%d conflicts)", got, each*many, conflicts.Load())
-	}
-}
-
-// An update without a version never conflicts, and each is a version of its own.
-func TestUnconditionalUpdatesNeverConflict(t *testing.T) {
-	t.Parallel()
-	servers := []*stores{newStores(t, shared.store), newStores(t, shared.store)}
-	ns := servers[0].newNamespace(t)
-	created := servers[0].create(t, ns, newEndpoints("a"))
-	const many = 50
-	versions := make(chan string, many)
-	var writers sync.WaitGroup
-	for i := range many {
-		writers.Go(func() {
-			next := newEndpoints("a")
-			next.Annotations = map[string]string{"writer": strconv.Itoa(i)}
-			updated, made, _, err := servers[i%2].endpoints.Update(t.Context(), ns, "a", "", next, updateOptions())
-			if err != nil || made {
-				t.Errorf("created %v, %v", made, err)
-				return
-			}
-			got := typed[*corev1.Endpoints](t, updated)
-			if got.Annotations["writer"] != strconv.Itoa(i) || got.UID != created.UID {
-				t.Errorf("writer %d got %v", i, got.ObjectMeta)
-			}
-			versions <- got.ResourceVersion
-		})
-	}
-	writers.Wait()
-	close(versions)
-	unique := map[string]bool{}
-	for version := range versions {
-		unique[version] = true
-	}
-	if len(unique) != many {
-		t.Errorf("%d versions of %d updates", len(unique), many)
-	}
-}
-
-// Of many updates of an object that is not there, one creates and the others update.
-func TestCreateOnUpdateRaces(t *testing.T) {
-	t.Parallel()
-	servers := []*stores{newStores(t, shared.store), newStores(t, shared.store)}
-	ns := servers[0].newNamespace(t)
-	for round := range 5 {
-		name := fmt.Sprintf("e-%d", round)
-		var created atomic.Int64
-		uids := make(chan types.UID, 20)
-		var writers sync.WaitGroup
-		for i := range cap(uids) {
-			writers.Go(func() {
-				next := newEndpoints(name)
-				next.Annotations = map[string]string{"writer": strconv.Itoa(i)}
-				obj, made, _, err := servers[i%2].endpoints.Update(t.Context(), ns, name, "", next, updateOptions())
-				if err != nil {
-					t.Error(err)
-					return
-				}
-				if made {
-					created.Add(1)
-				}
-				uids <- typed[*corev1.Endpoints](t, obj).UID
-			})
-		}
-		writers.Wait()
-		close(uids)
-		unique := map[types.UID]bool{}
-		for uid := range uids {
-			unique[uid] = true
-		}
-		if created.Load() != 1 || len(unique) != 1 {
-			t.Errorf("%d created, %d uids", created.Load(), len(unique))
-		}
-	}
 }
 
 func TestUpdateRefuses(t *testing.T) {
@@ -262,13 +138,6 @@ func TestWritesOfAServerThatLags(t *testing.T) {
 	}
 }
 
-// checkGone fails the test while the namespace has an object e.
-func (s *stores) checkGone(t testing.TB, namespace string) {
-	t.Helper()
-	_, err := s.endpoints.Get(t.Context(), namespace, "e", &metav1.GetOptions{})
-	checkStatus(t, err, 404, "not found")
-}
-
 // After a write whose outcome is unknown the server finds out what it can, and claims no
 // more.
 func TestUnknownOutcomes(t *testing.T) {
@@ -333,105 +202,5 @@ func TestUnknownOutcomes(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// Finalizers hold an object; those that wait for dependents, of which there are none here,
-// never do.
-func TestFinalizersNeverStick(t *testing.T) {
-	t.Parallel()
-	s := newStores(t, shared.store)
-	ns := s.newNamespace(t)
-	foreground, orphan := metav1.DeletePropagationForeground, metav1.DeletePropagationOrphan
-	for name, tc := range map[string]struct {
-		finalizers []string
-		policy     *metav1.DeletionPropagation
-		held       bool // until the other finalizers are gone
-	}{
-		"none":                        {nil, nil, false},
-		"foreground policy":           {nil, &foreground, false},
-		"orphan policy":               {nil, &orphan, false},
-		"foreground finalizer":        {[]string{metav1.FinalizerDeleteDependents}, nil, false},
-		"orphan finalizer":            {[]string{metav1.FinalizerOrphanDependents}, &foreground, false},
-		"another":                     {[]string{"example.com/hold"}, nil, true},
-		"another with the foreground": {[]string{metav1.FinalizerDeleteDependents, "example.com/hold"}, &foreground, true},
-	} {
-		t.Run(name, func(t *testing.T) {
-			obj := newEndpoints("e")
-			obj.Finalizers = tc.finalizers
-			s.create(t, ns, obj)
-			for range 2 { // to delete it again changes nothing
-				if _, _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{PropagationPolicy: tc.policy}); err != nil {
-					t.Fatal(err)
-				}
-				if !tc.held {
-					s.checkGone(t, ns)
-					return
-				}
-				marked := s.get(t, ns, "e")
-				if marked.DeletionTimestamp == nil || marked.DeletionGracePeriodSeconds == nil {
-					t.Fatalf("not marked: %v", marked.ObjectMeta)
-				}
-			}
-			marked := s.get(t, ns, "e")
-			resurrected := marked.DeepCopy()
-			resurrected.DeletionTimestamp = nil
-			resurrected.Annotations = map[string]string{"n": "1"}
-			if resurrected = s.update(t, resurrected); !resurrected.DeletionTimestamp.Equal(marked.DeletionTimestamp) {
-				t.Errorf("deletionTimestamp is %v after an update, was %v", resurrected.DeletionTimestamp, marked.DeletionTimestamp)
-			}
-			released := resurrected.DeepCopy()
-			released.Finalizers = released.Finalizers[:len(released.Finalizers)-1]
-			s.update(t, released)
-			s.checkGone(t, ns)
-		})
-	}
-}
-
-// Of those who take their finalizer away and those who delete, whoever comes last removes
-// the object: it is gone in the end, and nobody sees an error.
-func TestFinalizersUnderRaces(t *testing.T) {
-	t.Parallel()
-	s := newStores(t, shared.store)
-	ns := s.newNamespace(t)
-	for range 10 {
-		obj := newEndpoints("e")
-		for i := range 5 {
-			obj.Finalizers = append(obj.Finalizers, fmt.Sprintf("example.com/hold-%d", i))
-		}
-		s.create(t, ns, obj)
-		var racing sync.WaitGroup
-		for i := range 5 {
-			racing.Go(func() {
-				for {
-					got, err := s.endpoints.Get(t.Context(), ns, "e", &metav1.GetOptions{})
-					if err != nil {
-						t.Error(err)
-						return
-					}
-					next := typed[*corev1.Endpoints](t, got)
-					var rest []string
-					for _, finalizer := range next.Finalizers {
-						if finalizer != obj.Finalizers[i] {
-							rest = append(rest, finalizer)
-						}
-					}
-					next.Finalizers = rest
-					if _, _, _, err := s.endpoints.Update(t.Context(), ns, "e", "", next, updateOptions()); err == nil {
-						return
-					} else if !apierrors.IsConflict(err) {
-						t.Error(err)
-						return
-					}
-				}
-			})
-		}
-		racing.Go(func() {
-			if _, _, err := s.endpoints.Delete(t.Context(), ns, "e", &metav1.DeleteOptions{}); err != nil {
-				t.Error(err)
-			}
-		})
-		racing.Wait()
-		s.checkGone(t, ns)
 	}
 }

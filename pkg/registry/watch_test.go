@@ -7,17 +7,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry"
-	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 
@@ -120,112 +117,6 @@ func labelled(name, app string) *corev1.Endpoints {
 	obj := newEndpoints(name)
 	obj.Labels = map[string]string{"app": app}
 	return obj
-}
-
-// Through a selector an object that comes into it is ADDED, one that leaves it DELETED as
-// it was before.
-func TestWatchBySelector(t *testing.T) {
-	t.Parallel()
-	s := newStores(t, shared.store)
-	for name, tc := range map[string]struct {
-		where, labels, fields string // where is "ns" or "": everywhere
-		want                  []string
-	}{
-		"all of a namespace": {"ns", "", "", []string{"ADDED a1", "ADDED b1", "MODIFIED a2", "MODIFIED a3", "MODIFIED b2", "DELETED a4", "DELETED b3"}},
-		"by label":           {"ns", "app=x", "", []string{"ADDED a1", "MODIFIED a2", "DELETED a3", "ADDED b2", "DELETED b3"}},
-		"by absence":         {"ns", "app!=x", "", []string{"ADDED b1", "ADDED a3", "DELETED b2", "DELETED a4"}},
-		"by a set":           {"ns", "app in (x,y)", "", []string{"ADDED a1", "ADDED b1", "MODIFIED a2", "MODIFIED a3", "MODIFIED b2", "DELETED a4", "DELETED b3"}},
-		"by name":            {"ns", "", "metadata.name=b", []string{"ADDED b1", "MODIFIED b2", "DELETED b3"}},
-		"by name and label":  {"ns", "app=x", "metadata.name=b", []string{"ADDED b2", "DELETED b3"}},
-		"by another name":    {"ns", "", "metadata.name!=a", []string{"ADDED b1", "MODIFIED b2", "DELETED b3"}},
-		"by namespace":       {"", "app=x", "metadata.namespace=", []string{"ADDED c1"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			begin := formatRevision(storeRevision(t))
-			ns, versions := s.changeLabels(t)
-			if tc.where == "ns" {
-				tc.where = ns
-			} else {
-				tc.fields += ns + "-other"
-			}
-			w := startWatch(t, s.endpoints, tc.where, &metav1.ListOptions{ResourceVersion: begin, LabelSelector: tc.labels, FieldSelector: tc.fields})
-			for _, want := range tc.want {
-				kind, version, _ := strings.Cut(want, " ")
-				w.expect(t, kind+" "+version[:1]+"@"+versions[version])
-			}
-			// Nothing else has come before what comes now.
-			app := "x"
-			if strings.Contains(tc.labels, "!=") {
-				app = "y"
-			}
-			namespace := ns
-			if tc.where == "" {
-				namespace += "-other"
-			}
-			last := s.create(t, namespace, labelled("b", app))
-			w.expect(t, "ADDED b@"+last.ResourceVersion)
-		})
-	}
-}
-
-// changeLabels has objects change their labels in a new namespace ns, and one appear in
-// another, called ns-other. It returns the versions: a2 is that of the second change of a.
-func (s *stores) changeLabels(t *testing.T) (ns string, versions map[string]string) {
-	t.Helper()
-	ns = s.newNamespace(t)
-	other := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: ns + "-other"}}
-	if _, _, err := s.namespaces.Create(t.Context(), "", other, createOptions()); err != nil {
-		t.Fatal(err)
-	}
-	versions = map[string]string{}
-	a := s.create(t, ns, labelled("a", "x"))
-	b := s.create(t, ns, labelled("b", "y"))
-	versions["a1"], versions["b1"] = a.ResourceVersion, b.ResourceVersion
-	versions["c1"] = s.create(t, other.Name, labelled("c", "x")).ResourceVersion
-	a.Annotations = map[string]string{"n": "1"}
-	a = s.update(t, a)
-	versions["a2"] = a.ResourceVersion
-	a.Labels["app"] = "y"
-	versions["a3"] = s.update(t, a).ResourceVersion
-	b.Labels["app"] = "x"
-	versions["b2"] = s.update(t, b).ResourceVersion
-	versions["a4"], versions["b3"] = s.delete(t, ns, "a"), s.delete(t, ns, "b")
-	return ns, versions
-}
-
-// What leaves a selector is seen in two states by watchers of one event: each gets its own,
-// which is made once for all who see the same.
-func TestWatchersOfOneEventSeeTheirOwnState(t *testing.T) {
-	t.Parallel()
-	s := newStores(t, shared.store)
-	ns := s.newNamespace(t)
-	created := s.create(t, ns, labelled("a", "x"))
-	from := func(selector string) *watching {
-		return startWatch(t, s.endpoints, ns, &metav1.ListOptions{ResourceVersion: created.ResourceVersion, LabelSelector: selector})
-	}
-	watches := []*watching{from("app=x"), from("app!=y"), from(""), from("")}
-	changed := created.DeepCopy()
-	changed.Labels["app"] = "y"
-	changed = s.update(t, changed)
-	before := created.DeepCopy()
-	before.ResourceVersion = changed.ResourceVersion
-	events := make([]object.Event, len(watches))
-	for i, w := range watches {
-		var err error
-		if events[i], err = w.next(t); err != nil {
-			t.Fatal(err)
-		}
-		want := changed
-		if i < 2 {
-			want = before
-		}
-		if diff := cmp.Diff(want, typed[*corev1.Endpoints](t, events[i].Object)); diff != "" {
-			t.Errorf("watch %d, %s (-want +got):\n%s", i, events[i].Type, diff)
-		}
-	}
-	if events[0].Object != events[1].Object || events[2].Object != events[3].Object {
-		t.Error("an object was made for each watch")
-	}
 }
 
 func TestWatchBegins(t *testing.T) {
@@ -346,80 +237,4 @@ func TestWatchEnds(t *testing.T) {
 	for batch, err := range events {
 		t.Errorf("got %v, %v", batch, err)
 	}
-}
-
-// quiet is a storage whose only life is what a test sends to its watches. It is for a
-// bubble of synctest, where a real one cannot be.
-type quiet struct {
-	storage.Interface
-	watches chan chan storage.WatchResponse // of the two resources
-}
-
-func (q *quiet) List(context.Context, string, storage.ListOptions) (storage.ListResponse, error) {
-	return storage.ListResponse{Revision: 5}, nil
-}
-
-func (q *quiet) Revision(context.Context) (int64, error) { return 5, nil }
-
-func (q *quiet) History(context.Context, string, int64, int64) ([]storage.Event, error) {
-	return nil, nil
-}
-
-func (q *quiet) Watch(ctx context.Context, _ string, _ storage.WatchOptions) <-chan storage.WatchResponse {
-	responses, out := make(chan storage.WatchResponse), make(chan storage.WatchResponse)
-	q.watches <- responses
-	go func() {
-		defer close(out)
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case response := <-responses:
-				select {
-				case out <- response:
-				case <-ctx.Done():
-					return
-				}
-			}
-		}
-	}()
-	return out
-}
-
-// Whoever wants bookmarks hears once a minute how far the watch has come, though nothing
-// happens, or nothing that is selected.
-func TestBookmarks(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		store := &quiet{watches: make(chan chan storage.WatchResponse, 2)}
-		s := newStores(t, store)
-		defer s.stop()
-		watches := []chan storage.WatchResponse{<-store.watches, <-store.watches}
-		begin := time.Now()
-		w := startWatchFor(t, 200*time.Second, s.endpoints, "ns", &metav1.ListOptions{ResourceVersion: "5", AllowWatchBookmarks: true, LabelSelector: "app=x"})
-		defer w.stop()
-		w.expect(t, "BOOKMARK @5")
-		if waited := time.Since(begin); waited != time.Minute {
-			t.Errorf("the first bookmark came after %v", waited)
-		}
-		for _, responses := range watches {
-			responses <- storage.WatchResponse{Revision: 9}
-		}
-		w.expect(t, "BOOKMARK @9")
-		kv := &storage.KeyValue{Key: s.endpoints.Key("ns", "a"), CreateRevision: 12, ModRevision: 12, Value: []byte(`{"kind":"Endpoints","apiVersion":"v1","metadata":{"name":"a","namespace":"ns"}}`)}
-		for _, responses := range watches { // the other resource knows no such key, and does not mind
-			responses <- storage.WatchResponse{Revision: 12, Events: []storage.Event{{KV: kv}}}
-		}
-		w.expect(t, "BOOKMARK @12")
-		if waited := time.Since(begin); waited != 3*time.Minute {
-			t.Errorf("three bookmarks took %v", waited)
-		}
-		w.expect(t, "BOOKMARK @12") // the last one, shortly before the end
-		if left := 200*time.Second - time.Since(begin); left != 2*time.Second {
-			t.Errorf("the last bookmark came %v before the end", left)
-		}
-		if _, _, ok := w.pull(); ok {
-			t.Error("the watch goes on")
-		}
-	})
 }
