@@ -28,9 +28,9 @@ func newCommand(stdout, stderr io.Writer) *cobra.Command {
 	groups := flagGroups(&c)
 	cmd := &cobra.Command{
 		Use:   "apiserver",
-		Short: "Serve the Kubernetes API for Endpoints from etcd",
-		Long: `Berth serves the Kubernetes API for Endpoints from etcd. Without flags it runs an embedded etcd,
-keeps everything in ./berth.data and listens on https://127.0.0.1:6443.`,
+		Short: "Serve the Kubernetes API for Endpoints and leases from etcd",
+		Long: `Berth serves the Kubernetes API for Endpoints, leases and namespaces from etcd. Without flags
+it runs an embedded etcd, keeps everything in ./berth.data and listens on https://127.0.0.1:6443.`,
 		Version:       binaryVersion(),
 		Args:          cobra.NoArgs,
 		SilenceUsage:  true,

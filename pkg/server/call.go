@@ -121,13 +121,13 @@ func (s *Server) timeout(c *call) (time.Duration, error) {
 }
 
 // tableOptions reads what the rows of a table carry, where the answer is one.
-func (c *call) tableOptions() (err error) {
+func (c *call) tableOptions() error {
 	if !c.output.IsTable() {
 		return nil
 	}
-	opts := &metav1.TableOptions{}
-	if err := metav1.Convert_url_Values_To_v1_TableOptions(&c.query, opts, nil); err != nil {
-		return apierrors.NewBadRequest(err.Error())
+	opts, err := queryOptions(c.query, metav1.Convert_url_Values_To_v1_TableOptions)
+	if err != nil {
+		return err
 	}
 	if faults := validation.ValidateTableOptions(opts); len(faults) > 0 {
 		return apierrors.NewBadRequest(fmt.Sprintf("Unable to convert to Table as requested: %v", faults.ToAggregate()))

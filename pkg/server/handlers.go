@@ -1,7 +1,10 @@
 package server
 
 import (
+	"fmt"
+	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"unicode"
@@ -10,6 +13,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
+	"k8s.io/apimachinery/pkg/conversion"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -24,9 +28,9 @@ func (s *Server) get(c *call) (result, error) {
 	if err := refuseExport(c.query["export"]); err != nil {
 		return result{}, err
 	}
-	opts := &metav1.GetOptions{}
-	if err := metav1.Convert_url_Values_To_v1_GetOptions(&c.query, opts, nil); err != nil {
-		return result{}, apierrors.NewBadRequest(err.Error())
+	opts, err := queryOptions(c.query, metav1.Convert_url_Values_To_v1_GetOptions)
+	if err != nil {
+		return result{}, err
 	}
 	obj, err := c.resource.Get(c.ctx, c.namespace, c.name, opts)
 	return result{code: http.StatusOK, object: obj}, err
@@ -56,11 +60,24 @@ func (s *Server) list(c *call) (result, error) {
 }
 
 func listOptions(c *call) (*metav1.ListOptions, error) {
-	opts := &metav1.ListOptions{}
-	if err := metav1.Convert_url_Values_To_v1_ListOptions(&c.query, opts, nil); err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
+	return queryOptions(c.query, metav1.Convert_url_Values_To_v1_ListOptions)
+}
+
+// queryOptions reads options from the query. Its error names the parameter at fault, which
+// that of the conversion does not.
+func queryOptions[T any](query url.Values, convert func(*url.Values, *T, conversion.Scope) error) (*T, error) {
+	opts := new(T)
+	err := convert(&query, opts, nil)
+	if err == nil {
+		return opts, nil
 	}
-	return opts, nil
+	for _, name := range slices.Sorted(maps.Keys(query)) {
+		alone := url.Values{name: query[name]}
+		if fault := convert(&alone, new(T), nil); fault != nil {
+			return nil, apierrors.NewBadRequest(fmt.Sprintf("invalid %s specified in the request URL - %s", name, fault))
+		}
+	}
+	return nil, apierrors.NewBadRequest(err.Error())
 }
 
 func (s *Server) create(c *call) (result, error) {
@@ -73,9 +90,9 @@ func (s *Server) create(c *call) (result, error) {
 		return result{}, err
 	}
 	defer body.release()
-	opts := &metav1.CreateOptions{}
-	if err := metav1.Convert_url_Values_To_v1_CreateOptions(&c.query, opts, nil); err != nil {
-		return result{}, apierrors.NewBadRequest(err.Error())
+	opts, err := queryOptions(c.query, metav1.Convert_url_Values_To_v1_CreateOptions)
+	if err != nil {
+		return result{}, err
 	}
 	if err := invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts)); err != nil {
 		return result{}, err
@@ -99,9 +116,9 @@ func (s *Server) update(c *call) (result, error) {
 		return result{}, err
 	}
 	defer body.release()
-	opts := &metav1.UpdateOptions{}
-	if err := metav1.Convert_url_Values_To_v1_UpdateOptions(&c.query, opts, nil); err != nil {
-		return result{}, apierrors.NewBadRequest(err.Error())
+	opts, err := queryOptions(c.query, metav1.Convert_url_Values_To_v1_UpdateOptions)
+	if err != nil {
+		return result{}, err
 	}
 	if err := invalidOptions("UpdateOptions", validation.ValidateUpdateOptions(opts)); err != nil {
 		return result{}, err
@@ -167,9 +184,9 @@ func (s *Server) patch(c *call) (result, error) {
 		return result{}, err
 	}
 	defer body.release()
-	opts := &metav1.PatchOptions{}
-	if err := metav1.Convert_url_Values_To_v1_PatchOptions(&c.query, opts, nil); err != nil {
-		return result{}, apierrors.NewBadRequest(err.Error())
+	opts, err := queryOptions(c.query, metav1.Convert_url_Values_To_v1_PatchOptions)
+	if err != nil {
+		return result{}, err
 	}
 	if err := invalidOptions("PatchOptions", validation.ValidatePatchOptions(opts, patchType)); err != nil {
 		return result{}, err
@@ -236,13 +253,17 @@ const unsafeDeleteVerb = "unsafe-delete-ignore-read-errors"
 
 // deleteOptions are the body's where there is one, else the query's.
 func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
-	opts := &metav1.DeleteOptions{}
 	body, err := readBody(c)
 	if err != nil {
 		return nil, err
 	}
 	defer body.release()
-	if len(body.bytes()) > 0 {
+	var opts *metav1.DeleteOptions
+	if len(body.bytes()) == 0 {
+		if opts, err = queryOptions(c.query, metav1.Convert_url_Values_To_v1_DeleteOptions); err != nil {
+			return nil, err
+		}
+	} else {
 		mediaType, err := s.codecs.Input(c.req)
 		if err != nil {
 			return nil, err
@@ -252,8 +273,6 @@ func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
 			return nil, err
 		}
 		opts = decoded.(*metav1.DeleteOptions)
-	} else if err := metav1.Convert_url_Values_To_v1_DeleteOptions(&c.query, opts, nil); err != nil {
-		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	c.rec.dryRun = len(opts.DryRun) > 0
 	return opts, invalidOptions("DeleteOptions", validation.ValidateDeleteOptions(opts))
