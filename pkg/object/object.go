@@ -24,6 +24,14 @@ type Identity struct {
 	CreateRevision  int64  // of the write that created it
 }
 
+// checkNames refuses the metadata of another object.
+func (at *Identity) checkNames(metadata metav1.Object) error {
+	if metadata.GetName() != at.Name || metadata.GetNamespace() != at.Namespace {
+		return fmt.Errorf("it is of the object %q in namespace %q", metadata.GetName(), metadata.GetNamespace())
+	}
+	return nil
+}
+
 // Object is one object as finished bytes. It never changes, and is shared by all who read.
 type Object struct {
 	Identity
@@ -62,8 +70,21 @@ func Read(t *Type, at Identity, stored []byte) (*Object, error) {
 		if value, err = t.canonical(at, value); err != nil {
 			return nil, err
 		}
+		return Written(t, at, value)
 	}
-	return Written(t, at, value)
+	o, err := Written(t, at, value)
+	if err != nil {
+		return nil, err
+	}
+	// The checksum does not tell where the value was stored: it may be a copy.
+	metadata, err := o.Metadata()
+	if err != nil {
+		return nil, err
+	}
+	if err := at.checkNames(metadata); err != nil {
+		return nil, err
+	}
+	return o, nil
 }
 
 // canonical returns the value laid out as Encode does, after it has made sure that every
@@ -84,8 +105,8 @@ func (t *Type) canonical(at Identity, value []byte) ([]byte, error) {
 	if !kind.Empty() && kind != t.Kind {
 		return nil, fmt.Errorf("it is a %s", kind)
 	}
-	if accessor.GetName() != at.Name || accessor.GetNamespace() != at.Namespace {
-		return nil, fmt.Errorf("it is of the object %q in namespace %q", accessor.GetName(), accessor.GetNamespace())
+	if err := at.checkNames(accessor); err != nil {
+		return nil, err
 	}
 	if regular && accessor.GetResourceVersion() == "" && bytes.HasPrefix(value, []byte(t.head())) && !bytes.ContainsAny(value, "\n\r") {
 		return value, nil

@@ -149,13 +149,17 @@ func TestReadRefuses(t *testing.T) {
 		damaged[at] ^= 4
 		return string(damaged)
 	}
+	another, err := object.Pack(mustEncode(t, typ, endpoints("b", 3000)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	small := string(mustEncode(t, typ, endpoints("a", 1)))
 	for name, stored := range map[string]string{
 		"nothing": "", "garbage": "\x00\xffgarbage", "null": "null", "a list": "[]", "a number": "7",
 		"cut short": small[:len(small)-3], "more behind": small + "}", "another kind": strings.Replace(small, "Endpoints", "Lease", 1),
 		"another name": strings.Replace(small, `"name":"a"`, `"name":"b"`, 1), "wrong types": strings.Replace(small, `"port":80`, `"port":"x"`, 1),
 		"a list for metadata": `{"kind":"Endpoints","apiVersion":"v1","metadata":[]}`, "a newer version": strings.Replace(small, `"v1"`, `"v2"`, 1),
-		"a flipped checksum": flipped(2), "a flipped bit": flipped(len(packed) / 2), "unknown compression": "\x02" + small,
+		"another name in S2": string(another), "a flipped checksum": flipped(2), "a flipped bit": flipped(len(packed) / 2), "unknown compression": "\x02" + small,
 		"zstd cut short": "\x28\xb5\x2f\xfd\x00", "a huge claim": "\xff\xff\xff\xff\x0f",
 	} {
 		if o, err := object.Read(typ, identity("a", 42), []byte(stored)); err == nil {
