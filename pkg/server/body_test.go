@@ -1,12 +1,19 @@
 package server
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/berth-project/berth/pkg/object"
 )
 
 // A body that stops half-way is given up when the request's time is up; the next request
@@ -37,6 +44,50 @@ func checkCreates(t *testing.T, web *httptest.Server) {
 	resp, answer, err := send(t, web, next)
 	if err != nil || resp.code != http.StatusCreated {
 		t.Errorf("the next request got %v %s, %v", resp, answer, err)
+	}
+}
+
+// Large bodies are worked on a few at a time, and small ones do not wait for them.
+func TestLargeBodiesTakeTurns(t *testing.T) {
+	working, release := make(chan struct{}, 3), make(chan struct{})
+	s := newTestServer(t, testConfig(t, &fakeResource{create: func(ctx context.Context, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error) {
+		if _, ok := obj.(metav1.Object).GetAnnotations()["large"]; ok {
+			working <- struct{}{}
+			<-release
+		}
+		return echo(ctx, obj, opts)
+	}}))
+	web := start(t, s, true)
+	post := func(query string) int {
+		req := clientRequest(t, web.URL+testPath+query)
+		req.Method, req.Body = http.MethodPost, io.NopCloser(strings.NewReader(`{"metadata":{"annotations":{"large":"`+strings.Repeat("x", maxBodyBytes-1000)+`"}}}`))
+		resp, answer, err := send(t, web, req)
+		if err != nil {
+			t.Error(err)
+			return 0
+		}
+		if resp.code == http.StatusGatewayTimeout && !strings.Contains(string(answer), "which is large") {
+			t.Errorf("got %s", answer)
+		}
+		return resp.code
+	}
+	var all sync.WaitGroup
+	for range 2 {
+		all.Go(func() {
+			if code := post(""); code != http.StatusCreated {
+				t.Errorf("a large body got %d", code)
+			}
+		})
+		<-working
+	}
+	if code := post("?timeout=50ms"); code != http.StatusGatewayTimeout {
+		t.Errorf("a third large body got %d", code)
+	}
+	checkCreates(t, web)
+	close(release)
+	all.Wait()
+	if code := post(""); code != http.StatusCreated {
+		t.Errorf("a large body afterwards got %d", code)
 	}
 }
 

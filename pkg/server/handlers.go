@@ -85,7 +85,7 @@ func (s *Server) create(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	body, err := readBody(c)
+	body, err := s.readBody(c)
 	if err != nil {
 		return result{}, err
 	}
@@ -111,7 +111,7 @@ func (s *Server) create(c *call) (result, error) {
 // update replaces an object. kube-apiserver looks at the media type of a PUT only after
 // its options.
 func (s *Server) update(c *call) (result, error) {
-	body, err := readBody(c)
+	body, err := s.readBody(c)
 	if err != nil {
 		return result{}, err
 	}
@@ -179,7 +179,7 @@ func (s *Server) patch(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	body, err := readBody(c)
+	body, err := s.readBody(c)
 	if err != nil {
 		return result{}, err
 	}
@@ -253,7 +253,7 @@ const unsafeDeleteVerb = "unsafe-delete-ignore-read-errors"
 
 // deleteOptions are the body's where there is one, else the query's.
 func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
-	body, err := readBody(c)
+	body, err := s.readBody(c)
 	if err != nil {
 		return nil, err
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/semaphore"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
 
@@ -59,8 +60,10 @@ type Server struct {
 	codecs   *media.Codecs
 	metrics  *metrics
 	inFlight inFlight
-	router   *mux.Router
-	prefixes []string // below which unknown paths are answered by a Status
+	// largeBodies is what is left of maxLargeBodies.
+	largeBodies *semaphore.Weighted
+	router      *mux.Router
+	prefixes    []string // below which unknown paths are answered by a Status
 
 	streams    context.Context // ends all watches
 	endStreams context.CancelFunc
@@ -85,7 +88,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	streams, endStreams := context.WithCancel(context.Background())
-	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics}
+	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics, largeBodies: semaphore.NewWeighted(maxLargeBodies)}
 	s.inFlight.readOnly.limit = int64(cfg.MaxRequestsInFlight)
 	s.inFlight.mutating.limit = int64(cfg.MaxMutatingRequestsInFlight)
 	if err := metrics.watchInFlight(&s.inFlight); err != nil {
