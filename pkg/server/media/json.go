@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"io"
 
+	"go.yaml.in/yaml/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/watch"
+	sigsjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/stream"
@@ -133,6 +135,17 @@ func indent(plain []byte) ([]byte, error) {
 	var out bytes.Buffer
 	err := json.Indent(&out, plain, "", "  ")
 	return out.Bytes(), err
+}
+
+// jsonToYAML is JSONToYAML of sigs.k8s.io/yaml, except that it reads JSON as what it is: as
+// YAML, some characters that JSON leaves as they are would be refused, such as U+007F, or taken
+// for the end of a line, and names of more than 1024 characters would be refused as well.
+func jsonToYAML(plain []byte) ([]byte, error) {
+	var value any
+	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(plain, &value); err != nil {
+		return nil, err
+	}
+	return yaml.Marshal(value)
 }
 
 // write writes what is made of the whole of what plain writes.

@@ -11,7 +11,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/watch"
-	"sigs.k8s.io/yaml"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/stream"
@@ -59,7 +58,7 @@ func New(scheme *runtime.Scheme) *Codecs {
 			name: runtime.ContentTypeJSON, format: plain, tables: true, decode: known.decodeJSON,
 			events: plain, eventsName: runtime.ContentTypeJSON,
 		}, {
-			name: runtime.ContentTypeYAML, format: transformed{plain, yaml.JSONToYAML}, tables: true, decode: known.decodeYAML,
+			name: runtime.ContentTypeYAML, format: transformed{plain, jsonToYAML}, tables: true, decode: known.decodeYAML,
 		}, {
 			name: runtime.ContentTypeProtobuf, format: proto, decode: proto.decode,
 			events: proto, eventsName: runtime.ContentTypeProtobuf + ";stream=watch",
