@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -54,6 +55,7 @@ type record struct {
 
 	writeErr   error     // of writing to the client
 	watch      bool      // whether the answer goes on, with pauses
+	pauses     *pauses   // of a watch over HTTP/2; else nil
 	timeoutSet time.Time // when the time to read was given last; zero: no time is running
 }
 
@@ -95,7 +97,10 @@ func (r *record) Write(p []byte) (int, error) {
 	if r.code == 0 {
 		r.WriteHeader(http.StatusOK)
 	}
-	if r.watch || r.bytes+int64(len(p)) > smallAnswer {
+	switch {
+	case r.pauses != nil:
+		r.pauses.end()
+	case r.watch || r.bytes+int64(len(p)) > smallAnswer:
 		r.startTimeout(time.Now())
 	}
 	n, err := r.ResponseWriter.Write(p)
@@ -121,12 +126,48 @@ func (r *record) renewTimeout() {
 	r.startTimeout(time.Now())
 }
 
-// stopTimeout is for pauses of an answer: HTTP/2 ends a stream whose time is up even where
-// there is nothing to write.
-func (r *record) stopTimeout() {
-	if r.req.ProtoMajor >= 2 && !r.timeoutSet.IsZero() {
-		_ = http.NewResponseController(r).SetWriteDeadline(time.Time{})
-		r.timeoutSet = time.Time{}
+// pauses are those between the events of a watch over HTTP/2. A deadline of net/http ends a
+// stream of HTTP/2 even where there is nothing to write, and takes two turns of the
+// connection's goroutine for each event, if it is set for that alone.
+type pauses struct {
+	response http.ResponseWriter
+	timer    *time.Timer
+
+	mu      sync.Mutex
+	writing bool // no pause: then the handler has not returned
+}
+
+func newPauses(response http.ResponseWriter) *pauses {
+	p := &pauses{response: response}
+	p.timer = time.AfterFunc(writeTimeout, p.giveUp)
+	p.timer.Stop()
+	return p
+}
+
+// end gives the client time to read what is written next.
+func (p *pauses) end() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.writing {
+		p.writing = true
+		p.timer.Reset(writeTimeout)
+	}
+}
+
+// begin ends the time once everything is written.
+func (p *pauses) begin() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.writing = false
+	p.timer.Stop()
+}
+
+// giveUp has the write that the client keeps waiting fail.
+func (p *pauses) giveUp() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.writing {
+		_ = http.NewResponseController(p.response).SetWriteDeadline(time.Unix(1, 0)) // HTTP/2 always has one
 	}
 }
 

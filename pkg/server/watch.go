@@ -95,8 +95,14 @@ func selectNamed(selector, name string) (string, error) {
 // stream writes the events as they come, and flushes when there are no more for now.
 func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, changes iter.Seq2[[]object.Event, error]) {
 	rec.watch = true
+	pause := func() {}
+	if rec.req.ProtoMajor >= 2 {
+		rec.pauses = newPauses(rec.ResponseWriter)
+		pause = rec.pauses.begin
+	}
+	defer pause()
 	_ = w.Flush() // the changes must be read even if the client has gone: that ends them
-	rec.stopTimeout()
+	pause()
 	for batch, err := range changes {
 		for _, event := range batch {
 			if err == nil {
@@ -111,7 +117,7 @@ func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, cha
 		if w.Flush() != nil {
 			return
 		}
-		rec.stopTimeout()
+		pause()
 	}
 	rec.renewTimeout() // for the end, which net/http writes: the time may be over since the last event
 	_ = w.Close()      // who has gone misses nothing
