@@ -23,7 +23,7 @@ const module = "github.com/berth-project/berth"
 // importRule says what the packages of one folder may import. It speaks of the code
 // itself: tests put together whatever they need.
 type importRule struct {
-	// folder covers the packages in it and below it, but for those that a longer folder
+	// folder covers the packages in it and below it, except those that a longer folder
 	// covers.
 	folder string
 	// ours are the folders of this module that may be imported. Packages of the rule's own

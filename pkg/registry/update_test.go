@@ -69,7 +69,7 @@ func TestUpdateRefuses(t *testing.T) {
 	}{
 		"a version that has passed":  {"a", func(o *corev1.Endpoints) { o.ResourceVersion = old.ResourceVersion }, 409, "the object has been modified"},
 		"a version to come":          {"a", func(o *corev1.Endpoints) { o.ResourceVersion = "900000000" }, 409, "the object has been modified"},
-		"a version that is none":     {"a", func(o *corev1.Endpoints) { o.ResourceVersion = "x" }, 400, "invalid resource version"},
+		"not a version":              {"a", func(o *corev1.Endpoints) { o.ResourceVersion = "x" }, 400, "invalid resource version"},
 		"another uid":                {"a", func(o *corev1.Endpoints) { o.UID = "other" }, 409, "UID in precondition: other"},
 		"a uid where nothing is":     {"missing", func(o *corev1.Endpoints) { o.Name = "missing" }, 409, "UID in precondition: " + string(old.UID)},
 		"another name":               {"b", func(*corev1.Endpoints) {}, 400, "does not match the name on the URL"},

@@ -192,7 +192,7 @@ func TestClientGoesAway(t *testing.T) {
 		gone := make(chan struct{})
 		go func() {
 			defer close(gone)
-			_, _ = try(client, req) // an error, but for an answer that overtakes the end of the connection
+			_, _ = try(client, req) // an error, unless the answer overtakes the end of the connection
 		}()
 		<-entered
 		cancel()

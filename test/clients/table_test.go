@@ -99,7 +99,7 @@ func TestTableWhereNoneIs(t *testing.T) {
 	checkStatus(t, "discovery as a table", err, 406, metav1.StatusReasonNotAcceptable)
 	err = client.CoreV1().RESTClient().Get().Namespace(namespace).Resource("endpoints").
 		SetHeader("Accept", "application/json;as=Table;v=v1alpha1;g=meta.k8s.io").Do(t.Context()).Error()
-	checkStatus(t, "a table of a version that is none", err, 406, metav1.StatusReasonNotAcceptable)
+	checkStatus(t, "a table of an unknown version", err, 406, metav1.StatusReasonNotAcceptable)
 
 	// A client that also takes the object as it is gets that.
 	mustCreate(t, endpoints, newEndpoints("object"))

@@ -10,7 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 )
 
-// lease is valid, but for what edit makes of it.
+// lease is valid, except for what edit makes of it.
 func lease(edit func(*coordinationv1.Lease)) *coordinationv1.Lease {
 	holder := "a"
 	l := &coordinationv1.Lease{
