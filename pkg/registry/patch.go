@@ -65,15 +65,16 @@ func (p *patcher) patchJSON(before *object.Object, current APIObject) (APIObject
 	if current == nil {
 		return nil, nil, apierrors.NewNotFound(s.resource.GroupResource(), p.name)
 	}
-	after, err := p.patch.Apply(before.JSON())
+	after, changed, err := p.patch.Apply(before.JSON())
 	if err == nil { // the rest costs more than what it is about
 		err = s.checkSize(len(after), len(before.JSON()))
 	}
 	if err != nil {
 		return nil, nil, err
 	}
-	decoded, unknown, err := s.objects.DecodeStrict(after)
+	decoded, unknown, err := s.objects.DecodeStrict(changed)
 	if err == nil {
+		p.patch.Carry(decoded, current)
 		err = p.sameKind(decoded.GetObjectKind().GroupVersionKind())
 	}
 	if err != nil {

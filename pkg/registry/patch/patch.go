@@ -5,10 +5,12 @@ package patch
 import (
 	"fmt"
 	"net/http"
+	"reflect"
 	"strings"
 
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -54,26 +56,58 @@ func Parse(patchType types.PatchType, data []byte, of runtime.Object) (*Patch, e
 	return nil, fmt.Errorf("%q is not a patch of a JSON document", patchType)
 }
 
-// Apply returns the outcome of the patch for an object's JSON, which it leaves alone. What
-// the outcome is, and how large, is for the caller to check: it has at most the bytes of
-// before, six times those of the patch and MaxCopies.
+// Apply returns the outcome of the patch for an object's JSON, which it leaves alone, and of it
+// the members that may have changed, for Carry. What the outcome is, and how large, is for the
+// caller to check: it has at most the bytes of before, six times those of the patch and
+// MaxCopies.
 //
 // Errors: BadRequest, RequestEntityTooLarge and Invalid (422) for a patch that cannot be
 // applied to this object, and any other where before is not a JSON object.
-func (p *Patch) Apply(before []byte) (after []byte, err error) {
+func (p *Patch) Apply(before []byte) (after, changed []byte, err error) {
 	if p.concerns.all {
-		return p.apply(before)
+		after, err = p.apply(before)
+		return after, after, err
 	}
 	// The libraries read all that they are given several times: they get what the patch is
 	// about, and the rest goes past them.
 	concerned, rest, err := divide(before, p.concerns.names)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if concerned, err = p.apply(concerned); err != nil {
-		return nil, err
+	if changed, err = p.apply(concerned); err != nil {
+		return nil, nil, err
 	}
-	return join(concerned, rest)
+	after, err = join(changed, rest)
+	return after, changed, err
+}
+
+// Carry completes next, which was decoded from what Apply returned as changed, with all that
+// the patch leaves alone: it is not decoded again, but shared with before, which was decoded
+// from what Apply was given. Both are of the same Go type.
+func (p *Patch) Carry(next, before runtime.Object) {
+	if p.concerns.all {
+		return
+	}
+	to, from := reflect.ValueOf(next).Elem(), reflect.ValueOf(before).Elem()
+	for i := range to.NumField() {
+		if field := to.Type().Field(i); field.Type == reflect.TypeFor[metav1.TypeMeta]() {
+			carryKind(next.GetObjectKind(), before.GetObjectKind(), p.concerns.names)
+		} else if name, _, _ := strings.Cut(field.Tag.Get("json"), ","); !p.concerns.names[name] {
+			to.Field(i).Set(from.Field(i))
+		}
+	}
+}
+
+func carryKind(next, before schema.ObjectKind, changed map[string]bool) {
+	version, kind := next.GroupVersionKind().ToAPIVersionAndKind()
+	oldVersion, oldKind := before.GroupVersionKind().ToAPIVersionAndKind()
+	if !changed["apiVersion"] {
+		version = oldVersion
+	}
+	if !changed["kind"] {
+		kind = oldKind
+	}
+	next.SetGroupVersionKind(schema.FromAPIVersionAndKind(version, kind))
 }
 
 func parseMergePatch(data []byte) (*Patch, error) {

@@ -12,10 +12,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	kjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/registry/patch"
 )
@@ -53,7 +55,8 @@ func apply(kind types.PatchType, data string, before []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return p.Apply(before)
+	after, _, err := p.Apply(before)
+	return after, err
 }
 
 // check fails the test unless err is a Status of the code whose message holds the text.
@@ -87,7 +90,7 @@ func TestApply(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 { // applying it leaves it as it is
-				after, err := p.Apply([]byte(before))
+				after, _, err := p.Apply([]byte(before))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -189,7 +192,7 @@ func TestLongLists(t *testing.T) {
 }
 
 // What a patch names is all that the libraries get, and the outcome is still what they make
-// of the whole object.
+// of the whole object, which is also what is decoded of what has changed, with the rest carried.
 func FuzzApply(f *testing.F) {
 	before := endpoints(f, 2)
 	for kind, seeds := range [][]string{
@@ -201,12 +204,16 @@ func FuzzApply(f *testing.F) {
 			f.Add(byte(kind), []byte(seed))
 		}
 	}
+	current, err := decode(before)
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, kind byte, data []byte) {
 		p, err := patch.Parse(kinds[int(kind)%len(kinds)], data, &corev1.Endpoints{})
 		if err != nil {
 			return
 		}
-		got, err := p.Apply(before)
+		got, changed, err := p.Apply(before)
 		want, wantErr := byLibrary(kinds[int(kind)%len(kinds)], data, before)
 		if kinds[int(kind)%len(kinds)] == types.StrategicMergePatchType { // which sorts all of the object
 			got, want = sorted(got), sorted(want)
@@ -214,7 +221,21 @@ func FuzzApply(f *testing.F) {
 		if (err == nil) != (wantErr == nil) || err == nil && !bytes.Equal(got, want) {
 			t.Errorf("%s\ngot  %s, %v\nwant %s, %v", data, got, err, want, wantErr)
 		}
+		if err != nil {
+			return
+		}
+		carried, carriedErr := decode(changed)
+		p.Carry(carried, current)
+		whole, err := decode(got)
+		if (err == nil) != (carriedErr == nil) || err == nil && !equality.Semantic.DeepEqual(carried, whole) {
+			t.Errorf("%s\ncarried %v, %v\ndecoded %v, %v", data, carried, carriedErr, whole, err)
+		}
 	})
+}
+
+func decode(data []byte) (*corev1.Endpoints, error) {
+	e := &corev1.Endpoints{}
+	return e, kjson.UnmarshalCaseSensitivePreserveInts(data, e)
 }
 
 // sorted returns JSON with the members of every object sorted.
