@@ -58,9 +58,9 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 		return echo(ctx, obj, opts)
 	}}))
 	web := start(t, s, true)
-	post := func(query string) int {
+	post := func(query string, size int) int {
 		req := clientRequest(t, web.URL+testPath+query)
-		req.Method, req.Body = http.MethodPost, io.NopCloser(strings.NewReader(`{"metadata":{"annotations":{"large":"`+strings.Repeat("x", maxBodyBytes-1000)+`"}}}`))
+		req.Method, req.Body = http.MethodPost, io.NopCloser(strings.NewReader(`{"metadata":{"annotations":{"large":"`+strings.Repeat("x", size)+`"}}}`))
 		resp, answer, err := send(t, web, req)
 		if err != nil {
 			t.Error(err)
@@ -74,19 +74,19 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	var all sync.WaitGroup
 	for range 2 {
 		all.Go(func() {
-			if code := post(""); code != http.StatusCreated {
+			if code := post("", maxBodyBytes-1000); code != http.StatusCreated {
 				t.Errorf("a large body got %d", code)
 			}
 		})
 		<-working
 	}
-	if code := post("?timeout=50ms"); code != http.StatusGatewayTimeout {
+	if code := post("?timeout=500ms", largeBody); code != http.StatusGatewayTimeout {
 		t.Errorf("a third large body got %d", code)
 	}
 	checkCreates(t, web)
 	close(release)
 	all.Wait()
-	if code := post(""); code != http.StatusCreated {
+	if code := post("", maxBodyBytes-1000); code != http.StatusCreated {
 		t.Errorf("a large body afterwards got %d", code)
 	}
 }
