@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -11,11 +12,25 @@ import (
 )
 
 // calls keeps what each write wrote.
-type calls []string
+type calls struct {
+	mu      sync.Mutex
+	written []string
+}
 
 func (c *calls) Write(p []byte) (int, error) {
-	*c = append(*c, string(p))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.written = append(c.written, string(p))
 	return len(p), nil
+}
+
+// take returns what was written since it was last called.
+func (c *calls) take() []string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	written := c.written
+	c.written = nil
+	return written
 }
 
 func TestLinesAreGathered(t *testing.T) {
@@ -25,10 +40,9 @@ func TestLinesAreGathered(t *testing.T) {
 		check := func(want ...string) {
 			t.Helper()
 			synctest.Wait()
-			if got := strings.Join(written, "|"); got != strings.Join(want, "|") {
+			if got := strings.Join(written.take(), "|"); got != strings.Join(want, "|") {
 				t.Errorf("wrote %q, want %q", got, want)
 			}
-			written = nil
 		}
 		write := func(level zerolog.Level, line string) {
 			if _, err := l.WriteLevel(level, []byte(line)); err != nil {
@@ -80,7 +94,7 @@ func TestLoggingGoesOnAfterAFailure(t *testing.T) {
 	logger.Warn().Msg("lost")
 	logger.Info().Msg("kept")
 	flush()
-	if got := strings.Join(out.calls, ""); !strings.Contains(got, "kept") || strings.Contains(got, "lost") {
+	if got := strings.Join(out.take(), ""); !strings.Contains(got, "kept") || strings.Contains(got, "lost") {
 		t.Errorf("wrote %q", got)
 	}
 }
