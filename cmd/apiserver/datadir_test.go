@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/test/harness"
 )
 
 func TestLockDataDir(t *testing.T) {
@@ -45,7 +46,7 @@ func TestEnsureToken(t *testing.T) {
 		t.Errorf("the second time it is another one (%v)", err)
 	}
 	for text, want := range map[string]string{"mine": "mine", " mine \r\n": "mine", "": "", "\n": "", "two words": "", "tökén": ""} {
-		write(t, path, text)
+		harness.WriteFile(t, path, text)
 		got, err := dir.ensureToken()
 		if got != want || (err == nil) != (want != "") {
 			t.Errorf("of %q: got %q, %v, want %q", text, got, err, want)
@@ -64,7 +65,7 @@ func TestAdminToken(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := filepath.Join(t.TempDir(), "tokens.csv")
-			write(t, path, test.file)
+			harness.WriteFile(t, path, test.file)
 			tokens := auth.NewTokens()
 			if err := tokens.Load(path); err != nil {
 				t.Fatal(err)
@@ -76,7 +77,7 @@ func TestAdminToken(t *testing.T) {
 	}
 	// What is in the file by now and not loaded yet is no use to anybody.
 	path := filepath.Join(t.TempDir(), "tokens.csv")
-	write(t, path, "new,ann,1,system:masters\n")
+	harness.WriteFile(t, path, "new,ann,1,system:masters\n")
 	if got, err := adminToken(path, auth.NewTokens()); err == nil {
 		t.Errorf("got %q, which is not valid yet", got)
 	}
@@ -100,7 +101,7 @@ func TestKubeconfigIsClientGos(t *testing.T) {
 		t.Errorf("read back: %v, %v", again, err)
 	}
 	for _, text := range []string{"", "{", "kind: Config\n"} {
-		write(t, path, text)
+		harness.WriteFile(t, path, text)
 		if _, err := readKubeconfig(path); err == nil || !strings.HasPrefix(err.Error(), path) {
 			t.Errorf("of %q: %v, want an error with the path", text, err)
 		}

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/grpc/credentials"
 
 	"github.com/berth-project/berth/pkg/storage/embedded"
+	"github.com/berth-project/berth/test/harness"
 )
 
 // serveEtcd runs an etcd behind a port, as one that is not ours. With creds nil it speaks
@@ -79,7 +80,7 @@ func TestRunOnAnEtcdElsewhere(t *testing.T) {
 	// Two servers, one after the other, with nothing in common but the etcd.
 	for i, want := range []int{http.StatusCreated, http.StatusConflict} {
 		s := runServer(t, func(c *config) { c.EtcdServers = []string{"http://" + address} })
-		token := strings.TrimSpace(read(t, s.DataDir.token()))
+		token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
 		client := caller(t, s.DataDir.pki().CACert())
 		if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != want {
 			t.Errorf("server %d: got %d, want %d: %s", i, code, want, body)
@@ -118,7 +119,7 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 		c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile = etcdSide.CACert(), ourSide.Cert(), ourSide.Key()
 	}
 	s := runServer(t, secure)
-	token := strings.TrimSpace(read(t, s.DataDir.token()))
+	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
 	if code, body := call(t, caller(t, s.DataDir.pki().CACert()), "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
 		t.Errorf("got %d: %s", code, body)
 	}
@@ -126,7 +127,7 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 	t.Run("by another CA", func(t *testing.T) {
 		t.Parallel()
 		otherCA := filepath.Join(t.TempDir(), "ca.crt")
-		write(t, otherCA, read(t, ourSide.CACert()))
+		harness.WriteFile(t, otherCA, harness.ReadFile(t, ourSide.CACert()))
 		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCAFile = otherCA }, "certificate signed by unknown authority")
 	})
 	t.Run("no etcd", func(t *testing.T) {
@@ -150,8 +151,8 @@ func expectNoEtcd(t *testing.T, change func(*config), reason string) {
 	c := defaultConfig()
 	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
 	change(&c)
-	stdout := newOutput()
-	err := run(t.Context(), c, stdout, newOutput())
+	stdout := new(harness.Output)
+	err := run(t.Context(), c, stdout, new(harness.Output))
 	if err == nil || !strings.Contains(err.Error(), reason) {
 		t.Errorf("got %v, want %q", err, reason)
 	}

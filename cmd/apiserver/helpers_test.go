@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -11,64 +10,18 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.uber.org/goleak"
 
 	"github.com/berth-project/berth/pkg/certificates"
+	"github.com/berth-project/berth/test/harness"
 )
 
 // patience is far more than anything here takes on a machine under load.
 const patience = 30 * time.Second
-
-// output collects what a server writes, and lets a test wait for it.
-type output struct {
-	mu    sync.Mutex
-	text  bytes.Buffer
-	grown chan struct{} // has one element after a write that await has not seen
-}
-
-func newOutput() *output { return &output{grown: make(chan struct{}, 1)} }
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	select {
-	case o.grown <- struct{}{}:
-	default:
-	}
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
-// await waits until pattern is in the output and returns its first group. It fails the
-// test when ended is closed first.
-func (o *output) await(t *testing.T, pattern string, ended <-chan struct{}) string {
-	t.Helper()
-	compiled := regexp.MustCompile(pattern)
-	deadline := time.After(patience)
-	for {
-		if found := compiled.FindStringSubmatch(o.String()); found != nil {
-			return found[len(found)-1]
-		}
-		select {
-		case <-o.grown:
-		case <-ended:
-			t.Fatalf("the server ended before it wrote %q:\n%s", pattern, o)
-		case <-deadline:
-			t.Fatalf("%q was not written in time:\n%s", pattern, o)
-		}
-	}
-}
 
 // eventually waits until condition returns no error.
 func eventually(t *testing.T, condition func() error) {
@@ -93,8 +46,8 @@ func eventually(t *testing.T, condition func() error) {
 type runningServer struct {
 	config
 	url    string
-	stdout *output
-	stderr *output
+	stdout *harness.Output
+	stderr *harness.Output
 	stop   context.CancelFunc
 	ended  chan struct{} // closed when run has returned err
 	err    error
@@ -105,7 +58,7 @@ type runningServer struct {
 func runServer(t *testing.T, change func(*config)) *runningServer {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
-	s := &runningServer{config: defaultConfig(), stdout: newOutput(), stderr: newOutput(), ended: make(chan struct{})}
+	s := &runningServer{config: defaultConfig(), stdout: new(harness.Output), stderr: new(harness.Output), ended: make(chan struct{})}
 	s.DataDir = dataDir(filepath.Join(t.TempDir(), "data"))
 	s.SecurePort = 0
 	if change != nil {
@@ -129,7 +82,7 @@ func runServer(t *testing.T, change func(*config)) *runningServer {
 			goleak.VerifyNone(t, before)
 		}
 	})
-	s.url = s.stdout.await(t, `is ready at (https://\S+)`, s.ended)
+	s.url = s.stdout.Await(t, `is ready at (https://\S+)`, s.ended)
 	return s
 }
 
@@ -137,7 +90,7 @@ func runServer(t *testing.T, change func(*config)) *runningServer {
 func caller(t *testing.T, caFile string) *http.Client {
 	t.Helper()
 	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM([]byte(read(t, caFile))) {
+	if !roots.AppendCertsFromPEM([]byte(harness.ReadFile(t, caFile))) {
 		t.Fatalf("no certificate in %s", caFile)
 	}
 	client := &http.Client{
@@ -185,7 +138,7 @@ func (s *runningServer) expectCode(t *testing.T, client *http.Client, token stri
 // replace puts a new version of a file in place, as careful editors do.
 func replace(t *testing.T, path, text string) {
 	t.Helper()
-	write(t, path+".new", text)
+	harness.WriteFile(t, path+".new", text)
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
@@ -195,8 +148,8 @@ func replace(t *testing.T, path, text string) {
 func writeSelfSigned(t *testing.T, crt, key, host string) {
 	t.Helper()
 	dir := madePKI(t, host)
-	replace(t, key, read(t, dir.Key()))
-	replace(t, crt, read(t, dir.Cert())+read(t, dir.CACert()))
+	replace(t, key, harness.ReadFile(t, dir.Key()))
+	replace(t, crt, harness.ReadFile(t, dir.Cert())+harness.ReadFile(t, dir.CACert()))
 }
 
 // madePKI returns a directory with a certificate for one host and its CA.
@@ -207,22 +160,6 @@ func madePKI(t *testing.T, host string) certificates.Dir {
 		t.Fatal(err)
 	}
 	return dir
-}
-
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
 }
 
 // freePort returns a port that was free a moment ago.

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 // process is a server in a process of its own.
@@ -19,8 +21,8 @@ type process struct {
 	dir    dataDir
 	url    string
 	cmd    *exec.Cmd
-	stdout *output
-	stderr *output
+	stdout *harness.Output
+	stderr *harness.Output
 	ended  chan struct{} // closed when the process has ended, with status
 	status int           // -1: by a signal
 }
@@ -37,7 +39,7 @@ func startProcess(t *testing.T, dir string, args ...string) *process {
 
 func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{dir: dataDir(dir), stdout: newOutput(), stderr: newOutput(), cmd: cmd, ended: make(chan struct{})}
+	p := &process{dir: dataDir(dir), stdout: new(harness.Output), stderr: new(harness.Output), cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), beTheServer+"=1")
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	if err := p.cmd.Start(); err != nil {
@@ -57,7 +59,7 @@ func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *process {
 
 func (p *process) awaitReady(t *testing.T) {
 	t.Helper()
-	p.url = p.stdout.await(t, `is ready at (https://\S+)`, p.ended)
+	p.url = p.stdout.Await(t, `is ready at (https://\S+)`, p.ended)
 }
 
 func (p *process) signal(t *testing.T, s os.Signal) {
@@ -69,7 +71,7 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 
 func (p *process) token(t *testing.T) string {
 	t.Helper()
-	return strings.TrimSpace(read(t, p.dir.token()))
+	return strings.TrimSpace(harness.ReadFile(t, p.dir.token()))
 }
 
 func TestProcessKeepsWhatItConfirmed(t *testing.T) {
@@ -87,7 +89,7 @@ func TestProcessKeepsWhatItConfirmed(t *testing.T) {
 		}
 		<-p.ended
 	}
-	ca, token := read(t, dataDir(dir).pki().CACert()), read(t, dataDir(dir).token())
+	ca, token := harness.ReadFile(t, dataDir(dir).pki().CACert()), harness.ReadFile(t, dataDir(dir).token())
 	p := startProcess(t, dir)
 	p.awaitReady(t)
 	client := caller(t, p.dir.pki().CACert())
@@ -96,7 +98,7 @@ func TestProcessKeepsWhatItConfirmed(t *testing.T) {
 			t.Errorf("the object of round %d: got %d: %s", round, code, answer)
 		}
 	}
-	if read(t, p.dir.pki().CACert()) != ca || read(t, p.dir.token()) != token {
+	if harness.ReadFile(t, p.dir.pki().CACert()) != ca || harness.ReadFile(t, p.dir.token()) != token {
 		t.Error("the CA or the token is another one than before")
 	}
 }
@@ -105,13 +107,13 @@ func TestProcessHoldsItsDataDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	first := startProcess(t, dir)
 	first.awaitReady(t)
-	kubeconfig := read(t, first.dir.kubeconfig())
+	kubeconfig := harness.ReadFile(t, first.dir.kubeconfig())
 	second := startProcess(t, dir)
 	<-second.ended
 	if want := "apiserver: data directory " + dir + " is in use by another process\n"; second.status != 1 || second.stderr.String() != want {
 		t.Errorf("status %d, stderr %q, want 1 and %q", second.status, second.stderr, want)
 	}
-	if read(t, first.dir.kubeconfig()) != kubeconfig {
+	if harness.ReadFile(t, first.dir.kubeconfig()) != kubeconfig {
 		t.Error("the kubeconfig of the first one was replaced")
 	}
 	if code, answer := call(t, caller(t, first.dir.pki().CACert()), "POST", first.url+endpointsPath, first.token(t), exampleBody); code != http.StatusCreated {
@@ -132,7 +134,7 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 	if err != nil || len(logs) == 0 {
 		t.Fatalf("there is no log to damage: %v", err)
 	}
-	write(t, logs[0], strings.Repeat("damaged", 1000))
+	harness.WriteFile(t, logs[0], strings.Repeat("damaged", 1000))
 	again := startProcess(t, dir)
 	<-again.ended
 	lines := strings.Split(strings.TrimSpace(again.stderr.String()), "\n")
@@ -183,7 +185,7 @@ func TestProcessFinishesWhatIsUnderWay(t *testing.T) {
 	p.awaitReady(t)
 	conn, rest := slowRequest(t, p)
 	p.signal(t, syscall.SIGTERM)
-	p.stderr.await(t, `"stopping"`, p.ended)
+	p.stderr.Await(t, `"stopping"`, p.ended)
 	// It accepts nothing more.
 	eventually(t, func() error {
 		if checkReady(t.Context(), p.dir, "") == nil {
@@ -216,7 +218,7 @@ func TestProcessEndsAtOnceAtTheSecondSignal(t *testing.T) {
 	p.awaitReady(t)
 	slowRequest(t, p)
 	p.signal(t, syscall.SIGTERM)
-	p.stderr.await(t, `"stopping"`, p.ended)
+	p.stderr.Await(t, `"stopping"`, p.ended)
 	p.signal(t, os.Interrupt)
 	<-p.ended
 	if p.status != 1 {

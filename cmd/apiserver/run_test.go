@@ -23,11 +23,12 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
+	"github.com/berth-project/berth/test/harness"
 )
 
 func TestRunServesTheDocumentedCall(t *testing.T) {
 	s := runServer(t, nil)
-	client, token := caller(t, s.DataDir.pki().CACert()), strings.TrimSpace(read(t, s.DataDir.token()))
+	client, token := caller(t, s.DataDir.pki().CACert()), strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
 	if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
 		t.Fatalf("got %d: %s", code, body)
 	}
@@ -65,7 +66,7 @@ func TestRunPrintsACommandThatWorks(t *testing.T) {
 		t.Skip("there is no curl on this machine")
 	}
 	t.Chdir(t.TempDir())
-	write(t, "it's tokens.csv", "0123,ann,1,system:masters\n")
+	harness.WriteFile(t, "it's tokens.csv", "0123,ann,1,system:masters\n")
 	writeSelfSigned(t, "crt", "key", "berth.example.com")
 	for name, change := range map[string]func(*config){
 		"token of its own": func(c *config) { c.DataDir = "./it's $HOME" },
@@ -76,7 +77,7 @@ func TestRunPrintsACommandThatWorks(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := runServer(t, change)
-			command := s.stdout.await(t, `\n(curl (?s:.*)\n}')\n`, s.ended)
+			command := s.stdout.Await(t, `\n(curl (?s:.*)\n}')\n`, s.ended)
 			out, err := exec.CommandContext(t.Context(), "sh", "-c", command+" -sS -w '%{http_code}'").CombinedOutput()
 			if err != nil || !strings.HasSuffix(string(out), "201") {
 				t.Errorf("%v, %s\nof %s", err, out, command)
@@ -89,7 +90,7 @@ func TestRunKubeconfigWorksWithClientGo(t *testing.T) {
 	dir := t.TempDir()
 	writeSelfSigned(t, filepath.Join(dir, "crt"), filepath.Join(dir, "key"), "berth.example.com")
 	tokens := filepath.Join(dir, "tokens.csv")
-	write(t, tokens, "a,ann,1\nb,bob,2,system:masters\n")
+	harness.WriteFile(t, tokens, "a,ann,1\nb,bob,2,system:masters\n")
 	for name, change := range map[string]func(*config){
 		"by default":        nil,
 		"on every address":  func(c *config) { c.BindAddress = "0.0.0.0" },
@@ -130,7 +131,7 @@ func TestRunKubeconfigWorksWithClientGo(t *testing.T) {
 
 func TestRunReloadsTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.csv")
-	write(t, path, "old,ann,1,system:masters\n")
+	harness.WriteFile(t, path, "old,ann,1,system:masters\n")
 	s := runServer(t, func(c *config) { c.TokenAuthFile = path })
 	client := caller(t, s.DataDir.pki().CACert())
 	s.expectCode(t, client, "old", http.StatusOK)
@@ -139,7 +140,7 @@ func TestRunReloadsTokens(t *testing.T) {
 	}
 
 	replace(t, path, "broken\n")
-	s.stderr.await(t, "the new version is refused, the old one stays in use", s.ended)
+	s.stderr.Await(t, "the new version is refused, the old one stays in use", s.ended)
 	s.expectCode(t, client, "old", http.StatusOK)
 
 	replace(t, path, "new,ann,1,system:masters\n")
@@ -156,16 +157,16 @@ func TestRunReloadsTokens(t *testing.T) {
 func TestRunReloadsLimits(t *testing.T) {
 	dir := t.TempDir()
 	tokens, limits := filepath.Join(dir, "tokens.csv"), filepath.Join(dir, "limits.yaml")
-	write(t, tokens, "t,ann,1\n")
+	harness.WriteFile(t, tokens, "t,ann,1\n")
 	generous := "apiVersion: berth/v1alpha1\nkind: RateLimitConfiguration\ndefaults:\n  read: {qps: 1000, burst: 1000}\n"
-	write(t, limits, generous)
+	harness.WriteFile(t, limits, generous)
 	s := runServer(t, func(c *config) { c.TokenAuthFile, c.RateLimitConfig = tokens, limits })
 	client := caller(t, s.DataDir.pki().CACert())
 	s.expectCode(t, client, "t", http.StatusOK)
 	replace(t, limits, strings.ReplaceAll(generous, "qps: 1000, burst: 1000", "qps: 0.001, burst: 1"))
 	s.expectCode(t, client, "t", http.StatusTooManyRequests)
 	replace(t, limits, "kind: Nonsense\n")
-	s.stderr.await(t, "the new version is refused", s.ended)
+	s.stderr.Await(t, "the new version is refused", s.ended)
 	replace(t, limits, strings.ReplaceAll(generous, "qps: 1000", "qps: 999"))
 	s.expectCode(t, client, "t", http.StatusOK)
 }
@@ -185,7 +186,7 @@ func TestRunReloadsTheCertificate(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if string(a.caPEM) != read(t, crt) {
+		if string(a.caPEM) != harness.ReadFile(t, crt) {
 			return errors.New("the kubeconfig has another certificate")
 		}
 		return checkReady(t.Context(), s.DataDir, "")
@@ -201,13 +202,13 @@ func TestRunReloadsTheCertificate(t *testing.T) {
 func TestRunHTTPPort(t *testing.T) {
 	port := freePort(t)
 	s := runServer(t, func(c *config) { c.BindAddress, c.HTTPPort = "0.0.0.0", port })
-	url := s.stdout.await(t, `without TLS, on this machine only: (http://127.0.0.1:\d+)`, s.ended)
+	url := s.stdout.Await(t, `without TLS, on this machine only: (http://127.0.0.1:\d+)`, s.ended)
 	if want := "http://127.0.0.1:" + strconv.Itoa(port); url != want {
 		t.Errorf("printed %s, want %s", url, want)
 	}
 	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 	defer client.CloseIdleConnections()
-	token := strings.TrimSpace(read(t, s.DataDir.token()))
+	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
 	if code, body := call(t, client, "GET", url+endpointsPath, token, ""); code != http.StatusOK {
 		t.Errorf("got %d: %s", code, body)
 	}
@@ -245,7 +246,7 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 	defer taken.Close()
 	port := taken.Addr().(*net.TCPAddr).Port
 	broken := filepath.Join(t.TempDir(), "broken")
-	write(t, broken, "broken")
+	harness.WriteFile(t, broken, "broken")
 	for name, test := range map[string]struct {
 		change func(*config)
 		want   string
@@ -264,7 +265,7 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 			c := defaultConfig()
 			c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
 			test.change(&c)
-			var out output
+			var out harness.Output
 			err := run(t.Context(), c, &out, &out)
 			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
@@ -287,7 +288,7 @@ func TestRunStopsWhileItStarts(t *testing.T) {
 	c.EtcdServers = []string{"http://127.0.0.1:" + strconv.Itoa(freePort(t))}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := run(ctx, c, newOutput(), newOutput()); err != nil {
+	if err := run(ctx, c, new(harness.Output), new(harness.Output)); err != nil {
 		t.Error(err)
 	}
 }

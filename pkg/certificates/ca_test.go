@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 var pkiTime = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -21,29 +23,13 @@ func madePKI(t *testing.T) Dir {
 	return dir
 }
 
-func read(t *testing.T, path string) string {
-	t.Helper()
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
-}
-
-func write(t *testing.T, path, text string) {
-	t.Helper()
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestPKIIsTrustedAndPrivate(t *testing.T) {
 	dir := Dir(filepath.Join(t.TempDir(), "pki"))
 	serving, err := dir.Ensure([]string{"localhost", "berth.example.com", "127.0.0.1", "::1"}, pkiTime)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := read(t, dir.CACert()); got != string(serving.CAPEM) {
+	if got := harness.ReadFile(t, dir.CACert()); got != string(serving.CAPEM) {
 		t.Errorf("the CA returned is not the one in %s", dir.CACert())
 	}
 	roots := x509.NewCertPool()
@@ -89,9 +75,9 @@ func TestPKIAtALaterStart(t *testing.T) {
 		"certificate gone":                    {change: remove(Dir.Cert)},
 		"key gone":                            {change: remove(Dir.Key)},
 		"certificate damaged":                 {change: overwrite(Dir.Cert)},
-		"another pair's key":                  {change: func(t *testing.T, f Dir) { write(t, f.Key(), read(t, madePKI(t).Key())) }},
+		"another pair's key":                  {change: func(t *testing.T, f Dir) { harness.WriteFile(t, f.Key(), harness.ReadFile(t, madePKI(t).Key())) }},
 		"another CA's pair":                   {change: exchangePair},
-		"a leftover of a crash":               {keeps: true, change: func(t *testing.T, f Dir) { write(t, filepath.Join(string(f), ".ca.key.tmp"), "x") }},
+		"a leftover of a crash":               {keeps: true, change: func(t *testing.T, f Dir) { harness.WriteFile(t, filepath.Join(string(f), ".ca.key.tmp"), "x") }},
 		"CA key kept elsewhere":               {change: remove(Dir.CAKey), keeps: true},
 		"CA key kept elsewhere, and needed":   {change: remove(Dir.CAKey), names: []string{"other"}, keeps: true, want: "ca.key does not exist; restore it"},
 		"CA damaged":                          {change: overwrite(Dir.CACert), keeps: true, want: "any valid RSA or ECDSA certificates; restore it, or remove"},
@@ -115,10 +101,10 @@ func TestPKIAtALaterStart(t *testing.T) {
 			} else if err != nil {
 				t.Fatal(err)
 			}
-			if got := read(t, dir.CACert()); got != string(ca) {
+			if got := harness.ReadFile(t, dir.CACert()); got != string(ca) {
 				t.Error("the CA was replaced")
 			}
-			if kept := read(t, dir.Cert()) == string(cert); kept != test.keeps {
+			if kept := harness.ReadFile(t, dir.Cert()) == string(cert); kept != test.keeps {
 				t.Errorf("the certificate was kept: %v, want %v", kept, test.keeps)
 			}
 			if err == nil {
@@ -138,11 +124,11 @@ func TestPKIWithACANearItsEnd(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		before := read(t, dir.Cert())
+		before := harness.ReadFile(t, dir.Cert())
 		if want := pkiTime.Add(caLifetime); !serving.Pair.Leaf.NotAfter.Equal(want) {
 			t.Errorf("start %d: the certificate ends at %v, want with the CA at %v", start, serving.Pair.Leaf.NotAfter, want)
 		}
-		if _, err := dir.Ensure([]string{"localhost"}, now); err != nil || read(t, dir.Cert()) != before {
+		if _, err := dir.Ensure([]string{"localhost"}, now); err != nil || harness.ReadFile(t, dir.Cert()) != before {
 			t.Errorf("start %d: the certificate was replaced (%v)", start, err)
 		}
 	}
@@ -157,13 +143,13 @@ func remove(path func(Dir) string) func(*testing.T, Dir) {
 }
 
 func overwrite(path func(Dir) string) func(*testing.T, Dir) {
-	return func(t *testing.T, f Dir) { write(t, path(f), "damaged") }
+	return func(t *testing.T, f Dir) { harness.WriteFile(t, path(f), "damaged") }
 }
 
 func exchangePair(t *testing.T, dir Dir) {
 	other := madePKI(t)
-	write(t, dir.Key(), read(t, other.Key()))
-	write(t, dir.Cert(), read(t, other.Cert()))
+	harness.WriteFile(t, dir.Key(), harness.ReadFile(t, other.Key()))
+	harness.WriteFile(t, dir.Cert(), harness.ReadFile(t, other.Cert()))
 }
 
 func verify(t *testing.T, caPEM []byte, cert *x509.Certificate, now time.Time) {

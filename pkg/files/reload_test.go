@@ -12,14 +12,19 @@ import (
 
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+
+	"github.com/berth-project/berth/test/harness"
 )
+
+// patience is far more than anything here takes on a machine under load.
+const patience = 30 * time.Second
 
 // reloads counts what a reloader does with one file.
 type reloads struct {
 	path   string
 	loaded chan string   // what load found, unless it is "broken"
 	told   chan struct{} // one element after each call of changed
-	log    *buffer
+	log    *harness.Output
 }
 
 func (r *reloads) load() error {
@@ -40,7 +45,7 @@ func startReloader(t *testing.T, path string, poll time.Duration) *reloads {
 	if poll == 0 {
 		poll = time.Hour
 	}
-	r := &reloads{path: path, loaded: make(chan string, 100), told: make(chan struct{}, 100), log: &buffer{}}
+	r := &reloads{path: path, loaded: make(chan string, 100), told: make(chan struct{}, 100), log: &harness.Output{}}
 	files := &Group{Name: "test", Paths: []string{path}, Load: r.load}
 	if changed, err := files.LoadChanged(); err != nil || !changed {
 		t.Fatalf("the first load: %v, %v", changed, err)
@@ -81,12 +86,12 @@ func (r *reloads) expect(t *testing.T, text string) {
 
 func TestReloadInPlaceAndByRename(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	write(t, path, "one")
+	harness.WriteFile(t, path, "one")
 	r := startReloader(t, path, 0)
-	write(t, path, "two")
+	harness.WriteFile(t, path, "two")
 	r.expect(t, "two")
 	for _, text := range []string{"three", "four"} {
-		write(t, path+".new", text)
+		harness.WriteFile(t, path+".new", text)
 		if err := os.Rename(path+".new", path); err != nil {
 			t.Fatal(err)
 		}
@@ -95,22 +100,22 @@ func TestReloadInPlaceAndByRename(t *testing.T) {
 	if err := os.Remove(path); err != nil {
 		t.Fatal(err)
 	}
-	r.log.await(t, "no such file")
-	write(t, path, "five")
+	r.log.Await(t, "no such file", nil)
+	harness.WriteFile(t, path, "five")
 	r.expect(t, "five")
 }
 
 func TestReloadRefusesABrokenVersionOnce(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	write(t, path, "one")
+	harness.WriteFile(t, path, "one")
 	r := startReloader(t, path, time.Millisecond)
-	write(t, path+".new", "broken")
+	harness.WriteFile(t, path+".new", "broken")
 	if err := os.Rename(path+".new", path); err != nil {
 		t.Fatal(err)
 	}
-	r.log.await(t, `"error":"the file is broken","files":"test","message":"the new version is refused, the old one stays`)
+	r.log.Await(t, `"error":"the file is broken","files":"test","message":"the new version is refused, the old one stays`, nil)
 	// Any number of polls later there is still one line.
-	write(t, path, "two")
+	harness.WriteFile(t, path, "two")
 	r.expect(t, "two")
 	if got := strings.Count(r.log.String(), "the file is broken"); got != 1 {
 		t.Errorf("the refusal was logged %d times, want once:\n%s", got, r.log)
@@ -125,7 +130,7 @@ func TestReloadFollowsAConfigMap(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		write(t, filepath.Join(dir, version, "file"), text)
+		harness.WriteFile(t, filepath.Join(dir, version, "file"), text)
 		if err := os.Symlink(version, filepath.Join(dir, "..data_tmp")); err != nil {
 			t.Fatal(err)
 		}
@@ -153,13 +158,13 @@ func TestReloadFollowsAConfigMap(t *testing.T) {
 // A link to a file elsewhere: the change happens where the link leads to.
 func TestReloadFollowsALinkElsewhere(t *testing.T) {
 	target := filepath.Join(t.TempDir(), "target")
-	write(t, target, "one")
+	harness.WriteFile(t, target, "one")
 	path := filepath.Join(t.TempDir(), "file")
 	if err := os.Symlink(target, path); err != nil {
 		t.Fatal(err)
 	}
 	r := startReloader(t, path, 0)
-	write(t, target, "two")
+	harness.WriteFile(t, target, "two")
 	r.expect(t, "two")
 }
 
@@ -171,7 +176,7 @@ func TestReloadByPolling(t *testing.T) {
 		if err := os.Mkdir(filepath.Join(dir, version), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		write(t, filepath.Join(dir, version, "file"), version)
+		harness.WriteFile(t, filepath.Join(dir, version, "file"), version)
 	}
 	current := filepath.Join(dir, "current")
 	if err := os.Symlink("one", current); err != nil {
@@ -189,10 +194,10 @@ func TestReloadByPolling(t *testing.T) {
 
 func TestReloadLeavesWhatIsTheSame(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
-	write(t, path, "one")
+	harness.WriteFile(t, path, "one")
 	files := &Group{Paths: []string{path}, Load: func() error { return nil }}
 	for i, want := range []bool{true, false} {
-		write(t, path, "one")
+		harness.WriteFile(t, path, "one")
 		if changed, err := files.LoadChanged(); err != nil || changed != want {
 			t.Errorf("time %d: changed %v (%v), want %v", i, changed, err, want)
 		}

@@ -4,12 +4,14 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 func TestWriteReplacesInOneStep(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "token")
-	write(t, filepath.Join(dir, ".token.tmp"), "longer than what is written: left by a crash")
+	harness.WriteFile(t, filepath.Join(dir, ".token.tmp"), "longer than what is written: left by a crash")
 	if err := os.Chmod(filepath.Join(dir, ".token.tmp"), 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -17,7 +19,7 @@ func TestWriteReplacesInOneStep(t *testing.T) {
 		if err := Write(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := read(t, path); got != text {
+		if got := harness.ReadFile(t, path); got != text {
 			t.Errorf("got %q, want %q", got, text)
 		}
 	}

@@ -1,7 +1,6 @@
 package serving
 
 import (
-	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -13,35 +12,18 @@ import (
 	"math/big"
 	"net"
 	"net/http"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 // patience is far more than anything here takes on a machine under load.
 const patience = 30 * time.Second
-
-// buffer collects a log.
-type buffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
 
 // testServer serves on two ports of 127.0.0.1. A request of /wait is answered after the test
 // has sent to or closed release.
@@ -50,7 +32,7 @@ type testServer struct {
 	secure, plain string // host:port
 	arrived       chan struct{}
 	release       chan struct{}
-	log           *buffer
+	log           *harness.Output
 	metrics       *prometheus.Registry
 }
 
@@ -59,7 +41,7 @@ func serve(t *testing.T, limit int) *testServer {
 	before := goleak.IgnoreCurrent()
 	s := &testServer{
 		arrived: make(chan struct{}, 100), release: make(chan struct{}),
-		log: &buffer{}, metrics: prometheus.NewRegistry(),
+		log: &harness.Output{}, metrics: prometheus.NewRegistry(),
 	}
 	server, err := New(Config{
 		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

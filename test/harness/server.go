@@ -3,7 +3,6 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -16,7 +15,6 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -50,7 +48,7 @@ type Server struct {
 func Start(t testing.TB) *Server {
 	t.Helper()
 	dir := t.TempDir()
-	var stdout, stderr output
+	var stdout, stderr Output
 	cmd := exec.Command(build(t), "--secure-port=0") //nolint:noctx // the cleanup below ends it, and by a signal that lets it finish
 	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
 	if err := cmd.Start(); err != nil {
@@ -143,7 +141,7 @@ func dependOn(t testing.TB, root string) {
 var readyLine = regexp.MustCompile(`ready at (https://\S+)\n`)
 
 // waitReady returns the address that the server prints when it is ready.
-func waitReady(t testing.TB, stdout, stderr *output, exited chan error) string {
+func waitReady(t testing.TB, stdout, stderr *Output, exited chan error) string {
 	t.Helper()
 	deadline := time.After(startTimeout)
 	for {
@@ -175,37 +173,4 @@ func stop(t testing.TB, process *os.Process, exited chan error) {
 		_ = process.Kill()
 		t.Errorf("the server did not end within %v after SIGTERM, and was killed: %v", stopTimeout, <-exited)
 	}
-}
-
-// output collects what a process writes and wakes whoever waits for more of it.
-type output struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-	more chan struct{} // closed and forgotten by the next Write; nil while nobody waits
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.more != nil {
-		close(o.more)
-		o.more = nil
-	}
-	return o.data.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.data.String()
-}
-
-// written returns a channel that is closed at the next Write.
-func (o *output) written() <-chan struct{} {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.more == nil {
-		o.more = make(chan struct{})
-	}
-	return o.more
 }

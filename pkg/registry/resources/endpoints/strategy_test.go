@@ -9,7 +9,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 // long is one character too long for a label.
@@ -33,15 +34,6 @@ func decode(t testing.TB, doc string) *corev1.Endpoints {
 	e.Namespace = "ns"
 	Strategy{}.Default(&e)
 	return &e
-}
-
-// texts renders faults as a Status shows its causes.
-func texts(errs field.ErrorList) []string {
-	out := []string{}
-	for _, err := range errs {
-		out = append(out, fmt.Sprintf("%s %s: %s", string(err.Type), err.Field, err.ErrorBody()))
-	}
-	return out
 }
 
 func TestDefault(t *testing.T) {
@@ -128,7 +120,7 @@ func TestValidateMetadata(t *testing.T) {
 	for _, tc := range metadataCases {
 		t.Run(tc.name, func(t *testing.T) {
 			got := Strategy{}.Validate(decode(t, `{"metadata":`+tc.metadata+`}`))
-			if diff := cmp.Diff(append([]string{}, tc.want...), texts(got)); diff != "" {
+			if diff := cmp.Diff(append([]string{}, tc.want...), harness.Faults(got)); diff != "" {
 				t.Errorf("faults (-want +got):\n%s", diff)
 			}
 		})
@@ -137,7 +129,7 @@ func TestValidateMetadata(t *testing.T) {
 
 func TestValidateNamespaceOfObject(t *testing.T) {
 	got := Strategy{}.Validate(&corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "x"}})
-	if diff := cmp.Diff([]string{"FieldValueRequired metadata.namespace: Required value"}, texts(got)); diff != "" {
+	if diff := cmp.Diff([]string{"FieldValueRequired metadata.namespace: Required value"}, harness.Faults(got)); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
 	}
 }
@@ -204,7 +196,7 @@ func TestValidateAddresses(t *testing.T) {
 	for _, tc := range addressCases {
 		t.Run(tc.ip, func(t *testing.T) {
 			got := Strategy{}.Validate(decode(t, fmt.Sprintf(`{"metadata":{"name":"x"},"subsets":%s}`, address(fmt.Sprintf(`{"ip":%q}`, tc.ip)))))
-			if diff := cmp.Diff(append([]string{}, tc.want...), texts(got)); diff != "" {
+			if diff := cmp.Diff(append([]string{}, tc.want...), harness.Faults(got)); diff != "" {
 				t.Errorf("faults (-want +got):\n%s", diff)
 			}
 		})
@@ -277,7 +269,7 @@ func TestValidateSubsets(t *testing.T) {
 	for _, tc := range subsetCases {
 		t.Run(tc.name, func(t *testing.T) {
 			got := Strategy{}.Validate(decode(t, `{"metadata":{"name":"x"},"subsets":`+tc.subsets+`}`))
-			if diff := cmp.Diff(append([]string{}, tc.want...), texts(got)); diff != "" {
+			if diff := cmp.Diff(append([]string{}, tc.want...), harness.Faults(got)); diff != "" {
 				t.Errorf("faults (-want +got):\n%s", diff)
 			}
 		})
@@ -289,7 +281,7 @@ func TestValidateWithoutDefault(t *testing.T) {
 	e := decode(t, `{"metadata":{"name":"x"},"subsets":`+port(`{"port":80}`)+`}`)
 	e.Subsets[0].Ports[0].Protocol = ""
 	want := []string{"FieldValueRequired subsets[0].ports[0].protocol: Required value"}
-	if diff := cmp.Diff(want, texts(Strategy{}.Validate(e))); diff != "" {
+	if diff := cmp.Diff(want, harness.Faults(Strategy{}.Validate(e))); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
 	}
 }

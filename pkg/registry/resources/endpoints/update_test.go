@@ -7,6 +7,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 // stored returns Endpoints as they come from the store.
@@ -112,7 +114,7 @@ func TestValidateUpdate(t *testing.T) {
 			tc.change(old, e)
 			oldCopy := old.DeepCopy()
 			got := Strategy{}.ValidateUpdate(e, old)
-			if diff := cmp.Diff(append([]string{}, tc.want...), texts(got)); diff != "" {
+			if diff := cmp.Diff(append([]string{}, tc.want...), harness.Faults(got)); diff != "" {
 				t.Errorf("faults (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(oldCopy, old); diff != "" {

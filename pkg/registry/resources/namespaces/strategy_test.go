@@ -2,14 +2,14 @@ package namespaces
 
 import (
 	"encoding/json"
-	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 const (
@@ -26,14 +26,6 @@ func decode(t testing.TB, doc string) *corev1.Namespace {
 	}
 	Strategy{}.Default(&ns)
 	return &ns
-}
-
-func texts(errs field.ErrorList) []string {
-	out := []string{}
-	for _, err := range errs {
-		out = append(out, fmt.Sprintf("%s %s: %s", string(err.Type), err.Field, err.ErrorBody()))
-	}
-	return out
 }
 
 func TestDefault(t *testing.T) {
@@ -129,7 +121,7 @@ func TestValidate(t *testing.T) {
 			ns := decode(t, tc.doc)
 			Strategy{}.PrepareForCreate(ns)
 			got := Strategy{}.Validate(ns)
-			if diff := cmp.Diff(append([]string{}, tc.want...), texts(got)); diff != "" {
+			if diff := cmp.Diff(append([]string{}, tc.want...), harness.Faults(got)); diff != "" {
 				t.Errorf("faults (-want +got):\n%s", diff)
 			}
 		})
@@ -174,7 +166,7 @@ func TestValidateUpdate(t *testing.T) {
 			tc.change(old, ns)
 			Strategy{}.PrepareForUpdate(ns, old)
 			got := Strategy{}.ValidateUpdate(ns, old)
-			if diff := cmp.Diff(append([]string{}, tc.want...), texts(got)); diff != "" {
+			if diff := cmp.Diff(append([]string{}, tc.want...), harness.Faults(got)); diff != "" {
 				t.Errorf("faults (-want +got):\n%s", diff)
 			}
 		})
