@@ -18,14 +18,12 @@ import (
 // maxAuditID bounds an Audit-Id that a client sends, as kube-apiserver does.
 const maxAuditID = 64
 
-// writeTimeout is how long a watch or a large answer waits for a client that does not read.
+// writeTimeout is how long an answer waits for a client that does not read.
 var writeTimeout = time.Minute
 
 const (
-	// writeTimeoutSlack is how much of it may be missing: it is not set for each write.
-	writeTimeoutSlack = 10 * time.Second
-	// smallAnswer is the size in bytes of an answer that needs no time to be read: net/http and
-	// the kernel hold it.
+	// smallAnswer is the size in bytes of an answer over HTTP/2 that needs no time to be read:
+	// net/http and the kernel hold it.
 	smallAnswer = 3 << 10
 	// unreadBodyTimeout is how long an answer waits for the rest of a body that is not read.
 	unreadBodyTimeout = 5 * time.Second
@@ -82,6 +80,9 @@ func (r *record) WriteHeader(code int) {
 	if r.code == 0 {
 		r.code = code
 		r.limitUnreadBody()
+		if r.req.ProtoMajor == 1 { // the answers before it may be unread, too
+			r.startTimeout(time.Now())
+		}
 		// Once a read from a connection of HTTP/1 has failed, be it by a deadline, net/http ends
 		// the context of the request in progress and of every one that comes after it.
 		if r.req.ProtoMajor == 1 && r.req.Context().Err() != nil {
@@ -91,8 +92,8 @@ func (r *record) WriteHeader(code int) {
 	r.ResponseWriter.WriteHeader(code)
 }
 
-// Write counts the bytes of the body. Whoever does not take what is more than a small answer
-// is given up.
+// Write counts the bytes of the body. Whoever does not take them, except a small answer over
+// HTTP/2, is given up.
 func (r *record) Write(p []byte) (int, error) {
 	if r.code == 0 {
 		r.WriteHeader(http.StatusOK)
@@ -111,10 +112,10 @@ func (r *record) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// startTimeout gives the client time to read. net/http ends it with the answer. Not every
-// connection has deadlines.
+// startTimeout gives the client time to read, of which a sixth may be missing: it is not set
+// for each write. net/http ends it with the answer. Not every connection has deadlines.
 func (r *record) startTimeout(now time.Time) {
-	if now.Sub(r.timeoutSet) > writeTimeoutSlack {
+	if now.Sub(r.timeoutSet) > writeTimeout/6 {
 		_ = http.NewResponseController(r).SetWriteDeadline(now.Add(writeTimeout))
 		r.timeoutSet = now
 	}
@@ -148,10 +149,8 @@ func newPauses(response http.ResponseWriter) *pauses {
 func (p *pauses) end() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.writing {
-		p.writing = true
-		p.timer.Reset(writeTimeout)
-	}
+	p.writing = true
+	p.timer.Reset(writeTimeout)
 }
 
 // begin ends the time once everything is written.

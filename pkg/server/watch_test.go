@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +113,33 @@ func TestTheEndOfAWatch(t *testing.T) {
 		_, got, err := send(t, web, clientRequest(t, web.URL+testPath+"?watch=1")) // which unpacks
 		if err != nil || string(got) != line(large) {
 			t.Errorf("got %d bytes, %v", len(got), err)
+		}
+	})
+}
+
+// A client that reads on, however slowly, gets all of a batch.
+func TestClientsThatReadSlowly(t *testing.T) {
+	shortTimeouts(t)
+	versions(t, func(t *testing.T, http2 bool) {
+		large := named(t, "a", 1<<20)
+		batch := slices.Repeat([]object.Event{added(large)}, 16)
+		web := start(t, newTestServer(t, testConfig(t, sequence(func(_ context.Context, yield func([]object.Event, error) bool) {
+			yield(batch, nil)
+		}))), http2)
+		resp, err := web.Client().Do(clientRequest(t, web.URL+testPath+"?watch=1", "Accept-Encoding", "identity"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer resp.Body.Close()
+		total := 0
+		for buf := make([]byte, 1<<20); err == nil; {
+			<-time.After(writeTimeout / 4)
+			var n int
+			n, err = io.ReadFull(resp.Body, buf)
+			total += n
+		}
+		if want := len(batch) * len(line(large)); total != want {
+			t.Errorf("got %d bytes of %d, %v", total, want, err)
 		}
 	})
 }
