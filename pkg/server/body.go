@@ -23,7 +23,8 @@ var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 const maxPooledBody = 256 << 10
 
 const (
-	// largeBody is the size in bytes from which a body waits for its turn to be decoded.
+	// largeBody is the size in bytes from which a request waits for its turn once its body is
+	// read, and has it until it is answered: what is decoded lives as long.
 	largeBody = 64 << 10
 	// maxLargeBodies bounds the large bodies that are worked on at once, in bytes: lists of
 	// empty elements become a hundred times as large when they are decoded.
