@@ -140,9 +140,11 @@ func (c *call) tableOptions() error {
 // an object that cannot be encoded still becomes a proper error.
 func (s *Server) render(c *call, res result) {
 	rec := c.rec
-	if err := c.tableOptions(); err != nil {
-		s.renderError(rec, err)
-		return
+	if res.events == nil { // a watch has read them before it began
+		if err := c.tableOptions(); err != nil {
+			s.renderError(rec, err)
+			return
+		}
 	}
 	rec.Header().Set("Content-Type", c.output.MediaType)
 	w := stream.New(rec, res.code, media.AcceptsGzip(c.req))

@@ -104,8 +104,7 @@ func (s *Server) create(c *call) (result, error) {
 	c.rec.dryRun = len(opts.DryRun) > 0
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	created, warnings, err := c.resource.Create(c.ctx, c.namespace, obj, opts)
-	c.warn(warnings...)
-	return result{code: http.StatusCreated, object: created}, err
+	return c.written(created, true, warnings, err)
 }
 
 // update replaces an object. kube-apiserver looks at the media type of a PUT only after

@@ -83,9 +83,9 @@ func (m *metrics) observe(rec *record) {
 	m.latency.WithLabelValues(labels[:len(labels)-1]...).Observe(time.Since(rec.start).Seconds())
 }
 
-// watched counts events that were sent.
-func (m *metrics) watched(rec *record, events int) {
-	m.events.WithLabelValues(rec.resource.Group, rec.resource.Version, rec.resource.Name).Add(float64(events))
+// watched counts the events that a watch sends.
+func (m *metrics) watched(rec *record) prometheus.Counter {
+	return m.events.WithLabelValues(rec.resource.Group, rec.resource.Version, rec.resource.Name)
 }
 
 // reject counts a request that a limit turned away.

@@ -6,8 +6,7 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/server/discovery"
 	"github.com/berth-project/berth/pkg/server/media"
@@ -90,7 +89,4 @@ func (s *Server) serveOpenAPI(w http.ResponseWriter, req *http.Request, document
 }
 
 // errNoSuchOpenAPI is the answer where Accept names no form of a document.
-var errNoSuchOpenAPI = &apierrors.StatusError{ErrStatus: metav1.Status{
-	Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-	Message: "only the following media types are accepted: application/json, " + discovery.OpenAPIV2Protobuf + ", " + discovery.OpenAPIV3Protobuf,
-}}
+var errNoSuchOpenAPI = media.NotAcceptable([]string{runtime.ContentTypeJSON, discovery.OpenAPIV2Protobuf, discovery.OpenAPIV3Protobuf})

@@ -95,6 +95,7 @@ func selectNamed(selector, name string) (string, error) {
 // stream writes the events as they come, and flushes when there are no more for now.
 func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, changes iter.Seq2[[]object.Event, error]) {
 	rec.watch = true
+	sent := s.metrics.watched(rec)
 	pause := func() {}
 	if rec.req.ProtoMajor >= 2 {
 		rec.pauses = newPauses(rec.ResponseWriter)
@@ -113,7 +114,7 @@ func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, cha
 			_ = events.WriteError(w, s.statusOf(rec, err)) // a buffer takes it
 			break
 		}
-		s.metrics.watched(rec, len(batch))
+		sent.Add(float64(len(batch)))
 		if w.Flush() != nil {
 			return
 		}

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/base64"
-	"encoding/hex"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -173,8 +172,7 @@ func aggregate(all []discovered) (runtime.Object, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	sum := sha256.Sum256(data)
-	return list, `"` + strings.ToUpper(hex.EncodeToString(sum[:])) + `"`, nil
+	return list, `"` + hashOf(data) + `"`, nil
 }
 
 // appendResource appends a resource, or puts a subresource below its resource, which is

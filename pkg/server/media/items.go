@@ -76,12 +76,8 @@ func (s *shape) writeRuns(w *stream.Writer, l *object.List) error {
 	return nil
 }
 
-// writeFramed writes one object between a head and a tail.
-func (s *shape) writeFramed(w *stream.Writer, o *object.Object, head []byte, tail string, compress bool) error {
-	body, err := o.Body(s.Form)
-	if err != nil {
-		return err
-	}
+// writeFramed writes one object, whose bytes are body, between a head and a tail.
+func (s *shape) writeFramed(w *stream.Writer, o *object.Object, body, head []byte, tail string, compress bool) error {
 	if !compress {
 		_, _ = w.Write(head)
 		_, _ = w.Write(body)

@@ -56,7 +56,7 @@ func (jsonFormat) object(w *stream.Writer, o *object.Object, version string) err
 		return err
 	}
 	head, tail := appendJSONHead(nil, o, s), s.Tail+"\n"
-	return s.writeFramed(w, o, head, tail, w.Expect(len(head)+len(body)+len(tail)))
+	return s.writeFramed(w, o, body, head, tail, w.Expect(len(head)+len(body)+len(tail)))
 }
 
 func (jsonFormat) list(w *stream.Writer, l *object.List, version string) error {
@@ -95,8 +95,12 @@ func jsonListHead(l *object.List, s *shape) ([]byte, error) {
 // event writes one line.
 func (jsonFormat) event(w *stream.Writer, e object.Event, version string) error {
 	s := jsonShapes[version]
+	body, err := e.Object.Body(s.Form)
+	if err != nil {
+		return err
+	}
 	head := appendJSONHead([]byte(`{"type":"`+string(e.Type)+`","object":`), e.Object, s)
-	return s.writeFramed(w, e.Object, head, s.Tail+"}\n", w.Compressed())
+	return s.writeFramed(w, e.Object, body, head, s.Tail+"}\n", w.Compressed())
 }
 
 func (j jsonFormat) any(w io.Writer, obj runtime.Object) error { return j.encoder.Encode(obj, w) }

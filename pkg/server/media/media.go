@@ -6,7 +6,6 @@ package media
 
 import (
 	"io"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -149,7 +148,7 @@ func (c *Codecs) Events(o Output, rows Tabler, include metav1.IncludeObjectPolic
 				streams = append(streams, c.types[i].name+";stream=watch")
 			}
 		}
-		return nil, notAcceptable(strings.Join(streams, ", "))
+		return nil, NotAcceptable(streams)
 	}
 	return &Events{MediaType: o.of.eventsName, output: o, rows: rows, include: include}, nil
 }

@@ -38,7 +38,7 @@ func (c *Codecs) Negotiate(req *http.Request) (Output, error) {
 		}
 		return out, nil
 	}
-	return Output{}, notAcceptable(strings.Join(c.Types(), ", "))
+	return Output{}, NotAcceptable(c.Types())
 }
 
 // ForError returns the form of an error's answer: what the client accepts, or JSON.
@@ -73,7 +73,7 @@ func (c *Codecs) NegotiateDocument(req *http.Request, aggregated schema.GroupVer
 			return out, true, nil
 		}
 	}
-	return Output{}, false, notAcceptable(strings.Join(c.Types(), ", "))
+	return Output{}, false, NotAcceptable(c.Types())
 }
 
 // outputFor is the form that a clause of Accept names.
@@ -181,10 +181,10 @@ func (c *Codecs) noMediaType() error {
 	}}
 }
 
-// notAcceptable is the answer where Accept asks for a view or a stream that does not exist.
-func notAcceptable(available string) error {
+// NotAcceptable is the answer where Accept asks for a form that does not exist.
+func NotAcceptable(available []string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "only the following media types are accepted: " + available,
+		Message: "only the following media types are accepted: " + strings.Join(available, ", "),
 	}}
 }

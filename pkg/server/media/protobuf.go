@@ -72,7 +72,7 @@ func (protobufFormat) object(w *stream.Writer, o *object.Object, version string)
 	}
 	apiVersion, kind := s.kindOf(o.Type)
 	head := appendEnvelope(nil, apiVersion, kind, len(body))
-	return s.writeFramed(w, o, head, envelopeTail, w.Expect(len(head)+len(body)+len(envelopeTail)))
+	return s.writeFramed(w, o, body, head, envelopeTail, w.Expect(len(head)+len(body)+len(envelopeTail)))
 }
 
 func (protobufFormat) list(w *stream.Writer, l *object.List, version string) error {
@@ -116,7 +116,7 @@ func (protobufFormat) event(w *stream.Writer, e object.Event, version string) er
 	var room [256]byte
 	envelope := appendEnvelope(room[:0], apiVersion, kind, len(body))
 	head := appendFrame(make([]byte, 0, 256), e.Type, len(envelope)+len(body)+len(envelopeTail))
-	return s.writeFramed(w, e.Object, append(head, envelope...), envelopeTail, w.Compressed())
+	return s.writeFramed(w, e.Object, body, append(head, envelope...), envelopeTail, w.Compressed())
 }
 
 // any fails for what has no protobuf form, such as a Table.

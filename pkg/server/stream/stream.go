@@ -113,11 +113,12 @@ func (w *Writer) Write(p []byte) (int, error) {
 	case compressed:
 		w.gather(p)
 	case undecided:
-		held := w.held(&w.text)
-		*held = append(*held, p...)
-		if len(*held) > Threshold {
+		if held := w.held(&w.text); len(*held)+len(p) <= Threshold {
+			*held = append(*held, p...)
+		} else {
 			w.compress()
 			w.settle()
+			w.gather(p)
 		}
 	}
 	return len(p), w.err
