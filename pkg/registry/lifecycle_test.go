@@ -229,6 +229,24 @@ func TestTerminationIsTakenUp(t *testing.T) {
 	}
 }
 
+// No finalizer that waits for dependents holds a namespace: nobody would take it away.
+func TestNamespacesWithDependentsFinalizers(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	for _, finalizer := range []string{metav1.FinalizerDeleteDependents, metav1.FinalizerOrphanDependents} {
+		ns := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-", Finalizers: []string{finalizer}}}
+		obj, _, err := s.namespaces.Create(t.Context(), "", ns, createOptions())
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := typed[*corev1.Namespace](t, obj).Name
+		if _, _, err := s.namespaces.Delete(t.Context(), "", name, &metav1.DeleteOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		waitGone(t, s, name)
+	}
+}
+
 // A finalizer holds an object, and so its namespace, until it is taken away.
 func TestFinalizerHoldsTheNamespace(t *testing.T) {
 	t.Parallel()

@@ -7,10 +7,10 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -46,31 +46,26 @@ func (s *Store) retry(ctx context.Context, key string, attempt func(current stor
 	}
 }
 
-// draft is an object on its way into the store.
-type draft struct {
-	*object.Object        // as it will be, except its revisions
-	value          []byte // to store, not compressed
-}
-
-// draft encodes an object that is to be stored under at, whatever revision that has. A value
-// may always be as large as atLeast, in bytes.
-func (s *Store) draft(obj APIObject, at object.Identity, atLeast int) (draft, error) {
+// draft encodes an object that is to be stored under at, whatever revision that has: it has no
+// resourceVersion yet, so that its JSON is the value to store. A value may always be as large
+// as atLeast, in bytes.
+func (s *Store) draft(obj APIObject, at object.Identity, atLeast int) (*object.Object, error) {
 	obj.SetResourceVersion("")
 	obj.SetSelfLink(s.resource.selfLink(at.Namespace, at.Name))
 	obj.GetObjectKind().SetGroupVersionKind(s.objects.Kind)
 	value, err := s.objects.Encode(obj)
 	if err != nil {
-		return draft{}, err
+		return nil, err
 	}
 	if err := s.checkSize(len(value), atLeast); err != nil {
-		return draft{}, err
+		return nil, err
 	}
 	at.Revision = 0
 	encoded, err := object.Written(s.objects, at, value)
 	if err == nil {
 		err = s.checkReadable(encoded)
 	}
-	return draft{encoded, value}, err
+	return encoded, err
 }
 
 // checkSize refuses a value that exceeds both the limit and atLeast: an object that is too
@@ -84,8 +79,8 @@ func (s *Store) checkSize(size, atLeast int) error {
 
 // put commits a draft in the place of the version that expect names; 0: the key must not
 // exist. An outcome that is unknown is looked into.
-func (s *Store) put(ctx context.Context, d draft, expect int64, guard *storage.Guard, dryRun bool) (storage.WriteResponse, error) {
-	packed, err := object.Pack(d.value)
+func (s *Store) put(ctx context.Context, d *object.Object, expect int64, guard *storage.Guard, dryRun bool) (storage.WriteResponse, error) {
+	packed, err := object.Pack(d.JSON())
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
@@ -99,7 +94,7 @@ func (s *Store) put(ctx context.Context, d draft, expect int64, guard *storage.G
 // settle finds out what became of a put whose outcome is unknown. A create took effect if the
 // object has our uid, and an update if our own value stands under a new revision. While the
 // state from before stands the write may still take effect.
-func (s *Store) settle(ctx context.Context, d draft, packed []byte, expect int64, unknown error) (storage.WriteResponse, error) {
+func (s *Store) settle(ctx context.Context, d *object.Object, packed []byte, expect int64, unknown error) (storage.WriteResponse, error) {
 	got, err := s.storage.Get(ctx, d.Key, storage.GetOptions{})
 	switch {
 	case err != nil, got.KV == nil, got.KV.ModRevision == expect:
@@ -146,7 +141,7 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 		case err != nil:
 			return nil, apierr.FromStorage(err)
 		case response.Succeeded && dryRun:
-			return d.Object, nil
+			return d, nil
 		case response.Succeeded:
 			return d.At(response.Revision), nil
 		case response.Current != nil:
@@ -171,7 +166,7 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 	if err != nil {
 		return nil, noop, err
 	}
-	if current.IsMadeOf(d.value) {
+	if current.IsMadeOf(d.JSON()) {
 		return current, noop, nil
 	}
 	var response storage.WriteResponse
@@ -191,16 +186,9 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 	return d.At(response.Revision), done, nil
 }
 
-// held reports whether something keeps a deleted object from being removed. The finalizers
-// that wait for dependents do not: nothing here depends on owners, so that nobody would
-// ever take them away.
+// held reports whether something keeps a deleted object from being removed.
 func (s *Store) held(obj APIObject) bool {
-	for _, finalizer := range obj.GetFinalizers() {
-		if finalizer != metav1.FinalizerDeleteDependents && finalizer != metav1.FinalizerOrphanDependents {
-			return true
-		}
-	}
-	return s.resource.Holds != nil && s.resource.Holds(obj)
+	return objectmeta.Hold(obj.GetFinalizers()) || s.resource.Holds != nil && s.resource.Holds(obj)
 }
 
 // alreadyExists is the 409 for a name that is taken. It says so if the object is being deleted,

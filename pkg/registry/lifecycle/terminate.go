@@ -9,6 +9,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -72,7 +73,7 @@ func (n *Namespaces) terminate(ctx context.Context, namespace *corev1.Namespace,
 	if empty, err := n.cfg.Empty(ctx, namespace.Name); err != nil || !empty {
 		return false, err
 	}
-	if len(namespace.Finalizers) > 0 || slices.ContainsFunc(namespace.Spec.Finalizers, isForeign) {
+	if objectmeta.Hold(namespace.Finalizers) || slices.ContainsFunc(namespace.Spec.Finalizers, isForeign) {
 		return false, nil
 	}
 	response, err := n.cfg.Storage.Delete(ctx, kv.Key, storage.DeleteOptions{Expect: kv.ModRevision})

@@ -47,6 +47,15 @@ func ValidateUpdate(meta, old *metav1.ObjectMeta, namespaced bool, nameFn valida
 	return withoutRepetitions(errs)
 }
 
+// Hold reports whether one of the finalizers keeps a deleted object from being removed. Those
+// that wait for dependents do not: nothing here depends on owners, so that nobody would ever
+// take them away.
+func Hold(finalizers []string) bool {
+	return slices.ContainsFunc(finalizers, func(finalizer string) bool {
+		return finalizer != metav1.FinalizerDeleteDependents && finalizer != metav1.FinalizerOrphanDependents
+	})
+}
+
 // ValidateFinalizerName returns the fault of a finalizer without a domain that is not one
 // of the three that Kubernetes itself uses, nil when it has none.
 func ValidateFinalizerName(name string, path *field.Path) *field.Error {
