@@ -39,7 +39,8 @@ func (o *Object) Head() []byte { return o.json[:o.metadata.start-len(metadataMem
 // forms are what was made of one object. It is apart from the object, so that the account
 // of a Budget keeps no object from being freed.
 type forms struct {
-	mu     sync.Mutex // held while a form is made: all others who want it wait
+	making sync.Mutex // held while a run is made: all others who want it wait; taken before mu
+	mu     sync.Mutex // held while a body or a block is made
 	bodies [formCount][]byte
 	blocks [formCount]*Block
 	runs   [formCount]*run

@@ -93,6 +93,8 @@ func (o *Object) run(f *Framing, objects []*Object) (Run, error) {
 		return Run{len(body), block}, err
 	}
 	fs := o.formSet()
+	fs.making.Lock()
+	defer fs.making.Unlock()
 	fs.mu.Lock()
 	kept := fs.runs[f.Form]
 	fs.mu.Unlock()

@@ -144,24 +144,22 @@ func Written(t *Type, at Identity, value []byte) (*Object, error) {
 	return o, nil
 }
 
-// setVersion inserts the member resourceVersion, first or behind others.
+// setVersion puts the member resourceVersion in its place, first or behind others.
 func (o *Object) setVersion() {
-	offset := o.version.start
-	first := o.json[offset-1] == '{'
+	before, behind := o.json[:o.version.start], o.json[o.version.end:]
+	first := before[len(before)-1] == '{'
 	var room [len(versionMember) + len(`"9223372036854775807",`)]byte
 	member := room[:0]
 	if !first {
 		member = append(member, ',')
 	}
 	member = append(strconv.AppendInt(append(member, versionMember...), o.Revision, 10), '"')
-	if first && o.json[offset] != '}' {
+	if first && behind[0] != '}' {
 		member = append(member, ',')
 	}
-	value := o.json
-	o.json = make([]byte, 0, len(value)+len(member))
-	o.json = append(append(append(o.json, value[:offset]...), member...), value[offset:]...)
-	o.version = span{offset, offset + len(member)}
-	o.metadata.end += len(member)
+	o.json = append(append(append(make([]byte, 0, len(before)+len(member)+len(behind)), before...), member...), behind...)
+	o.metadata.end += len(member) - (o.version.end - o.version.start)
+	o.version.end = o.version.start + len(member)
 }
 
 // At returns the object as a change of that revision left it, which created it if nothing did
@@ -169,14 +167,12 @@ func (o *Object) setVersion() {
 func (o *Object) At(revision int64) *Object {
 	moved := &Object{
 		Identity: o.Identity, Type: o.Type, labels: o.labels, created: o.created, fields: o.fields, id: lastID.Add(1), border: o.border,
-		metadata: span{o.metadata.start, o.metadata.end - (o.version.end - o.version.start)},
-		version:  span{o.version.start, o.version.start},
+		json: o.json, metadata: o.metadata, version: o.version,
 	}
 	moved.Revision = revision
 	if moved.CreateRevision == 0 {
 		moved.CreateRevision = revision
 	}
-	moved.json = append(append(make([]byte, 0, len(o.json)), o.json[:o.version.start]...), o.json[o.version.end:]...)
 	moved.setVersion()
 	return moved
 }

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/managedfields"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	smdschema "sigs.k8s.io/structured-merge-diff/v6/schema"
 	"sigs.k8s.io/structured-merge-diff/v6/typed"
 	"sigs.k8s.io/structured-merge-diff/v6/value"
@@ -26,33 +26,24 @@ type list struct {
 	untypedOne, untypedTwo []any // as a configuration has them
 }
 
-// atomicLists finds the lists of a kind by its schema and its Go type.
-func atomicLists(newObject func() (runtime.Object, error), converter managedfields.TypeConverter) ([]list, error) {
-	obj, err := newObject()
-	if err != nil {
-		return nil, err
-	}
-	shown, err := converter.ObjectToTyped(obj)
-	if err != nil {
-		return nil, fmt.Errorf("field ownership: %w", err)
-	}
-	root, ok := shown.Schema().Resolve(shown.TypeRef())
+// atomicLists finds the lists of a kind by its Go type and its schema, which known has.
+func atomicLists(kind schema.GroupVersionKind, struc reflect.Type, known *typed.TypedValue) ([]list, error) {
+	root, ok := known.Schema().Resolve(known.TypeRef())
 	if !ok || root.Map == nil {
-		return nil, fmt.Errorf("field ownership: the schema of %s has no fields", obj.GetObjectKind().GroupVersionKind())
+		return nil, fmt.Errorf("field ownership: the schema of %s has no fields", kind)
 	}
 	var lists []list
-	struc := reflect.TypeOf(obj).Elem()
 	for i := range struc.NumField() {
 		name, _, _ := strings.Cut(struc.Field(i).Tag.Get("json"), ",")
 		field, ok := root.Map.FindField(name)
 		if !ok || struc.Field(i).Type.Kind() != reflect.Slice {
 			continue
 		}
-		atom, ok := shown.Schema().Resolve(field.Type)
+		atom, ok := known.Schema().Resolve(field.Type)
 		if !ok || atom.List == nil || atom.List.ElementRelationship != smdschema.Atomic {
 			continue
 		}
-		l := list{name: name, field: i, schema: shown.Schema(), of: field.Type}
+		l := list{name: name, field: i, schema: known.Schema(), of: field.Type}
 		l.empty = func() runtime.Object { return reflect.New(struc).Interface().(runtime.Object) }
 		if err := l.makeStandIns(struc.Field(i).Type); err != nil {
 			return nil, fmt.Errorf("field ownership: %s: %w", name, err)

@@ -73,13 +73,19 @@ func New(cfg Config) (*Manager, error) {
 		}
 		return obj, err
 	}
-	m.lists = sync.OnceValues(func() ([]list, error) { return atomicLists(m.newObject, cfg.Converter) })
 	converter.find = sync.OnceValues(func() (*typed.TypedValue, error) {
 		obj, err := m.newObject()
 		if err != nil {
 			return nil, err
 		}
 		return cfg.Converter.ObjectToTyped(obj)
+	})
+	m.lists = sync.OnceValues(func() ([]list, error) {
+		known, err := converter.find()
+		if err != nil {
+			return nil, fmt.Errorf("field ownership: %w", err)
+		}
+		return atomicLists(cfg.Kind, cfg.Scheme.AllKnownTypes()[cfg.Kind], known)
 	})
 	return m, nil
 }
@@ -105,8 +111,8 @@ func (m *Manager) Update(live, next runtime.Object, manager string) error {
 		l.replace(shownLive, shownNext)
 	}
 	shownNext = m.fields.UpdateNoErrors(shownLive, shownNext, manager)
+	keepTimes(shownLive, shownNext) // the stand-ins are as equal as the lists
 	setManagedFields(next, shownNext)
-	keepTimes(live, next)
 	return nil
 }
 
