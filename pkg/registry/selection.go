@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	operator "k8s.io/apimachinery/pkg/selection"
 
@@ -69,10 +70,7 @@ func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool)
 // words, which knows other ones for resources that have fields of their own.
 func (r *Resource) selectableField(name, value string) (string, string, error) {
 	if r.Fields == nil {
-		if name == nameField || name == namespaceField {
-			return name, value, nil
-		}
-		return "", "", fmt.Errorf("%q is not a known field selector: only %q, %q", name, nameField, namespaceField)
+		return runtime.DefaultMetaV1FieldSelectorConversion(name, value)
 	}
 	if synonym, ok := r.FieldSynonyms[name]; ok {
 		name = synonym
