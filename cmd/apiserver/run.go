@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -168,12 +169,24 @@ func (i *instance) access() access {
 	}
 }
 
+// dataDirToken returns the data directory's token, if it is still the one that is accepted.
+func (i *instance) dataDirToken() (string, error) {
+	token, err := i.config.DataDir.ensureToken()
+	if err != nil {
+		return "", err
+	}
+	if _, ok := i.tokens.Authenticate(token); !ok {
+		return "", fmt.Errorf("%s has changed since the start; the server accepts the new token after a restart", i.config.DataDir.token())
+	}
+	return token, nil
+}
+
 func (i *instance) writeKubeconfig() (err error) {
 	a := i.access()
 	if i.config.TokenAuthFile != "" {
 		a.token, err = adminToken(i.config.TokenAuthFile, i.tokens)
 	} else {
-		a.token, err = i.config.DataDir.ensureToken()
+		a.token, err = i.dataDirToken()
 	}
 	if err != nil {
 		return err

@@ -171,6 +171,25 @@ func TestRunReloadsLimits(t *testing.T) {
 	s.expectCode(t, client, "t", http.StatusOK)
 }
 
+// A kubeconfig that is written again never has a token that the server refuses.
+func TestTokenFileThatChanges(t *testing.T) {
+	limits := filepath.Join(t.TempDir(), "limits.yaml")
+	text := "apiVersion: berth/v1alpha1\nkind: RateLimitConfiguration\ndefaults:\n  read: {qps: 1000, burst: 1000}\n"
+	harness.WriteFile(t, limits, text)
+	s := runServer(t, func(c *config) { c.RateLimitConfig = limits })
+	before, err := readKubeconfig(s.DataDir.kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	replace(t, s.DataDir.token(), "another\n")
+	replace(t, limits, strings.ReplaceAll(text, "qps: 1000", "qps: 999"))
+	s.stderr.Await(t, "has changed since the start", s.ended)
+	if after, err := readKubeconfig(s.DataDir.kubeconfig()); err != nil || after.token != before.token {
+		t.Errorf("the kubeconfig has another token (%v)", err)
+	}
+	s.expectCode(t, caller(t, s.DataDir.pki().CACert()), before.token, http.StatusOK)
+}
+
 func TestRunReloadsTheCertificate(t *testing.T) {
 	dir := t.TempDir()
 	crt, key := filepath.Join(dir, "crt"), filepath.Join(dir, "key")
