@@ -189,7 +189,10 @@ func (w *watcher) run(ctx context.Context) {
 		}
 		if errors.Is(err, errExpired) {
 			w.tally((*report.Stats).AddExpired)
-			w.version, err = w.currentVersion(ctx)
+			var version string
+			if version, err = w.currentVersion(ctx); err == nil {
+				w.version = version
+			}
 		}
 		if err != nil {
 			w.failed(err)
