@@ -21,10 +21,9 @@ import (
 
 func endpointsType(forms *object.Budget) *object.Type {
 	return &object.Type{
-		Kind:    corev1.SchemeGroupVersion.WithKind("Endpoints"),
-		New:     func() runtime.Object { return &corev1.Endpoints{} },
-		NewList: func() runtime.Object { return &corev1.EndpointsList{} },
-		Forms:   forms,
+		Kind:  corev1.SchemeGroupVersion.WithKind("Endpoints"),
+		New:   func() runtime.Object { return &corev1.Endpoints{} },
+		Forms: forms,
 	}
 }
 

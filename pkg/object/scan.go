@@ -195,7 +195,9 @@ type objectFields Object
 var _ fields.Fields = (*objectFields)(nil)
 
 // Has reports whether selectors may name the field.
-func (o *objectFields) Has(field string) bool { return o.Type.Selectable(field) }
+func (o *objectFields) Has(field string) bool {
+	return field == "metadata.name" || field == "metadata.namespace" || slices.Contains(o.Type.Fields, field)
+}
 
 // Get returns a field's value, "" where it has none.
 func (o *objectFields) Get(field string) string {
@@ -209,9 +211,4 @@ func (o *objectFields) Get(field string) string {
 		return o.fields[i]
 	}
 	return ""
-}
-
-// Selectable reports whether field selectors may name the field.
-func (t *Type) Selectable(field string) bool {
-	return field == "metadata.name" || field == "metadata.namespace" || slices.Contains(t.Fields, field)
 }

@@ -20,9 +20,8 @@ import (
 type Type struct {
 	// Kind is the objects' group, version and kind.
 	Kind schema.GroupVersionKind
-	// New and NewList return empty objects of the Go types.
-	New     func() runtime.Object
-	NewList func() runtime.Object
+	// New returns an empty object of the Go type.
+	New func() runtime.Object
 	// Fields are the paths of the fields that selectors may name besides metadata.name and
 	// metadata.namespace, such as spec.clusterIP. Their values are strings, numbers or
 	// booleans.

@@ -184,7 +184,10 @@ func decoded(t testing.TB, o *object.Object) runtime.Object {
 
 func decodedList(t testing.TB, l *object.List) runtime.Object {
 	t.Helper()
-	list := l.Type.NewList()
+	list, err := shared.scheme.New(l.Type.Kind.GroupVersion().WithKind(l.Type.Kind.Kind + "List"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	items := make([]runtime.Object, len(l.Objects))
 	for i, o := range l.Objects {
 		items[i] = decoded(t, o)

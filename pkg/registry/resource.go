@@ -24,9 +24,8 @@ type Resource struct {
 	// API is the resource as discovery shows it. Group (empty for the core group),
 	// Version, Kind, Name and Namespaced are what the registry goes by.
 	API metav1.APIResource
-	// New and NewList return empty objects of the resource's Go types.
-	New     func() APIObject
-	NewList func() runtime.Object
+	// New returns an empty object of the resource's Go type.
+	New func() APIObject
 	// AddToScheme adds the Go types of the whole group and version to a scheme, as the
 	// packages of k8s.io/api offer it. Several resources of a group may add the same.
 	AddToScheme func(*runtime.Scheme) error

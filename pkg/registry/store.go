@@ -48,7 +48,7 @@ func newStore(resource *Resource, namespaces *lifecycle.Namespaces, cfg Config) 
 	s := &Store{
 		resource: resource, storage: cfg.Storage, namespaces: namespaces, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
 		objects: &object.Type{
-			Kind: resource.GroupVersionKind(), New: func() runtime.Object { return resource.New() }, NewList: resource.NewList,
+			Kind: resource.GroupVersionKind(), New: func() runtime.Object { return resource.New() },
 			Fields: resource.Fields, Forms: cfg.Forms,
 		},
 	}

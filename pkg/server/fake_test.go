@@ -83,9 +83,8 @@ func (f *fakeResource) Cells(obj runtime.Object) []any {
 
 func newType(kind schema.GroupVersionKind) *object.Type {
 	return &object.Type{
-		Kind:    kind,
-		New:     func() runtime.Object { return &corev1.Endpoints{} },
-		NewList: func() runtime.Object { return &corev1.EndpointsList{} },
+		Kind: kind,
+		New:  func() runtime.Object { return &corev1.Endpoints{} },
 	}
 }
 

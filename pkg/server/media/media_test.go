@@ -27,9 +27,8 @@ import (
 )
 
 var endpointsType = &object.Type{
-	Kind:    corev1.SchemeGroupVersion.WithKind("Endpoints"),
-	New:     func() runtime.Object { return &corev1.Endpoints{} },
-	NewList: func() runtime.Object { return &corev1.EndpointsList{} },
+	Kind: corev1.SchemeGroupVersion.WithKind("Endpoints"),
+	New:  func() runtime.Object { return &corev1.Endpoints{} },
 }
 
 func newScheme(t testing.TB) *runtime.Scheme {

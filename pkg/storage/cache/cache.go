@@ -21,8 +21,8 @@ type Config[T any] struct {
 	Storage storage.Interface
 	// Prefix is the part of the store to follow; it ends with a slash.
 	Prefix string
-	// Make converts a stored key to what is served. It is called once for each version of a
-	// key, by one goroutine at a time, and must not modify the key.
+	// Make converts a stored key to what is served. Several goroutines may call it at once, and
+	// again for a version that is read from the store's history. It must not modify the key.
 	Make func(*storage.KeyValue) T
 	// Size returns the memory of a T in bytes, which counts towards HistoryBytes.
 	Size func(T) int

@@ -3,7 +3,6 @@ package endpoints
 import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/registry"
 )
@@ -16,7 +15,6 @@ func Resource() *registry.Resource {
 			ShortNames: []string{"ep"}, StorageVersionHash: "fWeeMqaN/OA=",
 		},
 		New:         func() registry.APIObject { return &corev1.Endpoints{} },
-		NewList:     func() runtime.Object { return &corev1.EndpointsList{} },
 		AddToScheme: corev1.AddToScheme,
 		Strategy:    Strategy{},
 		Columns:     columns,

@@ -21,7 +21,6 @@ func Resource() *registry.Resource {
 			Namespaced: true, StorageVersionHash: "gqkMMb/YqFM=",
 		},
 		New:            func() registry.APIObject { return &coordinationv1.Lease{} },
-		NewList:        func() runtime.Object { return &coordinationv1.LeaseList{} },
 		AddToScheme:    coordinationv1.AddToScheme,
 		Strategy:       strategy{},
 		RequireVersion: true,

@@ -25,7 +25,6 @@ func Resource() *registry.Resource {
 			Verbs: metav1.Verbs{"create", "delete", "get", "list", "patch", "update", "watch"},
 		},
 		New:              func() registry.APIObject { return &corev1.Namespace{} },
-		NewList:          func() runtime.Object { return &corev1.NamespaceList{} },
 		AddToScheme:      corev1.AddToScheme,
 		Strategy:         Strategy{},
 		Fields:           []string{"status.phase"},
