@@ -272,6 +272,7 @@ func TestWatchResumes(t *testing.T) {
 		rpctypes.ErrGRPCPermissionDenied,
 	}
 	var begun []int64
+	reported := make(chan struct{}, len(ends))
 	s := scripted(t, func(stream etcdserverpb.Watch_WatchServer) error {
 		request, err := stream.Recv()
 		if err != nil {
@@ -285,6 +286,11 @@ func TestWatchResumes(t *testing.T) {
 				return err
 			}
 		}
+		// A stream that ends for good takes what clientv3 has not yet handed over with it.
+		select {
+		case <-reported:
+		case <-stream.Context().Done():
+		}
 		return ends[len(begun)-1]
 	})
 	ch := s.Watch(t.Context(), "/a/", storage.WatchOptions{Revision: 10})
@@ -293,6 +299,9 @@ func TestWatchResumes(t *testing.T) {
 	for ; r.Err == nil; r = receive(t, ch) {
 		for _, e := range r.Events {
 			got = append(got, e.KV.ModRevision)
+		}
+		if len(r.Events) == 0 {
+			reported <- struct{}{}
 		}
 	}
 	for i := range ends {
@@ -364,6 +373,7 @@ func TestWatchMissesNothingSilently(t *testing.T) {
 // nevertheless.
 func TestProgressWaitsForNothing(t *testing.T) {
 	confirmed := make(chan struct{})
+	confirm := sync.OnceFunc(func() { close(confirmed) }) // a request that comes last may begin another stream
 	s := scripted(t, func(stream etcdserverpb.Watch_WatchServer) error {
 		if _, err := stream.Recv(); err != nil {
 			return err
@@ -374,7 +384,7 @@ func TestProgressWaitsForNothing(t *testing.T) {
 		if err := stream.Send(progressAt(20)); err != nil {
 			return err
 		}
-		close(confirmed)
+		confirm()
 		<-stream.Context().Done()
 		return nil
 	})
