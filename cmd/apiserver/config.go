@@ -40,6 +40,8 @@ type config struct {
 	RateLimitConfig             string // empty means the default limits
 	MaxRequestsInFlight         int    // 0 means no limit
 	MaxMutatingRequestsInFlight int    // 0 means no limit
+	MaxWatches                  int    // 0 means no limit
+	MaxWatchesPerUser           int    // 0 means no limit
 	RequestTimeout              time.Duration
 
 	LogLevel  string
@@ -55,6 +57,8 @@ func defaultConfig() config {
 		SecurePort:                  6443,
 		MaxRequestsInFlight:         400,
 		MaxMutatingRequestsInFlight: 200,
+		MaxWatches:                  20_000,
+		MaxWatchesPerUser:           1_000,
 		RequestTimeout:              time.Minute,
 		LogLevel:                    "info",
 		LogFormat:                   "auto",
@@ -102,6 +106,8 @@ func (c *config) validate() error {
 		{"external-hostname", validateHost(c.ExternalHostname)},
 		{"max-requests-inflight", require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)},
 		{"max-mutating-requests-inflight", require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)},
+		{"max-watches", require(c.MaxWatches >= 0, "%v is negative", c.MaxWatches)},
+		{"max-watches-per-user", require(c.MaxWatchesPerUser >= 0, "%v is negative", c.MaxWatchesPerUser)},
 		{"request-timeout", require(c.RequestTimeout > 0, "%v is not positive", c.RequestTimeout)},
 		{"log-level", validateOneOf(c.LogLevel, logLevels)},
 		{"log-format", validateOneOf(c.LogFormat, logFormats)},

@@ -117,6 +117,8 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		Limiter:                     i.limiter,
 		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,
 		MaxMutatingRequestsInFlight: i.config.MaxMutatingRequestsInFlight,
+		MaxWatches:                  i.config.MaxWatches,
+		MaxWatchesPerUser:           i.config.MaxWatchesPerUser,
 		RequestTimeout:              i.config.RequestTimeout,
 		Logger:                      i.logger,
 		Metrics:                     i.metrics,

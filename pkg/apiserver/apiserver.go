@@ -56,6 +56,8 @@ type Config struct {
 	// MaxRequestsInFlight and MaxMutatingRequestsInFlight bound the requests in progress; 0 is
 	// no bound.
 	MaxRequestsInFlight, MaxMutatingRequestsInFlight int
+	// MaxWatches and MaxWatchesPerUser bound the open watches; 0 is no bound.
+	MaxWatches, MaxWatchesPerUser int
 	// RequestTimeout bounds a request; 0 is 60 s.
 	RequestTimeout time.Duration
 
@@ -153,6 +155,8 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 		Version:                     cfg.Version,
 		MaxRequestsInFlight:         cfg.MaxRequestsInFlight,
 		MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
+		MaxWatches:                  cfg.MaxWatches,
+		MaxWatchesPerUser:           cfg.MaxWatchesPerUser,
 		RequestTimeout:              cfg.RequestTimeout,
 	})
 }

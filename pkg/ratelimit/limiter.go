@@ -63,14 +63,15 @@ func (l *Limiter) SetConfig(cfg *Config) {
 	l.policy = p
 }
 
-// Allow admits a request of s and takes a token for it, returning 0, or takes nothing
-// and returns how long after now the next request will be admitted, unless another
-// request takes that token first.
+// Allow admits a request of s that weighs n, at least 1, and takes as many tokens for it,
+// returning 0, or takes nothing and returns how long after now such a request will be
+// admitted, unless others take tokens first. One that weighs more than half of a bucket is
+// admitted once that half is there, and the bucket owes the rest.
 //
 // While the table is full, subjects without a bucket share one for each override and
 // class, with the limit that each would have alone: nobody gets more than that, and
 // existing buckets are not affected.
-func (l *Limiter) Allow(now time.Time, s Subject, class Class) time.Duration {
+func (l *Limiter) Allow(now time.Time, s Subject, class Class, n int) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	i := l.policy.match(s.User, s.Groups)
@@ -84,7 +85,7 @@ func (l *Limiter) Allow(now time.Time, s Subject, class Class) time.Duration {
 	}
 	t := l.advance(now)
 	b := l.subjects.get(t, k, key{class: class, overflow: len(l.policy.rules) - i}, r.limits[class])
-	return fromNow(now, t, b.take(t))
+	return fromNow(now, t, b.take(t, n))
 }
 
 // addressOverflow is the bucket shared by addresses that do not fit into the table.
@@ -99,7 +100,7 @@ func (l *Limiter) AnonymousWait(now time.Time, addr netip.Addr) time.Duration {
 	if b == nil {
 		return 0
 	}
-	return fromNow(now, t, b.wait(t))
+	return fromNow(now, t, b.wait(t, 1))
 }
 
 // AllowAnonymous is Allow for a request from addr without a valid token. The addresses
@@ -110,7 +111,7 @@ func (l *Limiter) AllowAnonymous(now time.Time, addr netip.Addr) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.advance(now)
-	return fromNow(now, t, l.addresses.get(t, addressKey(addr), addressOverflow, l.policy.anonymous).take(t))
+	return fromNow(now, t, l.addresses.get(t, addressKey(addr), addressOverflow, l.policy.anonymous).take(t, 1))
 }
 
 func addressKey(addr netip.Addr) (k key) {

@@ -35,10 +35,10 @@ func drain(t *testing.T, what string, n int, take func() time.Duration) {
 func TestAllow(t *testing.T) {
 	l := New(&Config{Defaults: Defaults{Write: &Limit{5, 3}, Read: &Limit{1, 2}}})
 	alice, bob := subject(1, "alice"), subject(2, "bob")
-	write := func(s Subject, sec float64) time.Duration { return l.Allow(at(sec), s, Write) }
+	write := func(s Subject, sec float64) time.Duration { return l.Allow(at(sec), s, Write, 1) }
 
 	drain(t, "writes", 3, func() time.Duration { return write(alice, 0) })
-	drain(t, "reads beside the writes", 2, func() time.Duration { return l.Allow(at(0), alice, Read) })
+	drain(t, "reads beside the writes", 2, func() time.Duration { return l.Allow(at(0), alice, Read, 1) })
 	drain(t, "another token", 3, func() time.Duration { return write(bob, 0) })
 
 	for _, tt := range []struct {
@@ -63,7 +63,7 @@ func TestAllow(t *testing.T) {
 func TestExempt(t *testing.T) {
 	l := New(nil)
 	for i := range 10_000 {
-		if wait := l.Allow(start, subject(1, "root", "system:masters"), Write); wait != 0 {
+		if wait := l.Allow(start, subject(1, "root", "system:masters"), Write, 1); wait != 0 {
 			t.Fatalf("request %d must wait %v", i, wait)
 		}
 	}
@@ -78,7 +78,7 @@ func TestPerUser(t *testing.T) {
 		Overrides: []Override{{Groups: []string{"robots"}, Per: PerToken}},
 	})
 	write := func(s Subject) func() time.Duration {
-		return func() time.Duration { return l.Allow(start, s, Write) }
+		return func() time.Duration { return l.Allow(start, s, Write, 1) }
 	}
 	drain(t, "first token", 4, write(subject(1, "alice")))
 	if write(subject(2, "alice"))() == 0 {
@@ -146,27 +146,27 @@ func TestSetConfig(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l, addr, s := New(before), netip.MustParseAddr("192.0.2.1"), subject(1, "alice")
-			drain(t, "subject", 100, func() time.Duration { return l.Allow(start, s, Write) })
+			drain(t, "subject", 100, func() time.Duration { return l.Allow(start, s, Write, 1) })
 			drain(t, "address", 100, func() time.Duration { return l.AllowAnonymous(start, addr) })
 			changed := at(1)
 			l.SetConfig(tt.config)
-			if wait := max(l.Allow(changed, s, Write), l.AllowAnonymous(changed, addr)); wait != 0 {
+			if wait := max(l.Allow(changed, s, Write, 1), l.AllowAnonymous(changed, addr)); wait != 0 {
 				t.Fatalf("the first request after the change must wait %v", wait)
 			}
 			now := changed.Add(tt.after)
-			drain(t, "subject after the change", tt.want-1, func() time.Duration { return l.Allow(now, s, Write) })
+			drain(t, "subject after the change", tt.want-1, func() time.Duration { return l.Allow(now, s, Write, 1) })
 			drain(t, "address after the change", tt.want-1, func() time.Duration { return l.AllowAnonymous(now, addr) })
 		})
 	}
 	t.Run("exempt and back", func(t *testing.T) {
 		l, s := New(before), subject(1, "alice")
-		drain(t, "subject", 100, func() time.Duration { return l.Allow(start, s, Write) })
+		drain(t, "subject", 100, func() time.Duration { return l.Allow(start, s, Write, 1) })
 		l.SetConfig(&Config{Overrides: []Override{{Users: []string{"alice"}, Exempt: true}}})
-		if wait := l.Allow(start, s, Write); wait != 0 {
+		if wait := l.Allow(start, s, Write, 1); wait != 0 {
 			t.Errorf("exempt, but must wait %v", wait)
 		}
 		l.SetConfig(before)
-		if l.Allow(start, s, Write) == 0 {
+		if l.Allow(start, s, Write, 1) == 0 {
 			t.Error("a moment of exemption filled the bucket")
 		}
 	})
@@ -177,8 +177,8 @@ func TestNewGroupsCountAtOnce(t *testing.T) {
 		Defaults:  Defaults{Write: &Limit{1, 2}},
 		Overrides: []Override{{Groups: []string{"slow"}, Write: &Limit{0.1, 2}}},
 	})
-	drain(t, "before", 2, func() time.Duration { return l.Allow(start, subject(1, "alice"), Write) })
-	if got, want := l.Allow(start, subject(1, "alice", "slow"), Write), 10*time.Second; got != want {
+	drain(t, "before", 2, func() time.Duration { return l.Allow(start, subject(1, "alice"), Write, 1) })
+	if got, want := l.Allow(start, subject(1, "alice", "slow"), Write, 1), 10*time.Second; got != want {
 		t.Errorf("wait in the new group = %v, want %v", got, want)
 	}
 }
@@ -211,21 +211,21 @@ func TestWaitIsExact(t *testing.T) {
 			}
 			now = now.Add(time.Duration(r.ExpFloat64() / limit.QPS * float64(time.Second) / 2))
 			call := now.Add(-time.Duration(r.IntN(1000))) // clocks are read before the lock is held
-			wait := l.Allow(call, s, Write)
+			wait := l.Allow(call, s, Write, 1)
 			if peek, got := l.AnonymousWait(call, addr), l.AllowAnonymous(call, addr); peek != wait || got != wait {
 				t.Fatalf("seed %d, limit %+v: waits %v, %v and %v", seed, *limit, wait, peek, got)
 			}
 			if wait == 0 {
 				continue
 			}
-			if early := call.Add(wait - 2); early.After(l.latest) && l.Allow(early, s, Write) == 0 {
+			if early := call.Add(wait - 2); early.After(l.latest) && l.Allow(early, s, Write, 1) == 0 {
 				t.Fatalf("seed %d, limit %+v: admitted before the wait of %v was over", seed, *limit, wait)
 			}
 			now = call.Add(wait)
 			if r.IntN(2) == 0 {
 				now = call.Add(time.Duration(RetryAfterSeconds(wait)) * time.Second)
 			}
-			if again := l.Allow(now, s, Write); again != 0 {
+			if again := l.Allow(now, s, Write, 1); again != 0 {
 				t.Fatalf("seed %d, limit %+v: after a wait of %v it must wait %v", seed, *limit, wait, again)
 			}
 			l.AllowAnonymous(now, addr)
@@ -241,7 +241,7 @@ func TestRateIsBounded(t *testing.T) {
 		admitted := 0
 		for range 2000 {
 			now = now.Add(time.Duration(r.ExpFloat64() / limit.QPS * float64(time.Second) / 3))
-			if l.Allow(now, s, Write) == 0 {
+			if l.Allow(now, s, Write, 1) == 0 {
 				admitted++
 			}
 		}
@@ -287,7 +287,7 @@ func TestSetConfigAgainstAllow(t *testing.T) {
 			s, addr := subject(byte(i), fmt.Sprint("user", i)), netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
 			admitted, anonymous := 0, 0
 			for range 2000 {
-				if l.Allow(start, s, Write) == 0 {
+				if l.Allow(start, s, Write, 1) == 0 {
 					admitted++
 				}
 				l.AnonymousWait(start, addr)

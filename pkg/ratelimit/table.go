@@ -37,20 +37,37 @@ func (b *bucket) setLimit(t time.Time, l Limit) {
 	b.rate.SetBurstAt(t, l.Burst)
 }
 
-// take takes one token, or takes nothing and returns the time until one is available.
-func (b *bucket) take(t time.Time) time.Duration {
-	if b.rate.AllowN(t, 1) {
-		return 0
+// maxWeight bounds what one request may weigh, so that a wait fits into a Duration.
+const maxWeight = 10_000
+
+// take takes n tokens, or takes nothing and returns the time until it would. The bucket may
+// come to owe tokens: see Allow.
+func (b *bucket) take(t time.Time, n int) time.Duration {
+	n = min(n, maxWeight)
+	if n <= b.whole() {
+		if b.rate.AllowN(t, n) {
+			return 0
+		}
+		return b.wait(t, n)
 	}
-	return b.wait(t)
+	if wait := b.wait(t, b.whole()); wait > 0 {
+		return wait
+	}
+	for ; n > 0; n -= b.limit.Burst {
+		b.rate.ReserveN(t, min(n, b.limit.Burst))
+	}
+	return 0
 }
 
-// wait returns the time from t until a token is available, 0 if one already is. A token
+// whole is the largest number of tokens that must be there for a request of that weight.
+func (b *bucket) whole() int { return max(1, b.limit.Burst/2) }
+
+// wait returns the time from t until n tokens are available, 0 if they already are. A token
 // less than a nanosecond away counts as available, for rate.Limiter too. So rounding to
 // the nearest nanosecond is never too early, nor a nanosecond too late because of a
 // floating-point error, which would make a client wait a whole second longer.
-func (b *bucket) wait(t time.Time) time.Duration {
-	missing := 1 - b.rate.TokensAt(t)
+func (b *bucket) wait(t time.Time, n int) time.Duration {
+	missing := float64(n) - b.rate.TokensAt(t)
 	ns := missing / b.limit.QPS * float64(time.Second)
 	if ns < 1 {
 		return 0

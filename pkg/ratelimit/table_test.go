@@ -70,7 +70,7 @@ func TestAMillionAddresses(t *testing.T) {
 		t.Errorf("wait of a newcomer = %v, want %v, the shared bucket's", got, want)
 	}
 	checkTable(t, &l.addresses)
-	drain(t, "a token meanwhile", 100, func() time.Duration { return l.Allow(start, subject(1, "alice"), Write) })
+	drain(t, "a token meanwhile", 100, func() time.Duration { return l.Allow(start, subject(1, "alice"), Write, 1) })
 	runtime.KeepAlive(l)
 }
 
@@ -123,16 +123,16 @@ func TestSubjectsWithoutRoom(t *testing.T) {
 	})
 	l.subjects.max = 100
 	for i := range uint32(100) {
-		l.Allow(start, numbered(i), Write)
+		l.Allow(start, numbered(i), Write, 1)
 	}
-	drain(t, "who has a bucket", 1, func() time.Duration { return l.Allow(start, numbered(0), Write) })
+	drain(t, "who has a bucket", 1, func() time.Duration { return l.Allow(start, numbered(0), Write, 1) })
 	next := uint32(1000)
 	newcomer := func(class Class, groups ...string) func() time.Duration {
 		return func() time.Duration {
 			next++
 			s := numbered(next)
 			s.Groups = groups
-			return l.Allow(start, s, class)
+			return l.Allow(start, s, class, 1)
 		}
 	}
 	drain(t, "newcomers' writes", 2, newcomer(Write))
@@ -151,9 +151,9 @@ func TestSubjectsWithoutRoom(t *testing.T) {
 	}
 	// A second later the first bucket is still two short of full, the others are not.
 	for range 200 {
-		l.Allow(at(1), numbered(0), Write)
+		l.Allow(at(1), numbered(0), Write, 1)
 	}
-	if wait := l.Allow(at(1), numbered(5000), Write); wait != 0 {
+	if wait := l.Allow(at(1), numbered(5000), Write, 1); wait != 0 {
 		t.Errorf("a newcomer must wait %v in a table that has room again", wait)
 	}
 	checkTable(t, &l.subjects)
@@ -165,9 +165,9 @@ func TestSharedBucketTakesANewConfig(t *testing.T) {
 	}
 	l := New(forAlice(1))
 	l.subjects.max = 0
-	drain(t, "before", 2, func() time.Duration { return l.Allow(start, numbered(1), Write) })
+	drain(t, "before", 2, func() time.Duration { return l.Allow(start, numbered(1), Write, 1) })
 	l.SetConfig(forAlice(10))
-	if got, want := l.Allow(start, numbered(2), Write), 100*time.Millisecond; got != want {
+	if got, want := l.Allow(start, numbered(2), Write, 1), 100*time.Millisecond; got != want {
 		t.Errorf("wait after the change = %v, want %v", got, want)
 	}
 }
@@ -180,7 +180,7 @@ func TestMemoryOfSubjects(t *testing.T) {
 	before := heap()
 	l := New(nil)
 	for _, s := range subjects {
-		l.Allow(start, s, Write)
+		l.Allow(start, s, Write, 1)
 	}
 	grown := heap() - before
 	if perBucket := grown / maxSubjects; perBucket > 400 {
@@ -199,7 +199,7 @@ func BenchmarkAllow(b *testing.B) {
 			for i := range subjects {
 				subjects[i] = numbered(uint32(i))
 				subjects[i].Groups = []string{"dev", "ops", "system:authenticated"}
-				l.Allow(start, subjects[i], Write)
+				l.Allow(start, subjects[i], Write, 1)
 			}
 			var worker atomic.Int64
 			b.ReportAllocs()
@@ -208,7 +208,7 @@ func BenchmarkAllow(b *testing.B) {
 				now := time.Now()
 				for i := int(worker.Add(7919)); pb.Next(); i++ {
 					now = now.Add(time.Microsecond)
-					l.Allow(now, subjects[i%tokens], Write)
+					l.Allow(now, subjects[i%tokens], Write, 1)
 				}
 			})
 		})
@@ -222,7 +222,7 @@ func BenchmarkAllowRefused(b *testing.B) {
 	b.RunParallel(func(pb *testing.PB) {
 		for now := time.Now(); pb.Next(); {
 			now = now.Add(time.Microsecond)
-			l.Allow(now, s, Write)
+			l.Allow(now, s, Write, 1)
 		}
 	})
 }

@@ -217,7 +217,7 @@ func TestWatchRefusesBadOptions(t *testing.T) {
 		"continue":          {metav1.ListOptions{Continue: "abc"}, 422, "resourceVersionMatch is forbidden when continue is provided"},
 		"no match to begin": {metav1.ListOptions{SendInitialEvents: &yes}, 422, "resourceVersionMatch"},
 	} {
-		_, err := s.endpoints.Watch(t.Context(), "", &tc.opts)
+		_, _, err := s.endpoints.Watch(t.Context(), "", &tc.opts)
 		if status := checkStatus(t, err, tc.code, tc.text); status.Status != metav1.StatusFailure {
 			t.Errorf("%s: %v", name, status)
 		}

@@ -2,8 +2,11 @@ package registry
 
 import (
 	"fmt"
+	goruntime "runtime"
 	"slices"
 	"strings"
+	"sync"
+	"weak"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/internalversion"
@@ -28,22 +31,86 @@ type selection struct {
 	namespace string
 	prefix    string // of the keys
 	scope     string // prefix, or the one key that can match
-	labels    labels.Selector
+	labels    *labelSelector
 	fields    fields.Selector
 	// initialEvents is what a watch says of its beginning, with kube-apiserver's defaults; nil:
 	// it begins after the version that it names.
 	initialEvents *bool
 }
 
+// Bounds of a selector: whoever watches keeps it, and every change is compared with it.
+const (
+	maxRequirements = 100
+	maxValues       = 500 // of all requirements of a label selector together
+)
+
+// labelSelector is a parsed label selector.
+type labelSelector struct{ labels.Selector }
+
+// labelSelectors are those in use, by their text: watches that have the same one share it.
+// The methods are safe for concurrent use.
+type labelSelectors struct {
+	mu     sync.Mutex
+	parsed map[string]weak.Pointer[labelSelector]
+}
+
+// parse returns the parsed selector, or an error for one that is malformed or too large.
+func (all *labelSelectors) parse(text string) (*labelSelector, error) {
+	if text == "" {
+		return everything, nil
+	}
+	if known := all.find(text); known != nil {
+		return known, nil
+	}
+	selector, err := labels.Parse(text)
+	if err != nil {
+		return nil, err
+	}
+	requirements, _ := selector.Requirements()
+	values := 0
+	for i := range requirements {
+		values += len(requirements[i].ValuesUnsorted())
+	}
+	if len(requirements) > maxRequirements || values > maxValues {
+		return nil, fmt.Errorf("the label selector has %d requirements with %d values, and may have %d with %d", len(requirements), values, maxRequirements, maxValues)
+	}
+	parsed := &labelSelector{selector}
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	all.parsed[text] = weak.Make(parsed)
+	goruntime.AddCleanup(parsed, all.forget, text)
+	return parsed, nil
+}
+
+func (all *labelSelectors) find(text string) *labelSelector {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	return all.parsed[text].Value()
+}
+
+var everything = &labelSelector{labels.Everything()}
+
+// forget drops a selector that nobody uses any more.
+func (all *labelSelectors) forget(text string) {
+	all.mu.Lock()
+	defer all.mu.Unlock()
+	if all.parsed[text].Value() == nil {
+		delete(all.parsed, text)
+	}
+}
+
 // selection parses what opts selects. The order of the checks is kube-apiserver's.
 func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool) (*selection, error) {
-	byLabel, err := labels.Parse(opts.LabelSelector)
+	byLabel, err := s.selectors.parse(opts.LabelSelector)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	byField, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
+	}
+	if n := len(byField.Requirements()); n > maxRequirements {
+		return nil, apierrors.NewBadRequest(fmt.Sprintf("the field selector has %d requirements, and may have %d", n, maxRequirements))
 	}
 	internal := &internalversion.ListOptions{
 		Watch: !list, AllowWatchBookmarks: opts.AllowWatchBookmarks, ResourceVersion: opts.ResourceVersion,

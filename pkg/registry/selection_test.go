@@ -1,8 +1,10 @@
 package registry_test
 
 import (
+	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	corev1 "k8s.io/api/core/v1"
@@ -78,7 +80,7 @@ func TestFieldSelectors(t *testing.T) {
 	} {
 		_, _, err := tc.store.List(t.Context(), "", &metav1.ListOptions{FieldSelector: tc.selector})
 		checkStatus(t, err, 400, tc.text)
-		_, err = tc.store.Watch(t.Context(), "", &metav1.ListOptions{FieldSelector: tc.selector})
+		_, _, err = tc.store.Watch(t.Context(), "", &metav1.ListOptions{FieldSelector: tc.selector})
 		checkStatus(t, err, 400, tc.text)
 	}
 }
@@ -139,5 +141,45 @@ func BenchmarkSelector(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// A selector costs those who change objects, too: it may not be of any size.
+func TestSelectorsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	many := func(format string, n int, separator string) string {
+		var terms []string
+		for i := range n {
+			terms = append(terms, fmt.Sprintf(format, i))
+		}
+		return strings.Join(terms, separator)
+	}
+	for name, tc := range map[string]struct {
+		opts metav1.ListOptions
+		want string // "": it is accepted
+	}{
+		"as many labels as there may be": {metav1.ListOptions{LabelSelector: many("a%d", 100, ",")}, ""},
+		"a label more":                   {metav1.ListOptions{LabelSelector: many("a%d", 101, ",")}, "the label selector has 101 requirements with 0 values, and may have 100 with 500"},
+		"as many values as there may be": {metav1.ListOptions{LabelSelector: "a in (" + many("v%d", 500, ",") + ")"}, ""},
+		"values of several labels":       {metav1.ListOptions{LabelSelector: "b=c,a notin (" + many("v%d", 500, ",") + ")"}, "has 2 requirements with 501 values"},
+		"as many fields as there may be": {metav1.ListOptions{FieldSelector: many("metadata.name!=a%d", 100, ",")}, ""},
+		"a field more":                   {metav1.ListOptions{FieldSelector: many("metadata.name!=a%d", 101, ",")}, "the field selector has 101 requirements, and may have 100"},
+	} {
+		_, _, listErr := s.endpoints.List(t.Context(), "nowhere", &tc.opts)
+		ctx, cancel := context.WithCancel(t.Context())
+		events, _, watchErr := s.endpoints.Watch(ctx, "nowhere", &tc.opts)
+		cancel()
+		if watchErr == nil {
+			for range events { // they end with the context
+			}
+		}
+		for _, err := range []error{listErr, watchErr} {
+			if tc.want != "" {
+				checkStatus(t, err, 400, tc.want)
+			} else if err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strconv"
 	"time"
+	"weak"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -28,6 +29,7 @@ type Store struct {
 	namespaces *lifecycle.Namespaces
 	parts      map[string]*part // by subresource; "" is the object itself
 	maxObject  int              // bytes of JSON
+	selectors  labelSelectors
 	broken     brokenValues
 	onMarked   func() // called when an object has been marked as deleted; nil: nothing is
 }
@@ -47,6 +49,7 @@ type (
 func newStore(resource *Resource, namespaces *lifecycle.Namespaces, cfg Config) (*Store, error) {
 	s := &Store{
 		resource: resource, storage: cfg.Storage, namespaces: namespaces, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
+		selectors: labelSelectors{parsed: map[string]weak.Pointer[labelSelector]{}},
 		objects: &object.Type{
 			Kind: resource.GroupVersionKind(), New: func() runtime.Object { return resource.New() },
 			Fields: resource.Fields, Forms: cfg.Forms,
@@ -119,6 +122,16 @@ func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.Ge
 		return nil, apierrors.NewNotFound(s.resource.GroupResource(), name)
 	}
 	return found.object, found.err()
+}
+
+// Size returns how many bytes the JSON of an object has, as far as the cache knows; 0: there is
+// no such object.
+func (s *Store) Size(namespace, name string) int {
+	entry, _, err := s.cache.Get(s.resource.key(namespace, name))
+	if err != nil || entry == nil || entry.Value.object == nil {
+		return 0
+	}
+	return entry.Value.object.Size()
 }
 
 // Exists reports whether there is an object of that name in the store itself; the caches need

@@ -45,14 +45,16 @@ type watchStream struct {
 // Errors: those of List for bad options. Everything else comes from the sequence, as its
 // last element: Expired for a version that is too old or a reader that was too slow,
 // Timeout for a version that a streaming list waits for in vain.
-func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error) {
+//
+// initial is how many bytes of JSON the objects have with which it begins.
+func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (events iter.Seq2[[]object.Event, error], initial int, err error) {
 	selection, err := s.selection(namespace, opts, false)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	revision, err := parseResourceVersion(opts.ResourceVersion)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	st := &watchStream{store: s, selection: selection}
 	list := revision == 0
@@ -68,6 +70,9 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 	if opts.AllowWatchBookmarks {
 		st.bookmarks = time.NewTimer(bookmarkPeriod)
 		st.scheduleBookmark(ctx)
+	}
+	for _, o := range st.initial {
+		initial += o.Size()
 	}
 	return func(yield func([]object.Event, error) bool) {
 		defer st.close()
@@ -90,7 +95,7 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 				return
 			}
 		}
-	}, nil
+	}, initial, nil
 }
 
 func (st *watchStream) beginWithList(ctx context.Context, opts *metav1.ListOptions) error {

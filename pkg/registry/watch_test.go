@@ -35,7 +35,7 @@ func startWatch(t testing.TB, s *registry.Store, namespace string, opts *metav1.
 func startWatchFor(t testing.TB, life time.Duration, s *registry.Store, namespace string, opts *metav1.ListOptions) *watching {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), life)
-	sequence, err := s.Watch(ctx, namespace, opts)
+	sequence, _, err := s.Watch(ctx, namespace, opts)
 	if err != nil {
 		cancel()
 		t.Fatal(err)
@@ -229,7 +229,7 @@ func TestWatchEnds(t *testing.T) {
 	t.Parallel()
 	s := newStores(t, shared.store)
 	ctx, cancel := context.WithCancel(t.Context())
-	events, err := s.endpoints.Watch(ctx, s.newNamespace(t), &metav1.ListOptions{})
+	events, _, err := s.endpoints.Watch(ctx, s.newNamespace(t), &metav1.ListOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

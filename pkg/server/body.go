@@ -9,12 +9,14 @@ import (
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/berth-project/berth/pkg/server/share"
 )
 
 // body is a request's body, read whole. The decoders copy what they keep of it.
 type body struct {
 	buffer *bytes.Buffer
-	done   func() // gives back what a large body has of maxLargeBodies; nil: nothing
+	taken  share.Taken // of the uploads
 }
 
 var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
@@ -22,67 +24,71 @@ var bodies = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // maxPooledBody keeps a few large bodies from occupying memory for ever, in bytes.
 const maxPooledBody = 256 << 10
 
-const (
-	// largeBody is the size in bytes from which a request waits for its turn once its body is
-	// read, and has it until it is answered: what is decoded lives as long.
-	largeBody = 64 << 10
-	// maxLargeBodies bounds the large bodies that are worked on at once, in bytes: lists of
-	// empty elements become a hundred times as large when they are decoded.
-	maxLargeBodies = 2 * maxBodyBytes
-)
+// largeBody is the size in bytes from which a body or an object counts as a large one, which
+// needs memory that others may be using.
+const largeBody = 64 << 10
 
 var errBodyTooLarge = apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBodyBytes))
 
-func (b body) bytes() []byte { return b.buffer.Bytes() }
+func (b *body) bytes() []byte { return b.buffer.Bytes() }
 
-func (b body) release() {
-	if b.done != nil {
-		b.done()
-	}
+func (b *body) release() {
+	b.taken.GiveBack()
 	if b.buffer.Cap() <= maxPooledBody {
 		b.buffer.Reset()
 		bodies.Put(b.buffer)
 	}
 }
 
-// readBody reads the body, of which at most maxBodyBytes are taken: a longer one is
-// refused before it is read where it tells its length, and else once the limit is passed. A
-// large one comes when it is its turn.
-func (s *Server) readBody(c *call) (body, error) {
+// readBody reads the body, of which at most maxBodyBytes are taken, and begins the call's
+// work. A longer body is refused before it is read where it tells its length, and else once
+// the limit is passed. The caller releases the body.
+func (s *Server) readBody(c *call) (*body, error) {
 	if c.req.ContentLength > maxBodyBytes {
-		return body{}, errBodyTooLarge
+		return nil, errBodyTooLarge
 	}
 	// A deadline that has passed would cost a connection of HTTP/1, whatever has come on it.
 	if err := c.timedOut("before its body was read"); err != nil {
-		return body{}, err
+		return nil, err
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
 		c.rec.limitReading(deadline)
 	}
-	b := body{buffer: bodies.Get().(*bytes.Buffer)}
-	// One byte more than the limit tells a body at the limit from one beyond it.
-	n, err := b.buffer.ReadFrom(io.LimitReader(c.rec, maxBodyBytes+1))
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		err = errTimedOut("while its body was being read")
-	case err != nil:
-		err = apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
-	case n > maxBodyBytes:
-		err = errBodyTooLarge
-	default:
-		err = c.timedOut("while its body was being read")
+	b := &body{buffer: bodies.Get().(*bytes.Buffer)}
+	err := s.receive(c, b)
+	if err == nil {
+		err = s.begin(c, b.buffer.Len())
 	}
 	if err != nil {
 		b.release()
-		return body{}, err
+		return nil, err
 	}
-	if n < largeBody {
-		return b, nil
-	}
-	if s.largeBodies.Acquire(c.ctx, n) != nil {
-		b.release()
-		return body{}, errTimedOut("before it was the turn of its body, which is large, to be decoded")
-	}
-	b.done = func() { s.largeBodies.Release(n) }
 	return b, nil
+}
+
+// receive reads the body into b. Of a large one it takes the beginning, and the rest once
+// there is room for it.
+func (s *Server) receive(c *call, b *body) error {
+	n, err := b.buffer.ReadFrom(io.LimitReader(c.rec, largeBody))
+	if err == nil && n == largeBody {
+		rest := maxBodyBytes - largeBody
+		if length := int(c.req.ContentLength); length > 0 {
+			rest = length - largeBody
+		}
+		if b.taken, err = s.takeBytes(c, s.pools.uploads, rest, "for large bodies"); err != nil {
+			return err
+		}
+		b.buffer.Grow(rest + bytes.MinRead) // what is taken, and no more
+		// One byte more than the limit tells a body at the limit from one beyond it.
+		_, err = b.buffer.ReadFrom(io.LimitReader(c.rec, maxBodyBytes-largeBody+1))
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errTimedOut("while its body was being read")
+	case err != nil:
+		return apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
+	case b.buffer.Len() > maxBodyBytes:
+		return errBodyTooLarge
+	}
+	return c.timedOut("while its body was being read")
 }

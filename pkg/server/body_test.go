@@ -32,14 +32,15 @@ func TestBodyThatStops(t *testing.T) {
 			if err != nil || resp.code != http.StatusGatewayTimeout || !strings.Contains(string(answer), `"reason":"Timeout"`) || resp.header.Get("Retry-After") != "1" {
 				t.Fatalf("got %v %s, %v", resp, answer, err)
 			}
-			checkCreates(t, web)
+			checkCreates(t, web, testToken)
 		})
 	}
 }
 
-func checkCreates(t *testing.T, web *httptest.Server) {
+func checkCreates(t *testing.T, web *httptest.Server, user string) {
 	t.Helper()
 	next := clientRequest(t, web.URL+testPath)
+	next.Header.Set("X-Auth-Token", user)
 	next.Method, next.Body = http.MethodPost, io.NopCloser(strings.NewReader(`{}`))
 	resp, answer, err := send(t, web, next)
 	if err != nil || resp.code != http.StatusCreated {
@@ -47,46 +48,49 @@ func checkCreates(t *testing.T, web *httptest.Server) {
 	}
 }
 
-// Large bodies are worked on a few at a time, and small ones do not wait for them.
+// The large bodies of a user are worked on as far as its share of memory goes. Small ones, and
+// those of others, do not wait for them.
 func TestLargeBodiesTakeTurns(t *testing.T) {
-	working, release := make(chan struct{}, 3), make(chan struct{})
-	s := newTestServer(t, testConfig(t, &fakeResource{create: func(ctx context.Context, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error) {
+	working, release := make(chan struct{}, 2), make(chan struct{})
+	cfg := testConfig(t, &fakeResource{create: func(ctx context.Context, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error) {
 		if _, ok := obj.(metav1.Object).GetAnnotations()["large"]; ok {
 			working <- struct{}{}
 			<-release
 		}
 		return echo(ctx, obj, opts)
-	}}))
-	web := start(t, s, true)
-	post := func(query string, size int) int {
+	}})
+	withUsers(t, &cfg)
+	web := start(t, newTestServer(t, cfg), true)
+	post := func(user, query string) int {
 		req := clientRequest(t, web.URL+testPath+query)
-		req.Method, req.Body = http.MethodPost, io.NopCloser(strings.NewReader(`{"metadata":{"annotations":{"large":"`+strings.Repeat("x", size)+`"}}}`))
+		req.Header.Set("X-Auth-Token", user)
+		req.Method, req.Body = http.MethodPost, io.NopCloser(strings.NewReader(`{"metadata":{"annotations":{"large":"`+strings.Repeat("x", maxBodyBytes-1000)+`"}}}`))
 		resp, answer, err := send(t, web, req)
 		if err != nil {
 			t.Error(err)
 			return 0
 		}
-		if resp.code == http.StatusGatewayTimeout && !strings.Contains(string(answer), "which is large") {
+		if resp.code == http.StatusGatewayTimeout && !strings.Contains(string(answer), "while it waited for memory to decode objects") {
 			t.Errorf("got %s", answer)
 		}
 		return resp.code
 	}
 	var all sync.WaitGroup
-	for range 2 {
+	for _, user := range []string{"alice", "bob"} {
 		all.Go(func() {
-			if code := post("", maxBodyBytes-1000); code != http.StatusCreated {
-				t.Errorf("a large body got %d", code)
+			if code := post(user, ""); code != http.StatusCreated {
+				t.Errorf("a large body of %s got %d", user, code)
 			}
 		})
 		<-working
 	}
-	if code := post("?timeout=500ms", largeBody); code != http.StatusGatewayTimeout {
-		t.Errorf("a third large body got %d", code)
+	if code := post("alice", "?timeout=500ms"); code != http.StatusGatewayTimeout {
+		t.Errorf("a second large body of alice got %d", code)
 	}
-	checkCreates(t, web)
+	checkCreates(t, web, "alice")
 	close(release)
 	all.Wait()
-	if code := post("", maxBodyBytes-1000); code != http.StatusCreated {
+	if code := post("alice", ""); code != http.StatusCreated {
 		t.Errorf("a large body afterwards got %d", code)
 	}
 }
@@ -120,6 +124,6 @@ func TestBodyLimit(t *testing.T) {
 				t.Errorf("%d bytes, told %v: got %d %.200s", tc.size, told, resp.code, answer)
 			}
 		}
-		checkCreates(t, web)
+		checkCreates(t, web, testToken)
 	}
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/share"
 	"github.com/berth-project/berth/pkg/server/stream"
 )
 
@@ -28,6 +29,7 @@ type call struct {
 	output                       media.Output
 	include                      metav1.IncludeObjectPolicy // what the rows of a table carry
 	warnings                     []string                   // for the client, repeated ones once
+	place, memory                share.Taken                // of the server's pools, while the call needs them
 }
 
 // result is what a handler answers: one of an object, a list, anything else, or events.
@@ -67,7 +69,9 @@ func (s *Server) serve(rec *record, resource *served, run handler) {
 		return
 	}
 	defer cancel()
+	defer c.end()
 	res, err := run(s, c)
+	c.end()
 	addWarnings(rec.Header(), c.warnings)
 	if err != nil {
 		s.renderError(rec, err)
@@ -142,6 +146,10 @@ func (s *Server) render(c *call, res result) {
 	rec := c.rec
 	if res.events == nil { // a watch has read them before it began
 		if err := c.tableOptions(); err != nil {
+			s.renderError(rec, err)
+			return
+		}
+		if err := s.beginAnswer(c, res); err != nil {
 			s.renderError(rec, err)
 			return
 		}

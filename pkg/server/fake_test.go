@@ -58,12 +58,14 @@ func (f *fakeResource) Get(ctx context.Context, _, _ string, _ *metav1.GetOption
 	return f.get(ctx)
 }
 
+func (f *fakeResource) Size(string, string) int { return 0 }
+
 func (f *fakeResource) List(ctx context.Context, _ string, _ *metav1.ListOptions) (*object.List, []string, error) {
 	return f.list(ctx)
 }
 
-func (f *fakeResource) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error) {
-	return f.watch(ctx), nil
+func (f *fakeResource) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
+	return f.watch(ctx), 0, nil
 }
 
 func (f *fakeResource) Create(ctx context.Context, _ string, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error) {

@@ -32,6 +32,9 @@ func (s *Server) get(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if err := s.begin(c, 0); err != nil {
+		return result{}, err
+	}
 	obj, err := c.resource.Get(c.ctx, c.namespace, c.name, opts)
 	return result{code: http.StatusOK, object: obj}, err
 }
@@ -52,6 +55,9 @@ func refuseExport(values []string) error {
 func (s *Server) list(c *call) (result, error) {
 	opts, err := listOptions(c)
 	if err != nil {
+		return result{}, err
+	}
+	if err := s.begin(c, 0); err != nil {
 		return result{}, err
 	}
 	list, warnings, err := c.resource.List(c.ctx, c.namespace, opts)
@@ -136,7 +142,7 @@ func (s *Server) update(c *call) (result, error) {
 }
 
 // decodeBody decodes the body into a new object of the resource.
-func (s *Server) decodeBody(c *call, body body, mediaType, fieldValidation string) (runtime.Object, error) {
+func (s *Server) decodeBody(c *call, body *body, mediaType, fieldValidation string) (runtime.Object, error) {
 	obj, warnings, err := s.codecs.Decode(body.bytes(), mediaType, c.resource.Type(), fieldValidation)
 	c.warn(warnings...)
 	if err == nil {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/berth-project/berth/pkg/server/share"
 )
 
 // metrics are kube-apiserver's, under its names and labels, so that its dashboards and
@@ -34,7 +36,7 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		}, []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_flowcontrol_rejected_requests_total",
-			Help: "Requests answered with 429, by the reason: the read or write limit of a token, the limit of an address without a valid token (anonymous), or too many requests at once (concurrency-limit).",
+			Help: "Requests answered with 429, by the reason: the read or write limit of a token, the limit of an address without a valid token (anonymous), too many requests or watches at once of one user (user-concurrency-limit) or of all (concurrency-limit), or no memory for large objects (memory).",
 		}, []string{"reason"}),
 	}
 	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -49,14 +51,26 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 	return m, nil
 }
 
-// watchInFlight exports how many requests are in progress.
-func (m *metrics) watchInFlight(f *inFlight) error {
-	for kind, c := range map[string]*counter{"readOnly": &f.readOnly, "mutating": &f.mutating} {
-		gauge := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+// showPools exports how much of each pool is in use.
+func (m *metrics) showPools(p *pools) error {
+	requests := func(kind string) prometheus.GaugeOpts {
+		return prometheus.GaugeOpts{
 			Name:        "apiserver_current_inflight_requests",
 			Help:        "Requests in progress now, by kind.",
 			ConstLabels: prometheus.Labels{"request_kind": kind},
-		}, func() float64 { return float64(c.now.Load()) })
+		}
+	}
+	for _, one := range []struct {
+		pool *share.Pool
+		opts prometheus.GaugeOpts
+	}{
+		{p.readOnly, requests("readOnly")},
+		{p.mutating, requests("mutating")},
+		{p.watches, prometheus.GaugeOpts{Name: "apiserver_longrunning_requests", Help: "Watches that are open now."}},
+		{p.uploads, prometheus.GaugeOpts{Name: "apiserver_request_body_bytes", Help: "Bytes of large bodies that are being received or worked on."}},
+		{p.memory, prometheus.GaugeOpts{Name: "apiserver_request_memory_bytes", Help: "Bytes that are set aside for decoding and encoding large objects."}},
+	} {
+		gauge := prometheus.NewGaugeFunc(one.opts, func() float64 { return float64(one.pool.InUse()) })
 		if err := m.registry.Register(gauge); err != nil {
 			return err
 		}

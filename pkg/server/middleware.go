@@ -5,15 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
-	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/berth-project/berth/pkg/auth"
-	"github.com/berth-project/berth/pkg/ratelimit"
 )
 
 // finish ends every request: a panic, of which cause is the value, becomes a 500 and a log
@@ -56,27 +53,6 @@ func (s *Server) log(rec *record) {
 		Msg("request")
 }
 
-// admit lets a request through to the API if its token is good and within its limits. It
-// reads nothing of the body: a rejected request costs next to nothing.
-func (s *Server) admit(rec *record) error {
-	if err := s.authenticate(rec); err != nil {
-		return err
-	}
-	return s.limit(rec)
-}
-
-// counted serves a request if not too many are in progress.
-func (s *Server) counted(rec *record, serve func()) {
-	leave, err := s.inFlight.enter(rec.req)
-	if err != nil {
-		s.metrics.reject("concurrency-limit")
-		s.renderError(rec, err)
-		return
-	}
-	defer leave()
-	serve()
-}
-
 // authenticate finds out whose request it is. Whoever sends wrong tokens from one address
 // spends that address's small budget; once it is spent, a token is not even looked at,
 // unless it is the one that was last used from there: guessing is slow, and a client that
@@ -114,51 +90,8 @@ func requestToken(req *http.Request) string {
 	return strings.TrimSpace(token)
 }
 
-// limit takes a token from the bucket that the request's token has for its verb class.
-func (s *Server) limit(rec *record) error {
-	class := ratelimit.Write
-	if isReadOnly(rec.req) {
-		class = ratelimit.Read
-	}
-	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
-	if wait := s.cfg.Limiter.Allow(rec.start, subject, class); wait > 0 {
-		s.metrics.reject(class.String())
-		return tooManyRequests("the limit for "+class.String()+" requests is reached", wait)
-	}
-	return nil
-}
-
-// tooManyRequests is a 429 that says exactly how long to wait.
-func tooManyRequests(why string, wait time.Duration) error {
-	seconds := ratelimit.RetryAfterSeconds(wait)
-	return apierrors.NewTooManyRequests("Too many requests: "+why+"; try again in "+strconv.Itoa(seconds)+" s", seconds)
-}
-
 func isReadOnly(req *http.Request) bool {
 	return req.Method == http.MethodGet || req.Method == http.MethodHead || req.Method == http.MethodOptions
-}
-
-// inFlight bounds how many requests are in progress at once.
-type inFlight struct {
-	readOnly, mutating counter
-}
-
-type counter struct {
-	now   atomic.Int64
-	limit int64 // 0: none
-}
-
-// enter counts the request in, and returns what counts it out.
-func (f *inFlight) enter(req *http.Request) (leave func(), err error) {
-	c := &f.mutating
-	if isReadOnly(req) {
-		c = &f.readOnly
-	}
-	if now := c.now.Add(1); c.limit > 0 && now > c.limit {
-		c.now.Add(-1)
-		return nil, apierrors.NewTooManyRequests("Too many requests: the server is serving as many as it may at once; try again in 1 s", 1)
-	}
-	return func() { c.now.Add(-1) }, nil
 }
 
 // authorise refuses what the user may not do.

@@ -11,7 +11,6 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/berth-project/berth/pkg/auth"
-	"github.com/berth-project/berth/pkg/object"
 )
 
 func TestRequestToken(t *testing.T) {
@@ -127,41 +126,6 @@ func TestVersion(t *testing.T) {
 	w := serveOnce(newTestServer(t, cfg), req)
 	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "application/json" || !strings.Contains(w.Body.String(), `"gitVersion": "v1.2.3"`) {
 		t.Errorf("got %d %v %s", w.Code, w.Header(), w.Body)
-	}
-}
-
-// One request more than may be in progress is told to come back; a place is free again when
-// a request has ended, even by a panic.
-func TestRequestsInFlight(t *testing.T) {
-	entered, leave := make(chan struct{}), make(chan struct{})
-	obj := named(t, "a", 0)
-	panics := false
-	resource := &fakeResource{create: echo, get: func(context.Context) (*object.Object, error) {
-		entered <- struct{}{}
-		<-leave
-		if panics {
-			panic("oh dear")
-		}
-		return obj, nil
-	}}
-	cfg := testConfig(t, resource)
-	cfg.MaxRequestsInFlight, cfg.MaxMutatingRequestsInFlight = 1, 1
-	s := newTestServer(t, cfg)
-	for _, panics = range []bool{false, true, false} {
-		done := make(chan int)
-		go func() { done <- serveOnce(s, newRequest(t, http.MethodGet, testPath+"/a", "")).Code }()
-		<-entered
-		w := serveOnce(s, newRequest(t, http.MethodGet, testPath+"/a", ""))
-		if w.Code != http.StatusTooManyRequests || w.Header().Get("Retry-After") != "1" || !strings.Contains(w.Body.String(), "as many as it may at once") {
-			t.Errorf("beside another: got %d %s", w.Code, w.Body)
-		}
-		if w := serveOnce(s, newRequest(t, http.MethodPost, testPath, "{}")); w.Code != http.StatusCreated {
-			t.Errorf("a create beside a read: got %d %s", w.Code, w.Body)
-		}
-		leave <- struct{}{}
-		if code := <-done; (code == http.StatusOK) == panics {
-			t.Errorf("the request itself got %d", code)
-		}
 	}
 }
 

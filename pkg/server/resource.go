@@ -30,12 +30,16 @@ type Resource interface {
 	Type() *object.Type
 
 	Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (*object.Object, error)
+	// Size returns how many bytes the JSON of an object has, roughly as it is now; 0: there is no
+	// such object.
+	Size(namespace, name string) int
 	// List returns the objects of a namespace, or of all namespaces where it is empty, with
 	// warnings that name what it had to leave out.
 	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (list *object.List, warnings []string, err error)
 	// Watch returns the changes of what List returns, a few at a time as they happen. The
-	// sequence must be read; it ends with ctx, or with an error for the client.
-	Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error)
+	// sequence must be read; it ends with ctx, or with an error for the client. initial is how
+	// many bytes of JSON the objects have with which it begins.
+	Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (events iter.Seq2[[]object.Event, error], initial int, err error)
 
 	Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error)
 	Update(ctx context.Context, namespace, name, subresource string, obj runtime.Object, opts *metav1.UpdateOptions) (updated *object.Object, created bool, warnings []string, err error)

@@ -179,11 +179,7 @@ func (s *Server) serveResource(rec *record, req *http.Request, one *served, desc
 		s.renderError(rec, methodNotAllowed())
 		return
 	}
-	if op.verb == "watch" { // they last, and cost next to nothing
-		s.serve(rec, one, op.run)
-		return
-	}
-	s.counted(rec, func() { s.serve(rec, one, op.run) })
+	s.serve(rec, one, op.run)
 }
 
 // verbsOf are the verbs of the resource's paths in alphabetical order, except those that
@@ -210,13 +206,11 @@ func (s *Server) authorised(next http.Handler) http.Handler {
 			s.renderError(rec, err)
 			return
 		}
-		s.counted(rec, func() {
-			if err := s.authorise(rec, rec.attrs); err != nil {
-				s.renderError(rec, err)
-				return
-			}
-			next.ServeHTTP(w, req)
-		})
+		if err := s.authorise(rec, rec.attrs); err != nil {
+			s.renderError(rec, err)
+			return
+		}
+		next.ServeHTTP(w, req)
 	})
 }
 

@@ -57,17 +57,19 @@ func (r *journaled) Get(_ context.Context, namespace, name string, _ *metav1.Get
 	return nil, r.note("get", namespace, name, "")
 }
 
+func (r *journaled) Size(string, string) int { return 0 }
+
 func (r *journaled) List(_ context.Context, namespace string, _ *metav1.ListOptions) (*object.List, []string, error) {
 	return nil, nil, r.note("list", namespace, "", "")
 }
 
-func (r *journaled) Watch(_ context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error) {
+func (r *journaled) Watch(_ context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
 	selector, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	name, _ := selector.RequiresExactMatch("metadata.name")
-	return nil, r.note("watch", namespace, name, "")
+	return nil, 0, r.note("watch", namespace, name, "")
 }
 
 func (r *journaled) Create(_ context.Context, namespace string, _ runtime.Object, _ *metav1.CreateOptions) (*object.Object, []string, error) {

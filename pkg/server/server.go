@@ -13,7 +13,6 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/semaphore"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
 
@@ -41,7 +40,11 @@ type Config struct {
 	Version version.Info
 	// MaxRequestsInFlight and MaxMutatingRequestsInFlight bound how many requests of each
 	// sort are in progress at once; 0 is no bound.
+	// One user may have a quarter of them, and members of system:masters do not count.
 	MaxRequestsInFlight, MaxMutatingRequestsInFlight int
+	// MaxWatches and MaxWatchesPerUser bound the open watches in all and for each user, members
+	// of system:masters excepted; 0 is no bound.
+	MaxWatches, MaxWatchesPerUser int
 	// RequestTimeout bounds a request; 0 is 60 s.
 	RequestTimeout time.Duration
 }
@@ -59,11 +62,9 @@ type Server struct {
 	cfg      Config
 	codecs   *media.Codecs
 	metrics  *metrics
-	inFlight inFlight
-	// largeBodies is what is left of maxLargeBodies.
-	largeBodies *semaphore.Weighted
-	router      *mux.Router
-	prefixes    []string // below which unknown paths are answered by a Status
+	pools    pools
+	router   *mux.Router
+	prefixes []string // below which unknown paths are answered by a Status
 
 	streams    context.Context // ends all watches
 	endStreams context.CancelFunc
@@ -74,7 +75,7 @@ func New(cfg Config) (*Server, error) {
 	switch {
 	case len(cfg.Resources) == 0, cfg.Scheme == nil, cfg.OpenAPI == nil, cfg.Tokens == nil, cfg.Limiter == nil, cfg.Metrics == nil, cfg.Ready == nil:
 		return nil, errors.New("server: Resources, Scheme, OpenAPI, Tokens, Limiter, Metrics and Ready are required")
-	case cfg.MaxRequestsInFlight < 0, cfg.MaxMutatingRequestsInFlight < 0, cfg.RequestTimeout < 0:
+	case cfg.MaxRequestsInFlight < 0, cfg.MaxMutatingRequestsInFlight < 0, cfg.MaxWatches < 0, cfg.MaxWatchesPerUser < 0, cfg.RequestTimeout < 0:
 		return nil, errors.New("server: limits must not be negative")
 	}
 	if cfg.Authorizer == nil {
@@ -88,10 +89,8 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	streams, endStreams := context.WithCancel(context.Background())
-	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics, largeBodies: semaphore.NewWeighted(maxLargeBodies)}
-	s.inFlight.readOnly.limit = int64(cfg.MaxRequestsInFlight)
-	s.inFlight.mutating.limit = int64(cfg.MaxMutatingRequestsInFlight)
-	if err := metrics.watchInFlight(&s.inFlight); err != nil {
+	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics, pools: newPools(&cfg)}
+	if err := metrics.showPools(&s.pools); err != nil {
 		return nil, err
 	}
 	return s, s.route()

@@ -3,7 +3,6 @@ package server
 import (
 	"context"
 	"iter"
-	"math"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -22,8 +21,9 @@ import (
 // twice as long, at random, so that they do not all come back at once.
 const minWatchTime = 30 * time.Minute
 
-// maxWatchSeconds bounds the life that a client may name: more is more than a Duration holds.
-const maxWatchSeconds = int64(math.MaxInt64 / time.Second)
+// maxWatchTime is the longest life that a client may name: whoever watches comes back in time,
+// as after the end of any watch.
+const maxWatchTime = time.Hour
 
 // isWatch reports whether the query makes a watch of a list.
 func isWatch(req *http.Request) bool {
@@ -51,25 +51,38 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	life := minWatchTime + rand.N(minWatchTime)
 	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
-		life = time.Duration(min(*opts.TimeoutSeconds, maxWatchSeconds)) * time.Second
+		life = time.Duration(min(*opts.TimeoutSeconds, int64(maxWatchTime/time.Second))) * time.Second
 	}
 	if c.name != "" {
 		if opts.FieldSelector, err = selectNamed(opts.FieldSelector, c.name); err != nil {
 			return result{}, err
 		}
 	}
+	place, err := s.enter(c.rec, s.pools.watches, "open watches")
+	if err != nil {
+		return result{}, err
+	}
 	c.output.MediaType = events.MediaType
 	ctx, cancel := context.WithTimeout(c.req.Context(), life)
 	stop := context.AfterFunc(s.streams, cancel)
-	changes, err := c.resource.Watch(ctx, c.namespace, opts)
-	if err != nil {
+	end := func() {
 		stop()
 		cancel()
+		place.GiveBack()
+	}
+	changes, initial, err := c.resource.Watch(ctx, c.namespace, opts)
+	if err != nil {
+		end()
+		return result{}, err
+	}
+	if err := s.chargeSize(c.rec, c.output.Work(initial), readBytes); err != nil {
+		end()
+		for range changes { //nolint:revive // they end at once, and must be read
+		}
 		return result{}, err
 	}
 	return result{code: http.StatusOK, events: func(w *stream.Writer) {
-		defer cancel()
-		defer stop()
+		defer end()
 		s.stream(c.rec, w, events, changes)
 	}}, nil
 }

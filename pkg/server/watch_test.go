@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"iter"
-	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -205,15 +204,16 @@ func TestEndStreams(t *testing.T) {
 	})
 }
 
-// A watch lives for as long as its client asks, however long that is.
+// A watch lives for as long as its client asks, up to an hour.
 func TestWatchTime(t *testing.T) {
 	for query, want := range map[string][2]time.Duration{
 		"":                                    {minWatchTime, 2 * minWatchTime},
 		"&timeoutSeconds=0":                   {minWatchTime, 2 * minWatchTime},
 		"&timeoutSeconds=-5":                  {minWatchTime, 2 * minWatchTime},
 		"&timeoutSeconds=90":                  {90 * time.Second, 90 * time.Second},
+		"&timeoutSeconds=3601":                {maxWatchTime, maxWatchTime},
 		"&timeoutSeconds=90&timeout=5s":       {90 * time.Second, 90 * time.Second}, // of the request, not the watch
-		"&timeoutSeconds=9223372036854775807": {200 * 365 * 24 * time.Hour, math.MaxInt64},
+		"&timeoutSeconds=9223372036854775807": {maxWatchTime, maxWatchTime},
 	} {
 		var left time.Duration
 		s := newTestServer(t, testConfig(t, sequence(func(ctx context.Context, _ func([]object.Event, error) bool) {
@@ -347,9 +347,9 @@ type selected struct {
 	selector string
 }
 
-func (s *selected) Watch(_ context.Context, _ string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], error) {
+func (s *selected) Watch(_ context.Context, _ string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
 	s.selector = opts.FieldSelector
-	return func(func([]object.Event, error) bool) {}, nil
+	return func(func([]object.Event, error) bool) {}, 0, nil
 }
 
 // A watch of one object selects it by its name, whatever characters that has, and takes a

@@ -34,6 +34,9 @@ type eventFormat interface {
 type mediaType struct {
 	name   string
 	format format
+	// work is about how many times as much work a byte of objects is as in plain JSON, which
+	// is copied.
+	work int
 	// tables says that the type can express a Table.
 	tables bool
 	// events writes the events of a watch, whose Content-Type is eventsName; nil: there are none.
@@ -54,12 +57,12 @@ func New(scheme *runtime.Scheme) *Codecs {
 	return &Codecs{
 		pretty: transformed{plain, indent},
 		types: []mediaType{{
-			name: runtime.ContentTypeJSON, format: plain, tables: true, decode: known.decodeJSON,
+			name: runtime.ContentTypeJSON, format: plain, work: 1, tables: true, decode: known.decodeJSON,
 			events: plain, eventsName: runtime.ContentTypeJSON,
 		}, {
-			name: runtime.ContentTypeYAML, format: transformed{plain, jsonToYAML}, tables: true, decode: known.decodeYAML,
+			name: runtime.ContentTypeYAML, format: transformed{plain, jsonToYAML}, work: 300, tables: true, decode: known.decodeYAML,
 		}, {
-			name: runtime.ContentTypeProtobuf, format: proto, decode: proto.decode,
+			name: runtime.ContentTypeProtobuf, format: proto, work: 4, decode: proto.decode,
 			events: proto, eventsName: runtime.ContentTypeProtobuf + ";stream=watch",
 		}},
 	}
@@ -90,6 +93,7 @@ type Output struct {
 	MediaType string
 	of        *mediaType
 	format    format // of the type, or pretty
+	indented  bool   // whether it is pretty
 	view      view
 	version   string // of meta.k8s.io, to which the view belongs; "" for viewObject
 }
@@ -122,6 +126,25 @@ func (o Output) List(w *stream.Writer, list *object.List, rows Tabler, include m
 		return o.table(w, &list.Meta, list.Objects, rows, include)
 	}
 	return o.format.list(w, list, o.version)
+}
+
+// The work of indented JSON and of tables, as mediaType has it.
+const (
+	indentedWork = 10
+	tableWork    = 10
+)
+
+// Work returns how many bytes of plain JSON are about as much work to write as so many bytes
+// of objects are in this form.
+func (o Output) Work(size int) int {
+	work := o.of.work
+	if o.indented {
+		work = indentedWork
+	}
+	if o.IsTable() {
+		work = max(work, tableWork)
+	}
+	return size * work
 }
 
 // Any writes what is no object of a resource, such as a Status or a document.

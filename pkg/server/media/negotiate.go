@@ -82,7 +82,7 @@ func (c *Codecs) outputFor(req *http.Request, clause goautoneg.Accept) (Output, 
 	case c.types[0].name, "application/*", "*/*":
 		out := c.jsonFor(req)
 		if clause.Params["pretty"] == "1" {
-			out.format = c.pretty
+			out.format, out.indented = c.pretty, true
 		}
 		return out, true
 	default:
@@ -112,7 +112,7 @@ func (c *Codecs) offersMediaType(accept string) bool {
 func (c *Codecs) jsonFor(req *http.Request) Output {
 	out := outputOf(&c.types[0])
 	if prefersIndented(req) {
-		out.format = c.pretty
+		out.format, out.indented = c.pretty, true
 	}
 	return out
 }

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+	"slices"
+	"strconv"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/server/share"
+)
+
+// What one user may have of what all share: of the requests in progress a quarter, of memory
+// a half, since one large object may need that much.
+const (
+	inFlightShare = 4
+	memoryShare   = 2
+)
+
+const (
+	// maxUploadBytes bounds the bodies that are being received or worked on, in bytes beyond
+	// the first largeBody of each.
+	maxUploadBytes = 64 << 20
+	// defaultMemory bounds what decoding and encoding need at once, in bytes, where Go's
+	// memory limit does not say what there is.
+	defaultMemory = 128 << 20
+	// memoryWait is how long a request waits for memory before it is refused.
+	memoryWait = 10 * time.Second
+	// decodedSize is about how many times as large as its JSON an object is while it is
+	// written: decoded, beside its owners' fields and its former state.
+	decodedSize = 16
+	// answerOverhead and listedOverhead are what a large answer holds while it is written, and
+	// what each object that it lists adds to that, in bytes.
+	answerOverhead = 192 << 10
+	listedOverhead = 16
+)
+
+// What a token of the bucket for reads and for writes pays for, in bytes. Both are about a
+// millisecond's work, or ten where the bucket is refilled a tenth as fast.
+const (
+	readBytes  = 1 << 20   // of plain JSON
+	writeBytes = 128 << 10 // of the body, and of the object that it changes
+)
+
+// pools are what all users share.
+type pools struct {
+	readOnly, mutating, watches *share.Pool // requests in progress
+	uploads, memory             *share.Pool // bytes
+}
+
+func newPools(cfg *Config) pools {
+	memory := int64(defaultMemory)
+	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
+		memory = max(limit/4, 2*maxBodyBytes)
+	}
+	inFlight := func(limit int) *share.Pool {
+		return share.New(int64(limit), int64(limit+inFlightShare-1)/inFlightShare)
+	}
+	return pools{
+		readOnly: inFlight(cfg.MaxRequestsInFlight),
+		mutating: inFlight(cfg.MaxMutatingRequestsInFlight),
+		watches:  share.New(int64(cfg.MaxWatches), int64(cfg.MaxWatchesPerUser)),
+		uploads:  share.New(maxUploadBytes, maxUploadBytes/inFlightShare),
+		memory:   share.New(memory, memory/memoryShare),
+	}
+}
+
+// admit lets a request through to the API if its token is good and within its limits. It
+// reads nothing of the body: a rejected request costs next to nothing.
+func (s *Server) admit(rec *record) error {
+	if err := s.authenticate(rec); err != nil {
+		return err
+	}
+	return s.charge(rec, 1)
+}
+
+// charge takes tokens from the bucket that the request's token has for its class.
+func (s *Server) charge(rec *record, tokens int) error {
+	class := ratelimit.Write
+	if isReadOnly(rec.req) {
+		class = ratelimit.Read
+	}
+	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
+	wait := s.cfg.Limiter.Allow(rec.start, subject, class, tokens)
+	if wait == 0 {
+		return nil
+	}
+	s.metrics.reject(class.String())
+	why := "the limit for " + class.String() + " requests is reached"
+	if tokens > 1 {
+		why = fmt.Sprintf("%s, as which this one counts %d times for the size and the form of what it is about", why, tokens+1)
+	}
+	return tooManyRequests(why, wait)
+}
+
+// chargeSize charges what a request weighs beside the token that each one costs.
+func (s *Server) chargeSize(rec *record, size, perToken int) error {
+	if tokens := size / perToken; tokens > 0 {
+		return s.charge(rec, tokens)
+	}
+	return nil
+}
+
+// tooManyRequests is a 429 that says exactly how long to wait.
+func tooManyRequests(why string, wait time.Duration) error {
+	seconds := ratelimit.RetryAfterSeconds(wait)
+	return apierrors.NewTooManyRequests("Too many requests: "+why+"; try again in "+strconv.Itoa(seconds)+" s", seconds)
+}
+
+// enter takes a place among those in progress for the request, until the caller gives it back.
+// Administrators take none: they must get through when all places are taken.
+func (s *Server) enter(rec *record, pool *share.Pool, what string) (share.Taken, error) {
+	user := rec.identity.User
+	if slices.Contains(user.Groups, auth.SystemPrivilegedGroup) {
+		return share.Taken{}, nil
+	}
+	taken, err := pool.TryTake(user.Name, 1)
+	switch {
+	case errors.Is(err, share.ErrUser):
+		s.metrics.reject("user-concurrency-limit")
+		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d for each user, is reached", what, pool.PerUser()), time.Second)
+	case errors.Is(err, share.ErrTotal):
+		s.metrics.reject("concurrency-limit")
+		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d in all, is reached", what, pool.Total()), time.Second)
+	}
+	return taken, err
+}
+
+// takeBytes takes memory for the call, for which it waits a while.
+func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share.Taken, error) {
+	ctx, cancel := context.WithTimeout(c.ctx, memoryWait)
+	defer cancel()
+	taken, err := pool.Take(ctx, c.rec.identity.User.Name, int64(n))
+	if err == nil {
+		return taken, nil
+	}
+	if err := c.timedOut("while it waited for memory " + when); err != nil {
+		return taken, err
+	}
+	s.metrics.reject("memory")
+	return taken, tooManyRequests(fmt.Sprintf("others are using the memory %s, of which one user may have %d bytes", when, pool.PerUser()), time.Second)
+}
+
+// begin takes what a call needs for its work, once its body is there: tokens for its weight, a
+// place among the requests in progress, and memory. The call's end gives it back.
+func (s *Server) begin(c *call, bodySize int) (err error) {
+	if isReadOnly(c.req) {
+		c.place, err = s.enter(c.rec, s.pools.readOnly, "reads in progress")
+		return err
+	}
+	size := bodySize + c.resource.Size(c.namespace, c.name)
+	if err := s.chargeSize(c.rec, size, writeBytes); err != nil {
+		return err
+	}
+	if c.place, err = s.enter(c.rec, s.pools.mutating, "writes in progress"); err != nil {
+		return err
+	}
+	if size >= largeBody {
+		c.memory, err = s.takeBytes(c, s.pools.memory, size*decodedSize, "to decode objects")
+	}
+	return err
+}
+
+// end gives back what begin has taken: a client that is slow to read its answer keeps nothing
+// from others.
+func (c *call) end() {
+	c.place.GiveBack()
+	c.memory.GiveBack()
+}
+
+// beginAnswer takes what writing the answer to a read needs.
+func (s *Server) beginAnswer(c *call, res result) error {
+	var objects []*object.Object
+	switch {
+	case !isReadOnly(c.req):
+		return nil
+	case res.object != nil:
+		objects = []*object.Object{res.object}
+	case res.list != nil:
+		objects = res.list.Objects
+	}
+	total, largest := 0, 0
+	for _, o := range objects {
+		size := o.Size()
+		total, largest = total+size, max(largest, size)
+	}
+	work := c.output.Work(total)
+	if err := s.chargeSize(c.rec, work, readBytes); err != nil {
+		return err
+	}
+	if total < largeBody {
+		return nil
+	}
+	memory := answerOverhead + len(objects)*listedOverhead
+	if work != total { // not finished bytes
+		memory += largest * decodedSize
+	}
+	var err error
+	c.memory, err = s.takeBytes(c, s.pools.memory, memory, "to encode objects")
+	return err
+}
