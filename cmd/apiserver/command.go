@@ -91,7 +91,7 @@ func flagGroups(c *config) []flagGroup {
 	access := newFlagSet()
 	access.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "CSV file of tokens (token,user,uid,\"group1,group2\"), reloaded when it changes; if empty, a token for the user admin is created in the data directory")
 	access.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of rate limits for tokens and users, reloaded when it changes; if empty, the defaults apply")
-	access.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Maximum number of non-mutating requests in progress, except watches; of which one user may have a quarter; more are answered with 429; 0 means no limit")
+	access.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Maximum number of non-mutating requests in progress, except watches, of which one user may have a quarter; more are answered with 429; 0 means no limit")
 	access.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Maximum number of mutating requests in progress, of which one user may have a quarter; more are answered with 429; 0 means no limit")
 	access.IntVar(&c.MaxWatches, "max-watches", c.MaxWatches, "Maximum number of open watches; more are answered with 429; 0 means no limit")
 	access.IntVar(&c.MaxWatchesPerUser, "max-watches-per-user", c.MaxWatchesPerUser, "Maximum number of open watches of one user; more are answered with 429; 0 means no limit")

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strconv"
@@ -108,11 +109,29 @@ func TestRetryAfterIsEnough(t *testing.T) {
 	}
 }
 
-// What is beyond the server's bound of requests at once is turned away, by kind.
+// A user's share of the requests at once is not taken from the others, by kind; an
+// administrator's are not counted, and neither are bodies that are still to come.
 func TestRequestsInFlight(t *testing.T) {
 	var faulty faultyStorage
-	server := startServer(t, apitest.Config{Wrap: faulty.wrap, MaxRequestsInFlight: 4, MaxMutatingRequestsInFlight: 1})
+	server := startServer(t, apitest.Config{
+		Wrap: faulty.wrap, MaxRequestsInFlight: 4, MaxMutatingRequestsInFlight: 2,
+		Tokens: apitest.Token + ",admin,1,system:masters\nalice-token,alice,2\nbob-token,bob,3\n",
+	})
 	ns := newNamespace(t, server)
+	for range 3 {
+		uploading, upload := io.Pipe()
+		defer upload.CloseWithError(io.ErrUnexpectedEOF) // which the client never sends
+		req := newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), nil, "X-Auth-Token", "alice-token")
+		req.Body = uploading
+		go func() {
+			if a, err := try(server.Client, req); err == nil {
+				t.Errorf("an upload that never ended got %v", a)
+			}
+		}()
+		if _, err := upload.Write([]byte("{")); err != nil { // it is being read
+			t.Fatal(err)
+		}
+	}
 	entered, release := make(chan struct{}), make(chan struct{})
 	faulty.on(t, ns, "held", func(_ context.Context, write func() (storage.WriteResponse, error)) (storage.WriteResponse, error) {
 		close(entered)
@@ -120,7 +139,7 @@ func TestRequestsInFlight(t *testing.T) {
 		return write()
 	})
 	held := make(chan *answer, 1)
-	req := newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body("held"))
+	req := newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body("held"), "X-Auth-Token", "alice-token")
 	go func() {
 		a, err := try(server.Client, req)
 		if err != nil {
@@ -129,18 +148,21 @@ func TestRequestsInFlight(t *testing.T) {
 		held <- a
 	}()
 	<-entered
-	post := newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body("a"))
-	refused := send(t, server.Client, post)
-	checkCode(t, refused, 429, "the server is serving as many as it may at once")
+	post := func(token, name string) *answer {
+		return send(t, server.Client, newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body(name), "X-Auth-Token", token))
+	}
+	refused := post("alice-token", "a")
+	checkCode(t, refused, 429, "the limit of writes in progress, 1 for each user, is reached")
 	if after := retryAfter(t, refused); after != time.Second {
 		t.Errorf("told to wait %v", after)
 	}
-	checkCode(t, send(t, server.Client, newRequest(t, server, http.MethodGet, endpointsPath(ns, ""), nil)), 200, "")
+	checkCode(t, post("bob-token", "b"), 201, "")
+	checkCode(t, post(apitest.Token, "c"), 201, "")
+	checkCode(t, send(t, server.Client, newRequest(t, server, http.MethodGet, endpointsPath(ns, ""), nil, "X-Auth-Token", "alice-token")), 200, "")
 	metrics := scrape(t, server)
 	for series, want := range map[string]float64{
-		`apiserver_current_inflight_requests{request_kind="mutating"}`:              1,
-		`apiserver_current_inflight_requests{request_kind="readOnly"}`:              1, // the scrape
-		`apiserver_flowcontrol_rejected_requests_total{reason="concurrency-limit"}`: 1,
+		`apiserver_current_inflight_requests{request_kind="mutating"}`:                   1,
+		`apiserver_flowcontrol_rejected_requests_total{reason="user-concurrency-limit"}`: 1,
 	} {
 		if got := metrics[series]; got != want {
 			t.Errorf("%s is %v, want %v", series, got, want)
@@ -152,6 +174,6 @@ func TestRequestsInFlight(t *testing.T) {
 	}
 	eventually(t, "room for the next", func() bool {
 		name := fmt.Sprintf("b-%d", time.Now().UnixNano())
-		return send(t, server.Client, newRequest(t, server, http.MethodPost, endpointsPath(ns, ""), body(name))).code == 201
+		return post("alice-token", name).code == 201
 	})
 }
