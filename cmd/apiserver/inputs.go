@@ -1,10 +1,11 @@
 package main
 
 import (
-	"encoding/csv"
 	"fmt"
 	"os"
 	"slices"
+
+	"github.com/rs/zerolog"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/certificates"
@@ -22,12 +23,12 @@ type inputs struct {
 }
 
 // loadInputs reads every file that c names. It writes nothing.
-func loadInputs(c config) (*inputs, error) {
+func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 	in := &inputs{tokens: auth.NewTokens(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}}
 	for _, group := range []*files.Group{
 		{
 			Name: "token-auth-file", Paths: []string{c.TokenAuthFile},
-			Load: func() error { return in.tokens.Load(c.TokenAuthFile) },
+			Load: func() error { return loadTokens(c.TokenAuthFile, in.tokens, logger) },
 		},
 		{
 			Name: "rate-limit-config", Paths: []string{c.RateLimitConfig},
@@ -47,6 +48,20 @@ func loadInputs(c config) (*inputs, error) {
 		in.watched = append(in.watched, group)
 	}
 	return in, nil
+}
+
+// maxNamedLines is how many lines of short tokens a warning names.
+const maxNamedLines = 20
+
+func loadTokens(path string, tokens *auth.Tokens, logger zerolog.Logger) error {
+	if err := tokens.Load(path); err != nil {
+		return err
+	}
+	if short := tokens.ShortTokens(); len(short) > 0 {
+		logger.Warn().Str("path", path).Int("tokens", len(short)).Ints("lines", short[:min(len(short), maxNamedLines)]).
+			Int("characters", auth.MinTokenLength).Msg("tokens that are shorter than this many characters are easy to guess")
+	}
+	return nil
 }
 
 func loadLimits(path string, limiter *ratelimit.Limiter) error {
@@ -73,9 +88,7 @@ func adminToken(path string, tokens *auth.Tokens) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	reader := csv.NewReader(f)
-	reader.FieldsPerRecord = -1
-	records, err := reader.ReadAll()
+	records, err := auth.NewFileReader(f).ReadAll()
 	if err != nil {
 		return "", fmt.Errorf("%s: %w", path, err)
 	}

@@ -44,7 +44,7 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer flushLog()
-	in, err := loadInputs(c)
+	in, err := loadInputs(c, logger)
 	if err != nil {
 		return err
 	}

@@ -49,6 +49,17 @@ var parseTokensTests = []struct {
 		file: "t1,alice,1\nt2,alice,1\n",
 		want: map[string]User{"t1": {Name: "alice", UID: "1"}, "t2": {Name: "alice", UID: "1"}},
 	},
+	{
+		name: "a byte order mark",
+		file: "\ufefft1,alice,1\n\ufefft2,bob,2\n",
+		want: map[string]User{"t1": {Name: "alice", UID: "1"}, "\ufefft2": {Name: "bob", UID: "2"}},
+	},
+	{
+		name: "a byte order mark before quotes",
+		file: "\ufeff\"t,1\",alice,1\n",
+		want: map[string]User{"t,1": {Name: "alice", UID: "1"}},
+	},
+	{name: "only a byte order mark", file: "\ufeff", wantErr: "it has no token, which would lock out everybody"},
 	{name: "empty", file: "", wantErr: "it has no token, which would lock out everybody"},
 	{name: "only blank lines", file: "\n\n", wantErr: "it has no token, which would lock out everybody"},
 	{
@@ -72,7 +83,7 @@ var parseTokensTests = []struct {
 func TestParseTokens(t *testing.T) {
 	for _, tt := range parseTokensTests {
 		t.Run(tt.name, func(t *testing.T) {
-			set, err := parseTokens(strings.NewReader(tt.file))
+			set, _, err := parseTokens(strings.NewReader(tt.file))
 			if gotErr := errorText(err); gotErr != tt.wantErr {
 				t.Fatalf("error = %q, want %q", gotErr, tt.wantErr)
 			}
@@ -92,6 +103,14 @@ func TestParseTokens(t *testing.T) {
 	}
 }
 
+func TestShortTokens(t *testing.T) {
+	sixteen, fifteen := strings.Repeat("ä", MinTokenLength), strings.Repeat("ä", MinTokenLength-1)
+	_, short, err := parseTokens(strings.NewReader(fifteen + ",a,1\n\n" + sixteen + ",b,2\nx,c,3\n\"multi\nline\",d,4\n"))
+	if diff := cmp.Diff([]int{1, 4, 5}, short); diff != "" || err != nil {
+		t.Errorf("%v, lines (-want +got):\n%s", err, diff)
+	}
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""
@@ -106,9 +125,10 @@ func FuzzParseTokens(f *testing.F) {
 	const secret = "s3cr3t-7f1c"
 	f.Add("token,alice,1,\"dev,ops\"\n")
 	f.Add("token1,alice,1\ntoken1,bob\n")
+	f.Add("\ufeff\"token\",alice,1\n")
 	f.Fuzz(func(t *testing.T, data string) {
 		data = strings.ReplaceAll(data, "token", secret)
-		set, err := parseTokens(strings.NewReader(data))
+		set, _, err := parseTokens(strings.NewReader(data))
 		if err != nil {
 			if strings.Contains(err.Error(), secret) {
 				t.Fatalf("the error shows a token: %v", err)
@@ -118,7 +138,7 @@ func FuzzParseTokens(f *testing.F) {
 			}
 			return
 		}
-		reader := csv.NewReader(strings.NewReader(data))
+		reader := csv.NewReader(strings.NewReader(strings.TrimPrefix(data, "\ufeff")))
 		reader.FieldsPerRecord = -1
 		records, err := reader.ReadAll()
 		if err != nil {

@@ -4,6 +4,7 @@
 package auth
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -41,6 +42,11 @@ type Identity struct {
 	User User
 	// ID is the token's SHA-256. The token itself is not kept.
 	ID [sha256.Size]byte
+	// Valid ends once the token is no longer accepted, or no longer with this User. A reload
+	// that leaves the user as it is keeps the Identity.
+	Valid context.Context
+
+	revoke context.CancelFunc // ends Valid
 
 	// lastAddr is shared with the Identity that replaces this one at a reload, so that
 	// requests in progress with either update the same address.
@@ -72,33 +78,41 @@ type tokenSet map[[sha256.Size]byte]*Identity
 // Tokens is the set of currently valid tokens. Its methods are safe for concurrent use;
 // Authenticate never waits for a Load. Create it with NewTokens.
 type Tokens struct {
-	replacing sync.Mutex // held while a new set takes over the addresses of the old one
+	replacing sync.Mutex // held while a new set takes over from the old one
 	current   atomic.Pointer[tokenSet]
+	short     atomic.Pointer[[]int]
 }
 
 // NewTokens returns an empty set.
 func NewTokens() *Tokens {
 	t := &Tokens{}
 	t.current.Store(&tokenSet{})
+	t.short.Store(&[]int{})
 	return t
 }
+
+// ShortTokens returns the lines of the file that Load read last which begin a token of less
+// than MinTokenLength characters.
+func (t *Tokens) ShortTokens() []int { return *t.short.Load() }
 
 // Load replaces the set with the tokens of a file in kube-apiserver's CSV format (see
 // parseTokens). After an error the set is unchanged. The error contains the path, the
 // line and the reason, never a token.
 //
-// A token that keeps its user also keeps its last address.
+// A token whose user, uid and groups are as before keeps its Identity; the other identities of
+// the old set end. A token that keeps its user also keeps its last address.
 func (t *Tokens) Load(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("token file: %w", err) // err names the path
 	}
 	defer f.Close()
-	set, err := parseTokens(f)
+	set, short, err := parseTokens(f)
 	if err != nil {
 		return fmt.Errorf("token file %s: %w", path, err)
 	}
 	t.replace(set)
+	t.short.Store(&short)
 	return nil
 }
 
@@ -119,11 +133,27 @@ func (t *Tokens) replace(set tokenSet) {
 	defer t.replacing.Unlock()
 	old := *t.current.Load()
 	for hash, id := range set {
-		if before, ok := old[hash]; ok && before.User.Name == id.User.Name {
+		before, ok := old[hash]
+		switch {
+		case ok && sameUser(before.User, id.User):
+			set[hash] = before
+		case ok && before.User.Name == id.User.Name:
 			id.lastAddr = before.lastAddr
 		}
 	}
 	t.current.Store(&set)
+	// Only now: whoever still got an old identity finds that it has ended.
+	for hash, before := range old {
+		if set[hash] != before {
+			before.revoke()
+		}
+	}
+}
+
+// sameUser reports whether a and b have the same name, uid and groups, in any order.
+func sameUser(a, b User) bool {
+	sorted := func(u User) []string { return slices.Sorted(slices.Values(u.Groups)) }
+	return a.Name == b.Name && a.UID == b.UID && slices.Equal(sorted(a), sorted(b))
 }
 
 // Authenticate returns the identity that token belongs to, and reports whether there is
@@ -149,7 +179,11 @@ func newIdentity(token string, u User) (*Identity, error) {
 		return nil, errors.New("the user name is empty")
 	}
 	u.Groups = withAuthenticated(u)
-	return &Identity{User: u, ID: sha256.Sum256([]byte(token)), lastAddr: &atomic.Pointer[netip.Addr]{}}, nil
+	valid, revoke := context.WithCancel(context.Background())
+	return &Identity{
+		User: u, ID: sha256.Sum256([]byte(token)), Valid: valid, revoke: revoke,
+		lastAddr: &atomic.Pointer[netip.Addr]{},
+	}, nil
 }
 
 // withAuthenticated returns a copy of u's groups with system:authenticated added, as in

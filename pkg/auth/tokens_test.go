@@ -154,6 +154,45 @@ func TestAddressMemory(t *testing.T) {
 	}
 }
 
+// An identity ends with its token, and with any change of its user, but not needlessly.
+func TestValid(t *testing.T) {
+	for _, tt := range []struct {
+		name, before, after string
+		ends                bool
+	}{
+		{"unchanged", "t,alice,1,\"dev,ops\"\n", "u,bob,2\nt,alice,1,\"dev,ops\"\n", false},
+		{"groups in another order", "t,alice,1,\"dev,ops\"\n", "t,alice,1,\"ops,dev\"\n", false},
+		{"removed", "t,alice,1\nu,bob,2\n", "u,bob,2\n", true},
+		{"another user", "t,alice,1\n", "t,bob,1\n", true},
+		{"another uid", "t,alice,1\n", "t,alice,2\n", true},
+		{"a group more", "t,alice,1,dev\n", "t,alice,1,\"dev,ops\"\n", true},
+		{"a group less", "t,alice,1,\"dev,ops\"\n", "t,alice,1,dev\n", true},
+		{"another group", "t,alice,1,dev\n", "t,alice,1,ops\n", true},
+		{"a group twice", "t,alice,1,dev\n", "t,alice,1,\"dev,dev\"\n", true},
+		{"refused file", "t,alice,1\n", "u,bob\n", false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tokens, path := NewTokens(), tokenFile(t, tt.before)
+			if err := tokens.Load(path); err != nil {
+				t.Fatal(err)
+			}
+			before := mustAuthenticate(t, tokens, "t")
+			writeFile(t, path, tt.after)
+			_ = tokens.Load(path) // one of the files is refused
+			if ended := before.Valid.Err() != nil; ended != tt.ends {
+				t.Errorf("ended: %v", ended)
+			}
+			after, ok := tokens.Authenticate("t")
+			if same := ok && after == before; same == tt.ends {
+				t.Errorf("the same identity: %v", same)
+			}
+			if ok && after.Valid.Err() != nil {
+				t.Error("the identity in use has ended")
+			}
+		})
+	}
+}
+
 func TestSet(t *testing.T) {
 	groups := make([]string, 1, 2) // room for an append to reach the caller's array
 	groups[0] = SystemPrivilegedGroup
@@ -161,10 +200,14 @@ func TestSet(t *testing.T) {
 	if err := tokens.Set("first", User{Name: "admin", Groups: groups}); err != nil {
 		t.Fatal(err)
 	}
+	first := mustAuthenticate(t, tokens, "first")
 	if err := tokens.Set("second", User{Name: "admin", Groups: groups}); err != nil {
 		t.Fatal(err)
 	}
 	groups[0] = "changed"
+	if first.Valid.Err() == nil {
+		t.Error("Set left the earlier identity valid")
+	}
 	if _, ok := tokens.Authenticate("first"); ok {
 		t.Error("Set left the earlier token valid")
 	}
