@@ -88,6 +88,7 @@ func flagGroups(c *config) []flagGroup {
 	serving.StringVar(&c.TLSPrivateKeyFile, "tls-private-key-file", c.TLSPrivateKeyFile, "Private key file of --tls-cert-file")
 	serving.StringVar(&c.ExternalHostname, "external-hostname", c.ExternalHostname, "Host name or IP address to use in the kubeconfig and to add to the certificate that the server creates")
 	serving.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "Maximum duration of a request, except watches")
+	serving.StringSliceVar(&c.HSTSDirectives, "strict-transport-security-directives", c.HSTSDirectives, "Comma-separated directives of the header Strict-Transport-Security of answers over TLS, such as max-age=31536000,includeSubDomains; if empty, there is none")
 	access := newFlagSet()
 	access.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "CSV file of tokens (token,user,uid,\"group1,group2\"), reloaded when it changes; if empty, a token for the user admin is created in the data directory")
 	access.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of rate limits for tokens and users, reloaded when it changes; if empty, the defaults apply")

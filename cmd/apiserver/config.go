@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -43,6 +44,7 @@ type config struct {
 	MaxWatches                  int    // 0 means no limit
 	MaxWatchesPerUser           int    // 0 means no limit
 	RequestTimeout              time.Duration
+	HSTSDirectives              []string // empty means no header
 
 	LogLevel  string
 	LogFormat string
@@ -109,6 +111,7 @@ func (c *config) validate() error {
 		{"max-watches", require(c.MaxWatches >= 0, "%v is negative", c.MaxWatches)},
 		{"max-watches-per-user", require(c.MaxWatchesPerUser >= 0, "%v is negative", c.MaxWatchesPerUser)},
 		{"request-timeout", require(c.RequestTimeout > 0, "%v is not positive", c.RequestTimeout)},
+		{"strict-transport-security-directives", validateHSTSDirectives(c.HSTSDirectives)},
 		{"log-level", validateOneOf(c.LogLevel, logLevels)},
 		{"log-format", validateOneOf(c.LogFormat, logFormats)},
 	} {
@@ -133,6 +136,28 @@ func validateBetween(n, least, most int) error {
 
 func validateOneOf(s string, allowed []string) error {
 	return require(slices.Contains(allowed, s), "%q is not one of %s", s, strings.Join(allowed, ", "))
+}
+
+// validateHSTSDirectives accepts max-age=SECONDS, which RFC 6797 requires, includeSubDomains and
+// preload, each once.
+func validateHSTSDirectives(directives []string) error {
+	var names []string
+	for _, directive := range directives {
+		name := directive
+		if seconds, ok := strings.CutPrefix(directive, "max-age="); ok {
+			if _, err := strconv.ParseUint(seconds, 10, 63); err == nil {
+				name = "max-age="
+			}
+		}
+		switch {
+		case !slices.Contains([]string{"max-age=", "includeSubDomains", "preload"}, name):
+			return fmt.Errorf("%q is not one of max-age=SECONDS, includeSubDomains, preload", directive)
+		case slices.Contains(names, name):
+			return fmt.Errorf("%s is given twice", strings.TrimSuffix(name, "="))
+		}
+		names = append(names, name)
+	}
+	return require(len(names) == 0 || slices.Contains(names, "max-age="), "max-age=SECONDS is missing")
 }
 
 func validateEtcdServers(servers []string) error {

@@ -52,6 +52,13 @@ func TestValidate(t *testing.T) {
 		"a negative limit":            {func(c *config) { c.MaxRequestsInFlight = -1 }, "--max-requests-inflight: -1 is negative"},
 		"a negative limit of writing": {func(c *config) { c.MaxMutatingRequestsInFlight = -1 }, "--max-mutating-requests-inflight: -1 is negative"},
 		"no time for requests":        {func(c *config) { c.RequestTimeout = 0 }, "--request-timeout: 0s is not positive"},
+		"HSTS":                        {func(c *config) { c.HSTSDirectives = []string{"max-age=0", "preload", "includeSubDomains"} }, ""},
+		"HSTS without an age":         {func(c *config) { c.HSTSDirectives = []string{"preload"} }, "--strict-transport-security-directives: max-age=SECONDS is missing"},
+		"HSTS of no age":              {func(c *config) { c.HSTSDirectives = []string{"max-age"} }, `--strict-transport-security-directives: "max-age" is not one of`},
+		"HSTS of a wrong age":         {func(c *config) { c.HSTSDirectives = []string{"max-age=1y"} }, `--strict-transport-security-directives: "max-age=1y" is not one of`},
+		"HSTS of a negative age":      {func(c *config) { c.HSTSDirectives = []string{"max-age=-1"} }, `--strict-transport-security-directives: "max-age=-1" is not one of`},
+		"HSTS with something else":    {func(c *config) { c.HSTSDirectives = []string{"max-age=1", "x\r\ny"} }, "--strict-transport-security-directives: \"x\\r\\ny\" is not one of"},
+		"HSTS twice":                  {func(c *config) { c.HSTSDirectives = []string{"max-age=1", "max-age=2"} }, "--strict-transport-security-directives: max-age is given twice"},
 		"an unknown level":            {func(c *config) { c.LogLevel = "loud" }, `--log-level: "loud" is not one of debug`},
 		"an unknown format":           {func(c *config) { c.LogFormat = "xml" }, `--log-format: "xml" is not one of auto`},
 	} {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -120,6 +121,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		MaxWatches:                  i.config.MaxWatches,
 		MaxWatchesPerUser:           i.config.MaxWatchesPerUser,
 		RequestTimeout:              i.config.RequestTimeout,
+		StrictTransportSecurity:     strings.Join(i.config.HSTSDirectives, "; "),
 		Logger:                      i.logger,
 		Metrics:                     i.metrics,
 		Version:                     servedVersion(),

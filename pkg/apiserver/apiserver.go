@@ -60,6 +60,8 @@ type Config struct {
 	MaxWatches, MaxWatchesPerUser int
 	// RequestTimeout bounds a request; 0 is 60 s.
 	RequestTimeout time.Duration
+	// StrictTransportSecurity is the header of that name of every answer over TLS; "" is none.
+	StrictTransportSecurity string
 
 	// Logger gets a line for each request, and failures; the zero Logger discards them.
 	Logger zerolog.Logger
@@ -158,6 +160,7 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 		MaxWatches:                  cfg.MaxWatches,
 		MaxWatchesPerUser:           cfg.MaxWatchesPerUser,
 		RequestTimeout:              cfg.RequestTimeout,
+		StrictTransportSecurity:     cfg.StrictTransportSecurity,
 	})
 }
 

@@ -79,7 +79,10 @@ func (s *Server) admit(rec *record) error {
 	if err := s.authenticate(rec); err != nil {
 		return err
 	}
-	return s.charge(rec, 1)
+	if err := s.charge(rec, 1); err != nil {
+		return err
+	}
+	return refuseImpersonation(rec.req.Header)
 }
 
 // charge takes tokens from the bucket that the request's token has for its class.

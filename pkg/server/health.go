@@ -59,7 +59,6 @@ func (s *Server) health(path string, checks []check) http.HandlerFunc {
 			return
 		}
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
 		body := "ok"
 		if req.URL.Query().Has("verbose") {
 			body = report.String() + path + " check passed\n"

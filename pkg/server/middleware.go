@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/auth"
 )
@@ -51,6 +53,17 @@ func (s *Server) log(rec *record) {
 		Dur("latency", time.Since(rec.start)).
 		Str("auditID", rec.auditID).
 		Msg("request")
+}
+
+// refuseImpersonation refuses to act as another user, which is not supported: acting as the
+// real one instead would do what the client has not asked for.
+func refuseImpersonation(header http.Header) error {
+	for name, values := range header {
+		if strings.HasPrefix(name, "Impersonate-") && slices.ContainsFunc(values, func(value string) bool { return value != "" }) {
+			return apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("this server does not support impersonation: send the request without Impersonate-* headers"))
+		}
+	}
+	return nil
 }
 
 // authenticate finds out whose request it is. Whoever sends wrong tokens from one address

@@ -47,6 +47,8 @@ type Config struct {
 	MaxWatches, MaxWatchesPerUser int
 	// RequestTimeout bounds a request; 0 is 60 s.
 	RequestTimeout time.Duration
+	// StrictTransportSecurity is the header of that name of every answer over TLS; "" is none.
+	StrictTransportSecurity string
 }
 
 const (
@@ -111,5 +113,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header := w.Header()
 	header.Set("Audit-Id", rec.auditID)
 	header.Set("Cache-Control", "no-cache, private")
+	header.Set("X-Content-Type-Options", "nosniff")
+	if req.TLS != nil && s.cfg.StrictTransportSecurity != "" {
+		header.Set("Strict-Transport-Security", s.cfg.StrictTransportSecurity)
+	}
 	s.router.ServeHTTP(rec, req)
 }
