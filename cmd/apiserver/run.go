@@ -200,7 +200,9 @@ func (i *instance) writeKubeconfig() (err error) {
 
 // serve answers requests until ctx ends or the server fails, and then closes the ports.
 func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
-	front, err := serving.New(serving.Config{Handler: i.core.Handler, Logger: i.logger, Metrics: i.metrics})
+	front, err := serving.New(serving.Config{
+		Handler: i.core.Handler, WriteTimeout: i.core.Handler.WriteTimeout(), Logger: i.logger, Metrics: i.metrics,
+	})
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ const largeBody = 64 << 10
 
 var errBodyTooLarge = apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBodyBytes))
 
+// errSlowBody is a 504, as for every request that takes too long; kube-apiserver has no 408.
+var errSlowBody = apierrors.NewTimeoutError(fmt.Sprintf("the body of the request came too slowly: less than %d bytes a second after the first %v", minBodyRate, bodyGrace), 0)
+
 func (b *body) bytes() []byte { return b.buffer.Bytes() }
 
 func (b *body) release() {
@@ -52,7 +55,7 @@ func (s *Server) readBody(c *call) (*body, error) {
 		return nil, err
 	}
 	if deadline, ok := c.ctx.Deadline(); ok {
-		c.rec.limitReading(deadline)
+		c.rec.keepPace(deadline)
 	}
 	b := &body{buffer: bodies.Get().(*bytes.Buffer)}
 	err := s.receive(c, b)
@@ -83,6 +86,8 @@ func (s *Server) receive(c *call, b *body) error {
 		_, err = b.buffer.ReadFrom(io.LimitReader(c.rec, maxBodyBytes-largeBody+1))
 	}
 	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded) && c.rec.body.tooSlow():
+		return errSlowBody
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errTimedOut("while its body was being read")
 	case err != nil:

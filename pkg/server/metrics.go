@@ -19,6 +19,7 @@ type metrics struct {
 	requests *prometheus.CounterVec
 	latency  *prometheus.HistogramVec
 	rejected *prometheus.CounterVec
+	aborts   *prometheus.CounterVec
 	events   *prometheus.CounterVec
 }
 
@@ -39,11 +40,15 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 			Help: "Requests answered with 429, by the reason: the read or write limit of a token, the limit of an address without a valid token (anonymous), too many requests or watches at once of one user (user-concurrency-limit) or of all (concurrency-limit), or no memory for large objects (memory).",
 		}, []string{"reason"}),
 	}
+	m.aborts = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "apiserver_request_aborts_total",
+		Help: "Requests whose answer was cut off, because the client took it too slowly or the server could not finish it.",
+	}, []string{"verb", "group", "version", "resource", "subresource", "scope"})
 	m.events = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "apiserver_watch_events_total",
 		Help: "Events sent to clients that watch.",
 	}, []string{"group", "version", "resource"})
-	for _, collector := range []prometheus.Collector{m.requests, m.latency, m.rejected, m.events} {
+	for _, collector := range []prometheus.Collector{m.requests, m.latency, m.rejected, m.aborts, m.events} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -82,9 +87,9 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// observe counts a request that has ended. Clients cannot add values of their own to the
+// observe counts a request that has ended; cut: before its answer was whole. Clients cannot add values of their own to the
 // labels.
-func (m *metrics) observe(rec *record) {
+func (m *metrics) observe(rec *record, cut bool) {
 	dryRun, group, version, resource := "", "", "", ""
 	if rec.dryRun {
 		dryRun = "All"
@@ -95,6 +100,9 @@ func (m *metrics) observe(rec *record) {
 	labels := []string{metricVerb(rec), dryRun, group, version, resource, rec.attrs.Subresource, rec.scope(), "apiserver", strconv.Itoa(rec.code)}
 	m.requests.WithLabelValues(labels...).Inc()
 	m.latency.WithLabelValues(labels[:len(labels)-1]...).Observe(time.Since(rec.start).Seconds())
+	if cut {
+		m.aborts.WithLabelValues(labels[0], group, version, resource, rec.attrs.Subresource, rec.scope()).Inc()
+	}
 }
 
 // watched counts the events that a watch sends.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strings"
@@ -35,7 +36,7 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 		rec.WriteHeader(http.StatusOK)
 	}
 	s.log(rec)
-	s.metrics.observe(rec)
+	s.metrics.observe(rec, aborted || errors.Is(rec.writeErr, os.ErrDeadlineExceeded))
 	return aborted
 }
 

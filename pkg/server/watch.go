@@ -83,7 +83,7 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	return result{code: http.StatusOK, events: func(w *stream.Writer) {
 		defer end()
-		s.stream(c.rec, w, events, changes)
+		s.stream(c.rec, w, events, changes, cancel)
 	}}, nil
 }
 
@@ -105,34 +105,48 @@ func selectNamed(selector, name string) (string, error) {
 	return selector, nil
 }
 
-// stream writes the events as they come, and flushes when there are no more for now.
-func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, changes iter.Seq2[[]object.Event, error]) {
-	rec.watch = true
-	sent := s.metrics.watched(rec)
-	pause := func() {}
-	if rec.req.ProtoMajor >= 2 {
-		rec.pauses = newPauses(rec.ResponseWriter)
-		pause = rec.pauses.begin
-	}
-	defer pause()
+// errRevoked ends a watch whose token is no longer valid, or no longer for that user.
+var errRevoked = apierrors.NewUnauthorized("Unauthorized: the token was removed, or its user has changed")
+
+// stream writes the events as they come, and flushes when there are no more for now. cancel
+// ends the changes.
+func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, changes iter.Seq2[[]object.Event, error], cancel func()) {
+	sent, valid := s.metrics.watched(rec), rec.identity.Valid
+	rec.startPauses()
+	pauses := rec.pauses
+	defer pauses.begin()
+	stop := context.AfterFunc(valid, func() {
+		pauses.hurry(revokedTimeout)
+		cancel()
+	})
+	defer stop()
 	_ = w.Flush() // the changes must be read even if the client has gone: that ends them
-	pause()
+	rec.pause()
+	var failure error
 	for batch, err := range changes {
 		for _, event := range batch {
 			if err == nil {
 				err = events.Write(w, event)
 			}
+			if valid.Err() != nil {
+				break
+			}
 		}
-		if err != nil {
-			_ = events.WriteError(w, s.statusOf(rec, err)) // a buffer takes it
+		if failure = err; err != nil || valid.Err() != nil {
 			break
 		}
 		sent.Add(float64(len(batch)))
-		if w.Flush() != nil {
+		if rec.writeErr = w.Flush(); rec.writeErr != nil {
 			return
 		}
-		pause()
+		rec.pause()
 	}
-	rec.renewTimeout() // for the end, which net/http writes: the time may be over since the last event
-	_ = w.Close()      // who has gone misses nothing
+	if valid.Err() != nil {
+		failure = errRevoked
+	}
+	if failure != nil {
+		_ = events.WriteError(w, s.statusOf(rec, failure)) // a buffer takes it
+	}
+	_ = w.Close() // who has gone misses nothing
+	rec.endPauses()
 }

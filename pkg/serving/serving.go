@@ -21,8 +21,7 @@ import (
 const (
 	maxHeaderBytes = 64 << 10
 	// As kube-apiserver's: just below the longest time that proxies wait for an answer,
-	// and the time that net/http's clients keep an idle connection. Writing an answer has no
-	// limit here, since a watch has no end: the handlers bound it.
+	// and the time that net/http's clients keep an idle connection.
 	readHeaderTimeout = 32 * time.Second
 	idleTimeout       = 90 * time.Second
 	// Clients open another connection beyond this many requests on one.
@@ -31,6 +30,10 @@ const (
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
 )
+
+// writeByteTimeout is how long a connection of HTTP/2 may take no bytes until it is closed. Until
+// then not even a reset can be written: no deadline of a stream helps against such a client.
+var writeByteTimeout = time.Minute
 
 // Config configures a Server. Fields without a comment are required.
 type Config struct {
@@ -43,6 +46,9 @@ type Config struct {
 	// MaxConnections is the maximum number of open connections, of which one address may
 	// have half; 0 derives it from the limit on open files.
 	MaxConnections int
+	// WriteTimeout is how long a request may take until its answer is read, unless the handler
+	// sets another deadline; 0 is no limit.
+	WriteTimeout time.Duration
 }
 
 // Server serves HTTP on listeners. Its methods are not safe for concurrent use.
@@ -57,8 +63,8 @@ type Server struct {
 // New returns a server without listeners. It fails if cfg is incomplete or the limit on open
 // files cannot be read.
 func New(cfg Config) (*Server, error) {
-	if cfg.Handler == nil || cfg.MaxConnections < 0 {
-		return nil, errors.New("serving: Handler is required, and MaxConnections must not be negative")
+	if cfg.Handler == nil || cfg.MaxConnections < 0 || cfg.WriteTimeout < 0 {
+		return nil, errors.New("serving: Handler is required, and MaxConnections and WriteTimeout must not be negative")
 	}
 	if cfg.MaxConnections == 0 {
 		openFiles, err := openFilesLimit()
@@ -104,6 +110,7 @@ func (s *Server) newHTTPServer() *http.Server {
 		Handler:           markBusy(s.cfg.Handler),
 		MaxHeaderBytes:    maxHeaderBytes,
 		ReadHeaderTimeout: readHeaderTimeout,
+		WriteTimeout:      s.cfg.WriteTimeout,
 		IdleTimeout:       idleTimeout,
 		ErrorLog:          log.New(debugLog{s.cfg.Logger}, "", 0),
 		ConnContext:       connContext,
@@ -113,6 +120,7 @@ func (s *Server) newHTTPServer() *http.Server {
 			MaxConcurrentStreams: maxConcurrentStreams,
 			SendPingTimeout:      pingAfter,
 			PingTimeout:          pingTimeout,
+			WriteByteTimeout:     writeByteTimeout,
 		},
 	}
 	server.Protocols.SetHTTP1(true)

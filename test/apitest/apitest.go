@@ -4,6 +4,7 @@
 package apitest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -47,6 +48,8 @@ type Config struct {
 	Logger zerolog.Logger
 	// MaxRequestsInFlight and MaxMutatingRequestsInFlight are as in apiserver.Config.
 	MaxRequestsInFlight, MaxMutatingRequestsInFlight int
+	// WriteTimeout is as in serving.Config; 0 is the binary's.
+	WriteTimeout time.Duration
 }
 
 // Server is a running server.
@@ -98,7 +101,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	s.Storage = s.core.Storage
-	return s.listen(ctx, cfg.Logger)
+	return s.listen(ctx, cfg)
 }
 
 func (s *Server) tokens(cfg Config) (*auth.Tokens, error) {
@@ -114,14 +117,18 @@ func (s *Server) tokens(cfg Config) (*auth.Tokens, error) {
 }
 
 // listen serves on a free port, as the binary does.
-func (s *Server) listen(ctx context.Context, logger zerolog.Logger) error {
+func (s *Server) listen(ctx context.Context, cfg Config) error {
 	cert, err := certificates.Dir(filepath.Join(s.dir, "pki")).Ensure([]string{"127.0.0.1"}, time.Now())
 	if err != nil {
 		return err
 	}
 	holder := &certificates.Holder{}
 	holder.Set(cert)
-	if s.front, err = serving.New(serving.Config{Handler: s.core.Handler, Logger: logger, Metrics: s.Metrics}); err != nil {
+	s.front, err = serving.New(serving.Config{
+		Handler: s.core.Handler, WriteTimeout: cmp.Or(cfg.WriteTimeout, s.core.Handler.WriteTimeout()),
+		Logger: cfg.Logger, Metrics: s.Metrics,
+	})
+	if err != nil {
 		return err
 	}
 	port, err := serving.Listen(ctx, "127.0.0.1", 0)
