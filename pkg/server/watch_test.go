@@ -119,9 +119,10 @@ func TestTheEndOfAWatch(t *testing.T) {
 // A client that reads on, however slowly, gets all of a batch.
 func TestClientsThatReadSlowly(t *testing.T) {
 	shortTimeouts(t)
+	writeTimeout = 800 * time.Millisecond // in which a slow machine still moves a piece
 	versions(t, func(t *testing.T, http2 bool) {
 		large := named(t, "a", 1<<20)
-		batch := slices.Repeat([]object.Event{added(large)}, 16)
+		batch := slices.Repeat([]object.Event{added(large)}, 12)
 		web := start(t, newTestServer(t, testConfig(t, sequence(func(_ context.Context, yield func([]object.Event, error) bool) {
 			yield(batch, nil)
 		}))), http2)
