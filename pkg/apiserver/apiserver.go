@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -53,6 +54,8 @@ type Config struct {
 	// Authorizer decides on every request of an authenticated user; nil allows all.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
+	TrustedProxies []netip.Prefix
 	// MaxRequestsInFlight and MaxMutatingRequestsInFlight bound the requests in progress; 0 is
 	// no bound.
 	MaxRequestsInFlight, MaxMutatingRequestsInFlight int
@@ -161,6 +164,7 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 		MaxWatchesPerUser:           cfg.MaxWatchesPerUser,
 		RequestTimeout:              cfg.RequestTimeout,
 		StrictTransportSecurity:     cfg.StrictTransportSecurity,
+		TrustedProxies:              cfg.TrustedProxies,
 	})
 }
 

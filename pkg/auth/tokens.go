@@ -11,7 +11,6 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -47,29 +46,6 @@ type Identity struct {
 	Valid context.Context
 
 	revoke context.CancelFunc // ends Valid
-
-	// lastAddr is shared with the Identity that replaces this one at a reload, so that
-	// requests in progress with either update the same address.
-	lastAddr *atomic.Pointer[netip.Addr]
-}
-
-// SeenFrom reports whether addr is the address last passed to Saw. A server that rejects
-// an address because of too many guesses can use it to make an exception for a token
-// that is in use from there. An IPv4-mapped IPv6 address counts as the IPv4 address;
-// the zero Addr has never been seen.
-func (id *Identity) SeenFrom(addr netip.Addr) bool {
-	last := id.lastAddr.Load()
-	return last != nil && *last == addr.Unmap()
-}
-
-// Saw records addr as the last address that this token authenticated from, replacing the
-// previous one. The zero Addr is ignored.
-func (id *Identity) Saw(addr netip.Addr) {
-	if !addr.IsValid() || id.SeenFrom(addr) {
-		return
-	}
-	addr = addr.Unmap()
-	id.lastAddr.Store(&addr)
 }
 
 // tokenSet is never modified once it is in use.
@@ -100,7 +76,7 @@ func (t *Tokens) ShortTokens() []int { return *t.short.Load() }
 // line and the reason, never a token.
 //
 // A token whose user, uid and groups are as before keeps its Identity; the other identities of
-// the old set end. A token that keeps its user also keeps its last address.
+// the old set end.
 func (t *Tokens) Load(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -133,12 +109,8 @@ func (t *Tokens) replace(set tokenSet) {
 	defer t.replacing.Unlock()
 	old := *t.current.Load()
 	for hash, id := range set {
-		before, ok := old[hash]
-		switch {
-		case ok && sameUser(before.User, id.User):
+		if before, ok := old[hash]; ok && sameUser(before.User, id.User) {
 			set[hash] = before
-		case ok && before.User.Name == id.User.Name:
-			id.lastAddr = before.lastAddr
 		}
 	}
 	t.current.Store(&set)
@@ -180,10 +152,7 @@ func newIdentity(token string, u User) (*Identity, error) {
 	}
 	u.Groups = withAuthenticated(u)
 	valid, revoke := context.WithCancel(context.Background())
-	return &Identity{
-		User: u, ID: sha256.Sum256([]byte(token)), Valid: valid, revoke: revoke,
-		lastAddr: &atomic.Pointer[netip.Addr]{},
-	}, nil
+	return &Identity{User: u, ID: sha256.Sum256([]byte(token)), Valid: valid, revoke: revoke}, nil
 }
 
 // withAuthenticated returns a copy of u's groups with system:authenticated added, as in

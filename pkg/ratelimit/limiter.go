@@ -1,12 +1,13 @@
 // Package ratelimit gives each token, or each user, a token bucket for reads and one
-// for writes, and each client address one for requests without a valid token.
+// for writes, and each client address one for requests without a valid token and one for
+// those that need none. Another one samples what is logged of an address or a token.
 //
 // A bucket holds at most burst requests and gains qps of them per second. A request
 // takes one; if there is none, the request is rejected with the exact time until there
 // is, and takes nothing. Buckets start full.
 //
 // The caller passes the time in, and there are no goroutines. Memory is bounded: see
-// maxSubjects and maxAddresses.
+// maxSubjects, maxAddresses and maxSources.
 package ratelimit
 
 import (
@@ -15,17 +16,30 @@ import (
 	"time"
 )
 
-// Bounds of the tables. A bucket takes up to 400 bytes: 96 for itself, 80 for its
+// Bounds of the tables. A bucket takes up to 400 bytes: 112 for itself, 80 for its
 // rate.Limiter, and the rest for its share of the map and of the slots. So the tables
-// take at most 26 MB and 6.5 MB. Only buckets that are not full count: with the default
-// limits a fully drained write bucket takes 5 s to refill, a read bucket 2 s, an
+// take at most 26 MB, twice 6.5 MB, and 0.1 MB. Only buckets that are not full count: with
+// the default limits a fully drained write bucket takes 5 s to refill, a read bucket 2 s, an
 // address's bucket 10 s.
 const (
 	// maxSubjects bounds the buckets of tokens and users, at most two for each. It
 	// takes more than 32,768 tokens active within the same seconds to reach it.
 	maxSubjects = 1 << 16
-	// maxAddresses bounds the buckets of client addresses.
+	// maxAddresses bounds the buckets of client addresses, in each of the two tables of
+	// addresses. With probeLimit it takes 800,000 requests per second to fill one.
 	maxAddresses = 1 << 14
+	// maxSources bounds the buckets of AllowLine, and with them the lines of all sources
+	// together: some 500 a second.
+	maxSources = 1 << 8
+)
+
+// Limits that no configuration changes.
+var (
+	// probeLimit is what an address may ask without a token: more than any number of
+	// kubelets and load balancers behind one address do.
+	probeLimit = Limit{QPS: 50, Burst: 100}
+	// lineLimit is how many lines a source may cause that are sampled.
+	lineLimit = Limit{QPS: 2, Burst: 10}
 )
 
 // Subject identifies who makes a request.
@@ -44,13 +58,18 @@ type Limiter struct {
 	policy    *policy
 	latest    time.Time // the latest now of all calls
 	subjects  table
-	addresses table
+	addresses table // of requests without a valid token
+	probes    table // of requests that need no token, by address
+	sources   table // of lines, by token or address
 }
 
 // New returns a Limiter with full buckets. A nil cfg means DefaultConfig. It panics if
 // cfg is invalid; configurations from files are validated by ParseConfig.
 func New(cfg *Config) *Limiter {
-	return &Limiter{policy: newPolicy(cfg), subjects: newTable(maxSubjects), addresses: newTable(maxAddresses)}
+	return &Limiter{
+		policy: newPolicy(cfg), subjects: newTable(maxSubjects),
+		addresses: newTable(maxAddresses), probes: newTable(maxAddresses), sources: newTable(maxSources),
+	}
 }
 
 // SetConfig replaces the configuration with cfg, which may be nil and must be valid as
@@ -88,20 +107,8 @@ func (l *Limiter) Allow(now time.Time, s Subject, class Class, n int) time.Durat
 	return fromNow(now, t, b.take(t, n))
 }
 
-// addressOverflow is the bucket shared by addresses that do not fit into the table.
+// addressOverflow is the bucket shared by addresses that do not fit into a table.
 var addressOverflow = key{overflow: 1}
-
-// AnonymousWait returns what AllowAnonymous would, but takes no token.
-func (l *Limiter) AnonymousWait(now time.Time, addr netip.Addr) time.Duration {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	t := l.advance(now)
-	b := l.addresses.find(t, addressKey(addr), addressOverflow, l.policy.anonymous)
-	if b == nil {
-		return 0
-	}
-	return fromNow(now, t, b.wait(t, 1))
-}
 
 // AllowAnonymous is Allow for a request from addr without a valid token. The addresses
 // of an IPv6 /64 network share a bucket, since one host may have all of them; an
@@ -112,6 +119,38 @@ func (l *Limiter) AllowAnonymous(now time.Time, addr netip.Addr) time.Duration {
 	defer l.mu.Unlock()
 	t := l.advance(now)
 	return fromNow(now, t, l.addresses.get(t, addressKey(addr), addressOverflow, l.policy.anonymous).take(t, 1))
+}
+
+// AllowProbe is AllowAnonymous for a request that needs no token, such as a health check:
+// 50 per second with a burst of 100, whatever the configuration. Requests that fail to
+// authenticate take nothing from it.
+func (l *Limiter) AllowProbe(now time.Time, addr netip.Addr) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.advance(now)
+	return fromNow(now, t, l.probes.get(t, addressKey(addr), addressOverflow, probeLimit).take(t, 1))
+}
+
+// AllowLine reports whether to log one more line about its source, which is a token by its
+// hash, or addr if token is zero: 2 per second with a burst of 10. omitted is how many lines
+// it has refused that source since the last one that it allowed. It forgets them with the
+// bucket, which a source that has been silent for some seconds loses. Addresses count as in
+// AllowAnonymous; sources beyond the first 256 share a bucket.
+func (l *Limiter) AllowLine(now time.Time, token [32]byte, addr netip.Addr) (omitted int, ok bool) {
+	k := key{token: token}
+	if token == [32]byte{} {
+		k = addressKey(addr)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.advance(now)
+	b := l.sources.get(t, k, addressOverflow, lineLimit)
+	if b.take(t, 1) > 0 {
+		b.omitted++
+		return 0, false
+	}
+	omitted, b.omitted = b.omitted, 0
+	return omitted, true
 }
 
 func addressKey(addr netip.Addr) (k key) {

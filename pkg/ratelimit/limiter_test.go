@@ -94,15 +94,6 @@ func TestAnonymous(t *testing.T) {
 	allow := func(addr string, sec float64) time.Duration {
 		return l.AllowAnonymous(at(sec), netip.MustParseAddr(addr))
 	}
-	wait := func(addr string, sec float64) time.Duration {
-		return l.AnonymousWait(at(sec), netip.MustParseAddr(addr))
-	}
-	if got := wait("192.0.2.1", 0); got != 0 {
-		t.Errorf("wait of an unknown address = %v, want 0", got)
-	}
-	if n := len(l.addresses.slots); n != 0 {
-		t.Errorf("asking made %d buckets", n)
-	}
 	drain(t, "IPv4", 3, func() time.Duration { return allow("192.0.2.1", 0) })
 	drain(t, "another IPv4", 3, func() time.Duration { return allow("192.0.2.2", 0) })
 	drain(t, "IPv6", 3, func() time.Duration { return allow("2001:db8:0:1::1", 0) })
@@ -120,14 +111,58 @@ func TestAnonymous(t *testing.T) {
 		{"2001:db8:0:1:ffff::2", 0.2, 300 * time.Millisecond},
 		{"fe80::1%eth0", 0.2, 0},
 		{"192.0.2.1", 0.5, 0},
-		{"192.0.2.1", 0.5, 0}, // asking took nothing
+		{"192.0.2.1", 0.5, 500 * time.Millisecond},
 	} {
-		if got := wait(tt.addr, tt.at); got != tt.want {
+		if got := allow(tt.addr, tt.at); got != tt.want {
 			t.Errorf("%s at %v s: wait = %v, want %v", tt.addr, tt.at, got, tt.want)
 		}
 	}
-	if got := allow("192.0.2.1", 0.5); got != 0 {
-		t.Errorf("wait = %v after AnonymousWait had said 0", got)
+}
+
+// Probes have a limit of their own, which failures do not touch.
+func TestProbes(t *testing.T) {
+	l := New(&Config{Anonymous: &Limit{2, 3}})
+	addr := netip.MustParseAddr("192.0.2.1")
+	drain(t, "failures", 3, func() time.Duration { return l.AllowAnonymous(start, addr) })
+	drain(t, "probes", 100, func() time.Duration { return l.AllowProbe(start, addr) })
+	if got, want := l.AllowProbe(start, addr), 20*time.Millisecond; got != want {
+		t.Errorf("wait = %v, want %v", got, want)
+	}
+	drain(t, "another address", 100, func() time.Duration { return l.AllowProbe(start, address(1)) })
+	drain(t, "after a second", 50, func() time.Duration { return l.AllowProbe(at(1), addr) })
+}
+
+func TestLines(t *testing.T) {
+	l := New(nil)
+	one, other, token := address(1), address(2), subject(1, "").Token
+	lines := func(now time.Time, token [32]byte, addr netip.Addr, n int) (allowed, omitted int) {
+		for range n {
+			if before, ok := l.AllowLine(now, token, addr); ok {
+				allowed, omitted = allowed+1, omitted+before
+			}
+		}
+		return allowed, omitted
+	}
+	for _, tt := range []struct {
+		name             string
+		at               float64
+		token            [32]byte
+		addr             netip.Addr
+		n                int
+		allowed, omitted int
+	}{
+		{"an address", 0, [32]byte{}, one, 1010, 10, 0},
+		{"another", 0, [32]byte{}, other, 11, 10, 0},
+		{"a token, from wherever", 0, token, one, 11, 10, 0},
+		{"the same from elsewhere", 0, token, other, 5, 0, 0},
+		{"half a second later", 0.5, [32]byte{}, one, 100, 1, 1000},
+		{"another half", 1, [32]byte{}, one, 1, 1, 99},
+		{"a second later", 1, token, one, 2, 2, 6},
+		{"long after", 100, [32]byte{}, one, 11, 10, 0},
+	} {
+		if allowed, omitted := lines(at(tt.at), tt.token, tt.addr, tt.n); allowed != tt.allowed || omitted != tt.omitted {
+			t.Errorf("%s: %d lines that tell of %d omitted ones, want %d and %d", tt.name, allowed, omitted, tt.allowed, tt.omitted)
+		}
 	}
 }
 
@@ -212,8 +247,8 @@ func TestWaitIsExact(t *testing.T) {
 			now = now.Add(time.Duration(r.ExpFloat64() / limit.QPS * float64(time.Second) / 2))
 			call := now.Add(-time.Duration(r.IntN(1000))) // clocks are read before the lock is held
 			wait := l.Allow(call, s, Write, 1)
-			if peek, got := l.AnonymousWait(call, addr), l.AllowAnonymous(call, addr); peek != wait || got != wait {
-				t.Fatalf("seed %d, limit %+v: waits %v, %v and %v", seed, *limit, wait, peek, got)
+			if got := l.AllowAnonymous(call, addr); got != wait {
+				t.Fatalf("seed %d, limit %+v: waits %v and %v", seed, *limit, wait, got)
 			}
 			if wait == 0 {
 				continue
@@ -290,7 +325,6 @@ func TestSetConfigAgainstAllow(t *testing.T) {
 				if l.Allow(start, s, Write, 1) == 0 {
 					admitted++
 				}
-				l.AnonymousWait(start, addr)
 				if l.AllowAnonymous(start, addr) == 0 {
 					anonymous++
 				}

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// key identifies a bucket. In the table of addresses, token holds the address and the
+// key identifies a bucket. In the tables of addresses, token holds the address and the
 // rest is empty.
 type key struct {
 	token [32]byte // zero if a user's tokens share a bucket
@@ -24,6 +24,8 @@ type bucket struct {
 	limit Limit
 	rate  *rate.Limiter
 	slot  int // in table.slots
+	// omitted is how often the bucket had nothing since it last had, for AllowLine.
+	omitted int
 }
 
 // setLimit changes the rate and size of b from t on. Its tokens are kept, up to the new
@@ -86,37 +88,31 @@ type table struct {
 
 func newTable(limit int) table { return table{max: limit, buckets: map[key]*bucket{}} }
 
-// find returns k's bucket. While max buckets are in use, a k without one gets overflow's.
-// The bucket then has the limit l. It returns nil if get would create a bucket.
-func (tb *table) find(t time.Time, k, overflow key, l Limit) *bucket {
+// get returns k's bucket, which it creates if there is none, with the limit l. While max
+// buckets are in use, a k without one gets overflow's. Overflow buckets are in addition to
+// max.
+func (tb *table) get(t time.Time, k, overflow key, l Limit) *bucket {
 	tb.sweep(t)
-	b, ok := tb.buckets[k]
-	if !ok && len(tb.slots) >= tb.max {
-		b = tb.buckets[overflow]
+	b := tb.buckets[k]
+	if b == nil {
+		tb.sweep(t)
+		if len(tb.slots) >= tb.max {
+			k = overflow
+			b = tb.buckets[k]
+		}
 	}
 	if b != nil {
 		b.setLimit(t, l)
-	}
-	return b
-}
-
-// get is find, but creates the bucket. Overflow buckets are in addition to max.
-func (tb *table) get(t time.Time, k, overflow key, l Limit) *bucket {
-	if b := tb.find(t, k, overflow, l); b != nil {
 		return b
 	}
-	tb.sweep(t)
-	if len(tb.slots) >= tb.max {
-		k = overflow
-	}
-	b := &bucket{key: k, limit: l, rate: rate.NewLimiter(rate.Limit(l.QPS), l.Burst), slot: len(tb.slots)}
+	b = &bucket{key: k, limit: l, rate: rate.NewLimiter(rate.Limit(l.QPS), l.Burst), slot: len(tb.slots)}
 	tb.buckets[k] = b
 	tb.slots = append(tb.slots, b)
 	return b
 }
 
 // sweep checks the next bucket in turn and drops it if it is full. Every access sweeps
-// once, and one that creates a bucket twice, which is enough to keep up: even if every
+// once, and one that finds no bucket twice, which is enough to keep up: even if every
 // access creates one, full buckets stay for at most half a round, and the table holds a
 // third more than the buckets in use.
 func (tb *table) sweep(t time.Time) {

@@ -66,10 +66,13 @@ func TestAMillionAddresses(t *testing.T) {
 	if got, want := l.AllowAnonymous(start, victim), 500*time.Millisecond; got != want {
 		t.Errorf("wait of the address that was there first = %v, want %v: it lost its bucket", got, want)
 	}
-	if got, want := l.AnonymousWait(start, address(2_000_000)), 500*time.Millisecond; got != want {
+	if got, want := l.AllowAnonymous(start, address(2_000_000)), 500*time.Millisecond; got != want {
 		t.Errorf("wait of a newcomer = %v, want %v, the shared bucket's", got, want)
 	}
 	checkTable(t, &l.addresses)
+	if wait := l.AllowProbe(start, address(3_000_000)); wait != 0 {
+		t.Errorf("a probe of a newcomer must wait %v", wait)
+	}
 	drain(t, "a token meanwhile", 100, func() time.Duration { return l.Allow(start, subject(1, "alice"), Write, 1) })
 	runtime.KeepAlive(l)
 }
@@ -87,16 +90,32 @@ func TestIdleBucketsLeave(t *testing.T) {
 	}
 	// After a second all are full but one, and every access drops one or passes one by.
 	for range 2 * n {
-		l.AnonymousWait(at(1), netip.Addr{})
+		l.addresses.sweep(at(1))
 	}
 	if got := len(l.addresses.slots); got != 1 {
 		t.Errorf("%d buckets are left, want the one that is not full", got)
 	}
-	if got := l.AnonymousWait(at(1), busy); got != 0 {
-		t.Errorf("wait = %v, want 0", got)
-	}
 	drain(t, "busy, after a second", 1, func() time.Duration { return l.AllowAnonymous(at(1), busy) })
 	checkTable(t, &l.addresses)
+}
+
+// However many addresses cause lines, those of all together are bounded.
+func TestLinesOfManySources(t *testing.T) {
+	l, allowed := New(nil), 0
+	for second := range 10 {
+		for i := range uint32(10_000) {
+			if _, ok := l.AllowLine(at(float64(second)), [32]byte{}, address(i)); ok {
+				allowed++
+			}
+		}
+	}
+	if most := 10*(maxSources+1) + 10*2*(maxSources+1); allowed > most || allowed < maxSources {
+		t.Errorf("%d lines in ten seconds, want at most %d", allowed, most)
+	}
+	if n := len(l.sources.slots); n > maxSources+1 {
+		t.Errorf("%d buckets", n)
+	}
+	checkTable(t, &l.sources)
 }
 
 // A stream of newcomers must not make the table grow much beyond those that are in

@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// readyTimeout bounds a health check: a probe wants an answer, not patience.
-const readyTimeout = 2 * time.Second
+const (
+	// readyTimeout bounds a health check: a probe wants an answer, not patience.
+	readyTimeout = 2 * time.Second
+	// readyFreshness is how long the answer of a health check is good for other probes.
+	readyFreshness = 100 * time.Millisecond
+)
 
 // check is one thing that a health path looks at.
 type check struct {
@@ -23,32 +27,41 @@ type check struct {
 func (s *Server) routeHealth() {
 	router := s.router
 	ping := check{"ping", func(context.Context) error { return nil }}
-	etcd := check{"etcd", s.cfg.Ready}
+	etcd := check{"etcd", newSharedCheck(s.checkReady).answer}
 	for path, checks := range map[string][]check{
 		"livez": {ping}, "readyz": {ping, etcd}, "healthz": {ping, etcd},
 	} {
-		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).HandlerFunc(s.health(path, checks))
+		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(s.health(path, checks)))
 		for _, one := range checks {
-			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).HandlerFunc(s.health(path, []check{one}))
+			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(s.health(path, []check{one})))
 		}
 	}
-	router.Path("/version" + finalSlashes).Methods(http.MethodGet).HandlerFunc(s.version)
+	router.Path("/version" + finalSlashes).Methods(http.MethodGet).Handler(s.probed(s.version))
 	s.prefixes = append(s.prefixes, "/version/")
+}
+
+// probed guards a handler that needs no token.
+func (s *Server) probed(next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		rec := recordOf(w)
+		rec.attrs.Verb = "get"
+		if err := s.admitProbe(rec); err != nil {
+			s.renderError(rec, err)
+			return
+		}
+		next(w, req)
+	})
 }
 
 // health answers "ok", with ?verbose each check's outcome, too. A failure is a 500 that
 // names the check; its reason is for the log alone, since anybody may ask.
 func (s *Server) health(path string, checks []check) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		recordOf(w).attrs.Verb = "get"
-		ctx, cancel := context.WithTimeout(req.Context(), readyTimeout)
-		defer cancel()
 		var report strings.Builder
 		failed := false
 		for _, one := range checks {
-			if err := one.run(ctx); err != nil {
+			if err := one.run(req.Context()); err != nil {
 				failed = true
-				s.cfg.Logger.Warn().Str("check", one.name).Err(err).Msg("a health check failed")
 				fmt.Fprintf(&report, "[-]%s failed: reason withheld\n", one.name)
 				continue
 			}
@@ -67,9 +80,48 @@ func (s *Server) health(path string, checks []check) http.HandlerFunc {
 	}
 }
 
+// checkReady asks whether requests can be served now, for a probe.
+func (s *Server) checkReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	err := s.cfg.Ready(ctx)
+	if err != nil {
+		s.cfg.Logger.Warn().Str("check", "etcd").Err(err).Msg("a health check failed")
+	}
+	return err
+}
+
+// sharedCheck runs a check for all who ask at the same time or shortly after: anybody may
+// ask, as often as they like.
+type sharedCheck struct {
+	run  func(context.Context) error // ends by itself
+	turn chan struct{}               // whoever has sent to it may run, and use what is below
+	at   time.Time                   // when run ended last
+	err  error                       // what it returned
+}
+
+func newSharedCheck(run func(context.Context) error) *sharedCheck {
+	return &sharedCheck{run: run, turn: make(chan struct{}, 1)}
+}
+
+// answer waits for its turn until ctx ends. The check itself does not end with ctx: its
+// answer is for others, too.
+func (c *sharedCheck) answer(ctx context.Context) error {
+	select {
+	case c.turn <- struct{}{}:
+		defer func() { <-c.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if time.Since(c.at) > readyFreshness {
+		c.err = c.run(context.WithoutCancel(ctx))
+		c.at = time.Now()
+	}
+	return c.err
+}
+
 // version tells what the server is; it needs no token.
-func (s *Server) version(w http.ResponseWriter, req *http.Request) {
-	recordOf(w).attrs.Verb = "get"
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
 	data, err := json.MarshalIndent(s.cfg.Version, "", "  ")
 	if err != nil {
 		s.renderError(recordOf(w), err)

@@ -21,6 +21,7 @@ type metrics struct {
 	rejected *prometheus.CounterVec
 	aborts   *prometheus.CounterVec
 	events   *prometheus.CounterVec
+	unlogged prometheus.Counter
 }
 
 func newMetrics(registry *prometheus.Registry) (*metrics, error) {
@@ -37,7 +38,7 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		}, []string{"verb", "dry_run", "group", "version", "resource", "subresource", "scope", "component"}),
 		rejected: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_flowcontrol_rejected_requests_total",
-			Help: "Requests answered with 429, by the reason: the read or write limit of a token, the limit of an address without a valid token (anonymous), too many requests or watches at once of one user (user-concurrency-limit) or of all (concurrency-limit), or no memory for large objects (memory).",
+			Help: "Requests answered with 429, by the reason: the read or write limit of a token, the limit of an address without a valid token (anonymous), also for health and version (probe), too many requests or watches at once of one user (user-concurrency-limit) or of all (concurrency-limit), or no memory for large objects (memory).",
 		}, []string{"reason"}),
 	}
 	m.aborts = prometheus.NewCounterVec(prometheus.CounterOpts{
@@ -48,7 +49,11 @@ func newMetrics(registry *prometheus.Registry) (*metrics, error) {
 		Name: "apiserver_watch_events_total",
 		Help: "Events sent to clients that watch.",
 	}, []string{"group", "version", "resource"})
-	for _, collector := range []prometheus.Collector{m.requests, m.latency, m.rejected, m.aborts, m.events} {
+	m.unlogged = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "apiserver_request_log_omitted_total",
+		Help: "Requests without a line in the log, since their address or token has caused too many.",
+	})
+	for _, collector := range []prometheus.Collector{m.requests, m.latency, m.rejected, m.aborts, m.events, m.unlogged} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}

@@ -8,7 +8,6 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -40,22 +39,6 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 	return aborted
 }
 
-// log writes the one line of a request. Neither tokens nor bodies are in it.
-func (s *Server) log(rec *record) {
-	event := s.cfg.Logger.Info()
-	if rec.cause != nil {
-		event = s.cfg.Logger.Error().AnErr("cause", rec.cause)
-	}
-	event.Str("user", rec.user()).
-		Str("verb", rec.attrs.Verb).
-		Str("path", rec.req.URL.Path).
-		Int("code", rec.code).
-		Int64("bytes", rec.bytes).
-		Dur("latency", time.Since(rec.start)).
-		Str("auditID", rec.auditID).
-		Msg("request")
-}
-
 // refuseImpersonation refuses to act as another user, which is not supported: acting as the
 // real one instead would do what the client has not asked for.
 func refuseImpersonation(header http.Header) error {
@@ -67,29 +50,42 @@ func refuseImpersonation(header http.Header) error {
 	return nil
 }
 
-// authenticate finds out whose request it is. Whoever sends wrong tokens from one address
-// spends that address's small budget; once it is spent, a token is not even looked at,
-// unless it is the one that was last used from there: guessing is slow, and a client that
-// works beside a guesser goes on working.
+// authenticate finds out whose request it is. A valid token always passes. Only failures are
+// charged to the client's address, and refused with 429 once it has none left.
 func (s *Server) authenticate(rec *record) error {
-	token := requestToken(rec.req)
-	identity, ok := s.cfg.Tokens.Authenticate(token)
-	wait := s.cfg.Limiter.AnonymousWait(rec.start, rec.client)
-	if ok && (wait == 0 || identity.SeenFrom(rec.client)) {
-		identity.Saw(rec.client)
-		rec.identity = identity
-		rec.attrs.User = &identity.User
+	if s.identify(rec) {
 		return nil
 	}
-	if wait == 0 {
-		wait = s.cfg.Limiter.AllowAnonymous(rec.start, rec.client)
-	}
-	if wait > 0 {
+	if wait := s.cfg.Limiter.AllowAnonymous(rec.start, rec.client); wait > 0 {
 		s.metrics.reject("anonymous")
 		return tooManyRequests("too many requests without a valid token from this address", wait)
 	}
 	rec.Header().Set("WWW-Authenticate", `Bearer realm="berth"`)
 	return apierrors.NewUnauthorized("Unauthorized")
+}
+
+// identify reports whether the request has a valid token, and notes whose.
+func (s *Server) identify(rec *record) bool {
+	identity, ok := s.cfg.Tokens.Authenticate(requestToken(rec.req))
+	if ok {
+		rec.identity = identity
+		rec.attrs.User = &identity.User
+	}
+	return ok
+}
+
+// admitProbe lets a request through that needs no token: within the limit of its address, or
+// as the holder of a valid token, within that token's limits.
+func (s *Server) admitProbe(rec *record) error {
+	wait := s.cfg.Limiter.AllowProbe(rec.start, rec.client)
+	switch {
+	case wait == 0:
+		return nil
+	case s.identify(rec):
+		return s.charge(rec, 1)
+	}
+	s.metrics.reject("probe")
+	return tooManyRequests("too many requests for health and version without a valid token from this address", wait)
 }
 
 // requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or "".

@@ -57,16 +57,18 @@ func TestFieldManager(t *testing.T) {
 
 func TestHealthPaths(t *testing.T) {
 	var log strings.Builder
-	cfg := testConfig(t, &fakeResource{})
-	cfg.Logger = zerolog.New(&log)
-	var down error
-	cfg.Ready = func(ctx context.Context) error {
-		if _, ok := ctx.Deadline(); !ok {
-			t.Error("a health check may take for ever")
+	newServer := func(ready error) *Server {
+		cfg := testConfig(t, &fakeResource{})
+		cfg.Logger = zerolog.New(&log)
+		cfg.Ready = func(ctx context.Context) error {
+			if _, ok := ctx.Deadline(); !ok {
+				t.Error("a health check may take for ever")
+			}
+			return ready
 		}
-		return down
+		return newTestServer(t, cfg)
 	}
-	s := newTestServer(t, cfg)
+	up, down := newServer(nil), newServer(errors.New("etcd at 10.1.2.3 is gone"))
 	for _, tc := range []struct {
 		path string
 		down bool
@@ -86,8 +88,9 @@ func TestHealthPaths(t *testing.T) {
 		{"/healthz", true, 500, "[+]ping ok\n[-]etcd failed: reason withheld\nhealthz check failed\n"},
 		{"/readyz/etcd", true, 500, "[-]etcd failed: reason withheld\nreadyz check failed\n"},
 	} {
-		if down = nil; tc.down {
-			down = errors.New("etcd at 10.1.2.3 is gone")
+		s := up
+		if tc.down {
+			s = down
 		}
 		for _, method := range []string{http.MethodGet, http.MethodHead} {
 			req := newRequest(t, method, tc.path, "")

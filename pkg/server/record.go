@@ -23,7 +23,7 @@ type record struct {
 	req     *http.Request
 	start   time.Time
 	auditID string
-	client  netip.Addr // zero where the connection has no IP address
+	client  netip.Addr // see clientAddr
 
 	identity *auth.Identity // nil until authenticated
 	attrs    auth.Attributes
@@ -45,9 +45,6 @@ type record struct {
 func newRecord(w http.ResponseWriter, req *http.Request) *record {
 	rec := &record{ResponseWriter: w, req: req, start: time.Now(), auditID: auditID(req)}
 	rec.attrs.Verb, rec.attrs.Path = strings.ToLower(req.Method), req.URL.Path
-	if addr, err := netip.ParseAddrPort(req.RemoteAddr); err == nil {
-		rec.client = addr.Addr().Unmap()
-	}
 	return rec
 }
 

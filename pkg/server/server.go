@@ -8,6 +8,7 @@ import (
 	"errors"
 	"io/fs"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -32,7 +33,9 @@ type Config struct {
 	// Authorizer decides on every request of an authenticated user; nil allows all.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
-	Logger     zerolog.Logger
+	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
+	TrustedProxies []netip.Prefix
+	Logger         zerolog.Logger
 	// Metrics is where the server's metrics go, and what /metrics shows.
 	Metrics *prometheus.Registry
 	// Ready says why requests cannot be served now; nil: they can. Asked by /readyz.
@@ -105,6 +108,7 @@ func (s *Server) EndStreams() { s.endStreams() }
 // ServeHTTP answers one request, whatever happens on the way.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	rec := newRecord(w, req)
+	rec.client = clientAddr(req, s.cfg.TrustedProxies)
 	defer func() {
 		if aborted := s.finish(rec, recover()); aborted {
 			panic(http.ErrAbortHandler)

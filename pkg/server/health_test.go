@@ -1,0 +1,103 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/ratelimit"
+)
+
+// One question is asked for all who wait for its answer, and for those who come shortly
+// after. It does not end with the request that asked it.
+func TestHealthChecksAreShared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		asked := 0
+		down := errors.New("down")
+		check := newSharedCheck(func(ctx context.Context) error {
+			asked++
+			<-time.After(time.Second)
+			if ctx.Err() != nil {
+				t.Error("the question ended with a request")
+			}
+			return down
+		})
+		first, leave := context.WithCancel(t.Context())
+		go func() {
+			if err := check.answer(first); !errors.Is(err, down) {
+				t.Errorf("the first got %v", err)
+			}
+		}()
+		synctest.Wait()
+		leave()
+		if err := check.answer(first); err == nil {
+			t.Error("a probe that has gone still waits")
+		}
+		var probes sync.WaitGroup
+		for range 100 {
+			probes.Go(func() {
+				if err := check.answer(t.Context()); !errors.Is(err, down) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
+		probes.Wait()
+		<-time.After(readyFreshness)
+		if err := check.answer(t.Context()); !errors.Is(err, down) || asked != 1 {
+			t.Errorf("got %v after %d questions, want 1", err, asked)
+		}
+		<-time.After(1)
+		down = nil
+		if err := check.answer(t.Context()); err != nil || asked != 2 {
+			t.Errorf("got %v after %d questions, want 2", err, asked)
+		}
+	})
+}
+
+// Probes are admitted generously. Beyond that a valid token still passes, within its own limit.
+func TestProbesAreLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		cfg := testConfig(t, &fakeResource{})
+		if err := cfg.Tokens.Set(testToken, auth.User{Name: "limited"}); err != nil {
+			t.Fatal(err)
+		}
+		limited := &ratelimit.Limit{QPS: 0.001, Burst: 2}
+		cfg.Limiter = ratelimit.New(&ratelimit.Config{Defaults: ratelimit.Defaults{Read: limited}})
+		s := newTestServer(t, cfg)
+		get := func(i int, token, from string) *httptest.ResponseRecorder {
+			path := []string{"/livez", "/readyz", "/version", "/healthz/etcd"}[i%4]
+			req := newRequest(t, http.MethodGet, path, "", "X-Auth-Token", token)
+			req.RemoteAddr = from
+			return serveOnce(s, req)
+		}
+		const flooder, other = "192.0.2.1:1", "192.0.2.2:1"
+		for i := range 300 {
+			want := http.StatusOK
+			if i >= 100 {
+				want = http.StatusTooManyRequests
+			}
+			w := get(i, "a-guess", flooder)
+			if w.Code != want || (want != http.StatusOK) != (w.Header().Get("Retry-After") == "1") {
+				t.Fatalf("request %d: got %d %v %s", i, w.Code, w.Header(), w.Body)
+			}
+		}
+		for i, want := range []int{http.StatusOK, http.StatusOK, http.StatusTooManyRequests} {
+			if w := get(i, testToken, flooder); w.Code != want {
+				t.Errorf("valid token, request %d: got %d %s, want %d", i, w.Code, w.Body, want)
+			}
+		}
+		if w := get(0, "", other); w.Code != http.StatusOK {
+			t.Errorf("another address: got %d %s", w.Code, w.Body)
+		}
+		<-time.After(20 * time.Millisecond)
+		if w := get(0, "", flooder); w.Code != http.StatusOK {
+			t.Errorf("a moment later: got %d %s", w.Code, w.Body)
+		}
+	})
+}

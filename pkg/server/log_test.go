@@ -1,0 +1,134 @@
+package server
+
+import (
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/ratelimit"
+)
+
+func TestLoggable(t *testing.T) {
+	for text, want := range map[string]string{
+		"":               "",
+		"/api":           "/api",
+		"/ä":             "/ä",
+		"/12345678":      "/1234567… (9 bytes)",
+		"/123456ä":       "/123456?… (9 bytes)",
+		"a\nb\x00c\x7f":  "a?b?c?",
+		"\xff\xfe":       "??",
+		"\u009b31m":      "?31m",
+		"\x00\x00\x00\n": "????",
+	} {
+		if got := loggable(text, 8); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+// logLine is what the tests read of a request's line.
+type logLine struct {
+	Client  string
+	Omitted int
+}
+
+func readLines(t *testing.T, log string) []logLine {
+	t.Helper()
+	var lines []logLine
+	for text := range strings.Lines(log) {
+		var one logLine
+		if err := json.Unmarshal([]byte(text), &one); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		lines = append(lines, one)
+	}
+	return lines
+}
+
+// However much somebody sends that is refused, and however long its fields are, few and short
+// lines tell of it, and how many do not. A user's own requests all have one.
+func TestRefusalsAreSampled(t *testing.T) {
+	const many = 300
+	for _, tc := range []struct {
+		name, method, path, token string
+		lines                     int
+	}{
+		{"guesses", http.MethodGet, testPath, "a-guess", 10},
+		{"long paths", http.MethodGet, "/" + strings.Repeat("%01%22", 10_000), "", 10},
+		{"long methods", strings.Repeat("X", 60_000), testPath, "", 10},
+		{"slashes", http.MethodGet, "/version" + strings.Repeat("/", 60_000), "", 10},
+		{"health", http.MethodGet, "/livez", "", 10},
+		{"a user", http.MethodGet, "/" + strings.Repeat("x", 60_000), "limited", 5 + 10},
+		{"an administrator", http.MethodGet, "/nothing", testToken, many},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log strings.Builder
+				cfg := testConfig(t, &fakeResource{})
+				cfg.Logger = zerolog.New(&log)
+				if tc.token == "limited" {
+					if err := cfg.Tokens.Set(tc.token, auth.User{Name: "limited"}); err != nil {
+						t.Fatal(err)
+					}
+				}
+				cfg.Limiter = ratelimit.New(&ratelimit.Config{Defaults: ratelimit.Defaults{Read: &ratelimit.Limit{QPS: 0.001, Burst: 5}}})
+				s := newTestServer(t, cfg)
+				send := func() { serveOnce(s, newRequest(t, tc.method, tc.path, "", "X-Auth-Token", tc.token)) }
+				for range many {
+					send()
+				}
+				lines := readLines(t, log.String())
+				if len(lines) != tc.lines || lines[0].Client != "192.0.2.1" {
+					t.Errorf("%d lines of %d requests, want %d; the first is %+v", len(lines), many, tc.lines, lines[0])
+				}
+				if perLine := log.Len() / len(lines); perLine > 2500 {
+					t.Errorf("a line has %d bytes", perLine)
+				}
+				<-time.After(time.Second)
+				log.Reset()
+				send()
+				if next := readLines(t, log.String()); len(next) != 1 || next[0].Omitted != many-tc.lines {
+					t.Errorf("a second later: %+v, want a line that tells of %d omitted ones", next, many-tc.lines)
+				}
+				if got := omittedLines(t, cfg.Metrics); got != many-tc.lines {
+					t.Errorf("%d lines are counted as omitted, want %d", got, many-tc.lines)
+				}
+			})
+		})
+	}
+}
+
+func omittedLines(t *testing.T, metrics *prometheus.Registry) int {
+	t.Helper()
+	families, err := metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		if family.GetName() == "apiserver_request_log_omitted_total" {
+			return int(family.GetMetric()[0].GetCounter().GetValue())
+		}
+	}
+	t.Fatal("there is no such metric")
+	return 0
+}
+
+func TestLoggedAuditID(t *testing.T) {
+	var log strings.Builder
+	cfg := testConfig(t, &fakeResource{})
+	cfg.Logger = zerolog.New(&log)
+	s := newTestServer(t, cfg)
+	for _, id := range []string{"a b", "a\tb", "\xff", "ä", " "} {
+		w := serveOnce(s, newRequest(t, http.MethodGet, "/nothing", "", "Audit-Id", id))
+		if got := w.Header().Get("Audit-Id"); len(got) != 36 || strings.Contains(log.String(), `"auditID":"`+id) {
+			t.Errorf("%q became %q", id, got)
+		}
+	}
+}
