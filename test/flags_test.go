@@ -79,7 +79,7 @@ func dependOn(t *testing.T, pattern string) {
 }
 
 var (
-	flagLine    = regexp.MustCompile(`^ +--([a-z-]+) ([a-z]+) +(\S.*)$`)
+	flagLine    = regexp.MustCompile(`^ +--([a-z-]+)(?: ([a-z]+))? +(\S.*)$`)
 	flagDefault = regexp.MustCompile(`^(.*) \(default "?(.*?)"?\)$`)
 )
 
@@ -100,7 +100,11 @@ func flagRows(help string) []string {
 		}
 		// What --help leaves out is the zero of the flag's type.
 		byDefault := ""
-		if kind != "string" && kind != "strings" {
+		switch kind {
+		case "string", "strings":
+		case "": // a switch
+			byDefault = "false"
+		default:
 			byDefault = "0"
 		}
 		if match := flagDefault.FindStringSubmatch(text); match != nil {
@@ -127,6 +131,7 @@ Storage:
 Serving:
       --secure-port int   Port (default 6443)
       --http-port int     Port; 0 is none
+      --proxy-protocol    Require a header
 
 Other:
   -h, --help      Print this text
@@ -136,6 +141,7 @@ Other:
 		"| `--etcd-servers` | `BERTH_ETCD_SERVERS` |  | Addresses |",
 		"| `--secure-port` | `BERTH_SECURE_PORT` | `6443` | Port |",
 		"| `--http-port` | `BERTH_HTTP_PORT` | `0` | Port; 0 is none |",
+		"| `--proxy-protocol` | `BERTH_PROXY_PROTOCOL` | `false` | Require a header |",
 	}
 	if diff := cmp.Diff(want, flagRows(help)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)

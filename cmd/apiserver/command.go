@@ -87,6 +87,8 @@ func flagGroups(c *config) []flagGroup {
 	serving.StringVar(&c.TLSCertFile, "tls-cert-file", c.TLSCertFile, "Serving certificate file, including intermediates, reloaded when it changes; if empty, a certificate and its CA are created in the data directory")
 	serving.StringVar(&c.TLSPrivateKeyFile, "tls-private-key-file", c.TLSPrivateKeyFile, "Private key file of --tls-cert-file")
 	serving.StringVar(&c.ExternalHostname, "external-hostname", c.ExternalHostname, "Host name or IP address to use in the kubeconfig and to add to the certificate that the server creates")
+	serving.StringSliceVar(&c.TrustedProxies, "trusted-proxies", c.TrustedProxies, "Comma-separated networks (CIDRs) of proxies whose X-Forwarded-For says which address a client has; from all others the header is ignored")
+	serving.BoolVar(&c.ProxyProtocol, "proxy-protocol", c.ProxyProtocol, "Require a header of the PROXY protocol, version 1 or 2, at the beginning of every connection from --trusted-proxies, on both ports")
 	serving.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "Maximum duration of a request, except watches")
 	serving.StringSliceVar(&c.HSTSDirectives, "strict-transport-security-directives", c.HSTSDirectives, "Comma-separated directives of the header Strict-Transport-Security of answers over TLS, such as max-age=31536000,includeSubDomains; if empty, there is none")
 	access := newFlagSet()

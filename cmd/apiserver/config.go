@@ -36,6 +36,8 @@ type config struct {
 	TLSCertFile       string
 	TLSPrivateKeyFile string
 	ExternalHostname  string // a host name or an IP address; may be empty
+	TrustedProxies    []string
+	ProxyProtocol     bool // requires TrustedProxies
 
 	TokenAuthFile               string // empty means the token in the data directory
 	RateLimitConfig             string // empty means the default limits
@@ -84,6 +86,7 @@ func (e *flagError) Unwrap() error { return e.err }
 func (c *config) validate() error {
 	embedded := len(c.EtcdServers) == 0
 	_, addressErr := netip.ParseAddr(c.BindAddress)
+	_, proxiesErr := parseProxies(c.TrustedProxies)
 	for _, check := range []struct {
 		flag string
 		err  error
@@ -106,6 +109,8 @@ func (c *config) validate() error {
 		{"tls-private-key-file", require(c.TLSCertFile == "" || c.TLSPrivateKeyFile != "", "must be set together with --tls-cert-file")},
 		{"tls-cert-file", require(c.TLSPrivateKeyFile == "" || c.TLSCertFile != "", "must be set together with --tls-private-key-file")},
 		{"external-hostname", validateHost(c.ExternalHostname)},
+		{"trusted-proxies", proxiesErr},
+		{"proxy-protocol", require(!c.ProxyProtocol || len(c.TrustedProxies) > 0, "requires --trusted-proxies")},
 		{"max-requests-inflight", require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)},
 		{"max-mutating-requests-inflight", require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)},
 		{"max-watches", require(c.MaxWatches >= 0, "%v is negative", c.MaxWatches)},
@@ -171,6 +176,18 @@ func validateEtcdServers(servers []string) error {
 		}
 	}
 	return nil
+}
+
+func parseProxies(networks []string) ([]netip.Prefix, error) {
+	prefixes := make([]netip.Prefix, len(networks))
+	for i, text := range networks {
+		prefix, err := netip.ParsePrefix(strings.TrimSpace(text))
+		if err != nil || prefix.Addr().Is4In6() {
+			return nil, fmt.Errorf("%q is not a network, such as 10.0.0.0/8 or 2001:db8::/64", text)
+		}
+		prefixes[i] = prefix
+	}
+	return prefixes, nil
 }
 
 // validateHost accepts a DNS name, an IP address, and the empty string.

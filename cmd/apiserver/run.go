@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +69,7 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 	defer unlock()
 
 	i := &instance{config: c, inputs: in, secure: secure, insecure: insecure, logger: logger, metrics: prometheus.NewRegistry()}
+	i.proxies, _ = parseProxies(c.TrustedProxies) // they are valid
 	if err = i.start(ctx); err == nil {
 		err = i.serve(ctx, stdout)
 	} else if ctx.Err() != nil {
@@ -82,6 +84,7 @@ type instance struct {
 	config   config
 	secure   net.Listener
 	insecure net.Listener // nil if --http-port is 0
+	proxies  []netip.Prefix
 	logger   zerolog.Logger
 	metrics  *prometheus.Registry
 
@@ -116,6 +119,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		MaxObjectBytes:              i.config.MaxObjectBytes,
 		Tokens:                      i.tokens,
 		Limiter:                     i.limiter,
+		TrustedProxies:              i.proxies,
 		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,
 		MaxMutatingRequestsInFlight: i.config.MaxMutatingRequestsInFlight,
 		MaxWatches:                  i.config.MaxWatches,
@@ -202,6 +206,7 @@ func (i *instance) writeKubeconfig() (err error) {
 func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	front, err := serving.New(serving.Config{
 		Handler: i.core.Handler, WriteTimeout: i.core.Handler.WriteTimeout(), Logger: i.logger, Metrics: i.metrics,
+		TrustedProxies: i.proxies, ProxyProtocol: i.config.ProxyProtocol,
 	})
 	if err != nil {
 		return err

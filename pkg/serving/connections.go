@@ -6,10 +6,12 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/pires/go-proxyproto"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/rs/zerolog"
@@ -24,18 +26,25 @@ const (
 )
 
 // connections is the set of open connections of all listeners of a server. It bounds their
-// total number, and those from one address to half of that.
+// total number, and those from one address to half of that, unless it is a trusted proxy's,
+// since one proxy may carry all clients. Where connections begin with a header of the PROXY
+// protocol, the address is the client's that the header names.
 //
 // When there is no room for a new connection, an idle one is closed for it, at the address
 // that has the most. So a client that leaves connections idle, from any number of addresses,
 // cannot keep others out. HTTP clients reopen a closed idle connection by themselves.
 type connections struct {
-	limit, share int
+	limit, share  int
+	trusted       []netip.Prefix
+	proxyProtocol bool
+	maxExpected   int64 // see headerShare
 
-	addressLog, totalLog, evictionLog, acceptLog zerolog.Logger
+	addressLog, totalLog, headerLog, evictionLog, acceptLog zerolog.Logger
 
 	refused *prometheus.CounterVec // by reason
 	evicted prometheus.Counter
+
+	expected atomic.Int64 // connections whose PROXY header is yet to come; they are not in open
 
 	mu        sync.Mutex
 	open      map[*conn]struct{}
@@ -46,23 +55,32 @@ type connections struct {
 type conn struct {
 	net.Conn
 	owner   *connections
-	address netip.Prefix
+	address netip.Prefix // that it counts for
+	proxy   bool         // whether that is a trusted proxy's
 	// idleSince is when the last answer ended, in Unix nanoseconds, or when the connection was
 	// opened if there was none yet. It is 0 while a request is in progress.
 	idleSince atomic.Int64
 }
 
-// newConnections returns a set of at most limit connections. metrics may be nil; it panics if
-// they already have these metrics.
-func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registerer) *connections {
-	sampled := func() zerolog.Logger { return logger.Sample(&zerolog.BurstSampler{Burst: 1, Period: logPeriod}) }
-	factory := promauto.With(metrics)
+// newConnections returns a set of at most cfg.MaxConnections connections. It panics if
+// cfg.Metrics already has these metrics.
+func newConnections(cfg Config) *connections {
+	sampled := func() zerolog.Logger {
+		return cfg.Logger.Sample(&zerolog.BurstSampler{Burst: 1, Period: logPeriod})
+	}
+	factory := promauto.With(cfg.Metrics)
+	limit, expected := cfg.MaxConnections, 0
+	if cfg.ProxyProtocol {
+		expected = max(limit/headerShare, 1)
+		limit = max(limit-expected, 1)
+	}
 	cs := &connections{
 		limit: limit, share: max(limit/2, 1),
-		addressLog: sampled(), totalLog: sampled(), evictionLog: sampled(), acceptLog: sampled(),
+		trusted: cfg.TrustedProxies, proxyProtocol: cfg.ProxyProtocol, maxExpected: int64(expected),
+		addressLog: sampled(), totalLog: sampled(), headerLog: sampled(), evictionLog: sampled(), acceptLog: sampled(),
 		refused: factory.NewCounterVec(prometheus.CounterOpts{
 			Name: "apiserver_connections_refused_total",
-			Help: "Connections closed as soon as they were accepted, by the reason: too many from one address (address), or too many in all and none of them idle (total).",
+			Help: "Connections closed as soon as they were accepted, by the reason: too many from one address (address), too many in all and none of them idle (total), or no valid PROXY header from a trusted proxy (proxy-header).",
 		}, []string{"reason"}),
 		evicted: factory.NewCounter(prometheus.CounterOpts{
 			Name: "apiserver_connections_evicted_total",
@@ -71,7 +89,7 @@ func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registe
 		open:      map[*conn]struct{}{},
 		byAddress: map[netip.Prefix]int{},
 	}
-	for _, reason := range []string{"address", "total"} {
+	for _, reason := range []string{"address", "total", "proxy-header"} {
 		cs.refused.WithLabelValues(reason) // shown as 0
 	}
 	factory.NewGaugeFunc(prometheus.GaugeOpts{
@@ -81,23 +99,23 @@ func newConnections(limit int, logger zerolog.Logger, metrics prometheus.Registe
 	return cs
 }
 
-// admit adds an accepted connection. If there is no room for it, admit closes it and returns
-// nil.
+// admit adds an accepted connection, or, if it must begin with a PROXY header, prepares it for
+// readHeader, which adds it. If there is no room for it, admit closes it and returns nil.
 func (cs *connections) admit(accepted net.Conn) *conn {
-	c := &conn{Conn: accepted, owner: cs, address: addressOf(accepted.RemoteAddr())}
+	c := &conn{Conn: accepted, owner: cs}
+	c.address, c.proxy = cs.addressOf(accepted.RemoteAddr())
+	if cs.proxyProtocol && c.proxy {
+		return cs.expectHeader(c)
+	}
+	return cs.enter(c)
+}
+
+// enter adds c. If there is no room for it, enter closes it and returns nil.
+func (cs *connections) enter(c *conn) *conn {
 	c.idleSince.Store(time.Now().UnixNano())
 	victim, refusal := cs.add(c)
-	switch refusal {
-	case "address":
-		cs.addressLog.Warn().Stringer("address", c.address).Int("limit", cs.share).
-			Msg("refused a connection: too many are open from its address")
-	case "total":
-		cs.totalLog.Warn().Stringer("address", c.address).Int("limit", cs.limit).
-			Msg("refused a connection: too many are open, and none can be closed for it")
-	}
 	if refusal != "" {
-		cs.refused.WithLabelValues(refusal).Inc()
-		accepted.Close()
+		cs.refuse(c, refusal)
 		return nil
 	}
 	if victim != nil {
@@ -109,12 +127,32 @@ func (cs *connections) admit(accepted net.Conn) *conn {
 	return c
 }
 
+// refuse closes c, which has not been added, and says why.
+func (cs *connections) refuse(c *conn, reason string) {
+	switch reason {
+	case "address":
+		cs.addressLog.Warn().Stringer("address", c.address).Int("limit", cs.share).
+			Msg("refused a connection: too many are open from its address")
+	case "total":
+		cs.totalLog.Warn().Stringer("address", c.address).Int("limit", cs.limit).
+			Msg("refused a connection: too many are open, and none can be closed for it")
+	case "proxy-header":
+		cs.headerLog.Warn().Stringer("address", c.address).
+			Msg("refused a connection of a trusted proxy: it did not begin with a valid header of the PROXY protocol")
+	}
+	cs.refused.WithLabelValues(reason).Inc()
+	c.Conn.Close()
+}
+
 // add counts c, instead of victim if that is not nil, or returns the limit that forbids it.
 func (cs *connections) add(c *conn) (victim *conn, refusal string) {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	count := cs.byAddress[c.address]
-	if count >= cs.share {
+	switch {
+	case c.proxy:
+		count-- // a proxy may have all connections: then one of its own makes room
+	case count >= cs.share:
 		return nil, "address"
 	}
 	if len(cs.open) >= cs.limit {
@@ -211,7 +249,11 @@ func (c *conn) Close() error {
 // CloseWrite closes the writing side, if the network supports that. net/http does so before it
 // closes a connection whose last answer the peer may still be reading.
 func (c *conn) CloseWrite() error {
-	if half, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+	below := c.Conn
+	if proxied, ok := below.(*proxyproto.Conn); ok {
+		below = proxied.Raw()
+	}
+	if half, ok := below.(interface{ CloseWrite() error }); ok {
 		return half.CloseWrite()
 	}
 	return nil
@@ -219,17 +261,18 @@ func (c *conn) CloseWrite() error {
 
 // addressOf returns what counts as the address of a client: an IPv4 address, or an IPv6 /64
 // network, all of which one client may have. It is the zero Prefix for an address that is not
-// an IP address.
-func addressOf(remote net.Addr) netip.Prefix {
+// an IP address. A trusted proxy is its address alone.
+func (cs *connections) addressOf(remote net.Addr) (address netip.Prefix, proxy bool) {
 	addrPort, err := netip.ParseAddrPort(remote.String())
 	if err != nil {
-		return netip.Prefix{}
+		return netip.Prefix{}, false
 	}
 	addr := addrPort.Addr().Unmap().WithZone("")
 	bits := addr.BitLen()
-	if addr.Is6() {
+	proxy = slices.ContainsFunc(cs.trusted, func(network netip.Prefix) bool { return network.Contains(addr) })
+	if addr.Is6() && !proxy {
 		bits = 64
 	}
-	prefix, _ := addr.Prefix(bits) // bits are in range
-	return prefix
+	address, _ = addr.Prefix(bits) // bits are in range
+	return address, proxy
 }

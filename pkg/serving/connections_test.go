@@ -3,6 +3,7 @@ package serving
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -29,6 +30,27 @@ func TestOneAddressHasItsShare(t *testing.T) {
 	}
 	if got := s.metric(t, "apiserver_connections_evicted_total", ""); got != 0 {
 		t.Errorf("%v connections were evicted although there was room", got)
+	}
+}
+
+// A trusted proxy carries all clients, so it may have all connections. One of its own that is
+// idle makes room for the next.
+func TestTrustedProxyHasNoShare(t *testing.T) {
+	s := serveConfig(t, Config{MaxConnections: 8, TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.2/32")}})
+	for range 8 {
+		dial(t, "127.0.0.2", s.secure)
+	}
+	eventually(t, "eight connections", func() bool { return s.metric(t, "apiserver_connections", "") == 8 })
+	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
+		if body, err := get(client(t, from, false), "https://"+s.secure); err != nil {
+			t.Errorf("%s got %q, %v", from, body, err)
+		}
+	}
+	if got := s.metric(t, "apiserver_connections_evicted_total", ""); got != 2 {
+		t.Errorf("%v connections were evicted, want 2", got)
+	}
+	if got := s.metric(t, "apiserver_connections_refused_total", "address"); got != 0 {
+		t.Errorf("%v connections were refused", got)
 	}
 }
 
@@ -156,14 +178,24 @@ func TestEvictionIsFair(t *testing.T) {
 }
 
 func TestAddressOf(t *testing.T) {
+	cs := newConnections(Config{MaxConnections: 10, TrustedProxies: []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/64"),
+	}})
 	for remote, want := range map[string]string{
 		"192.0.2.1:80":              "192.0.2.1/32",
 		"[::ffff:192.0.2.1]:80":     "192.0.2.1/32",
 		"[2001:db8:1:2:3:4:5:6]:80": "2001:db8:1:2::/64",
 		"[fe80::1%eth0]:80":         "fe80::/64",
 		"@":                         "invalid Prefix",
+		"[::ffff:10.0.0.1]:80":      "10.0.0.1/32, a proxy",
+		"[fd00::1]:80":              "fd00::1/128, a proxy",
 	} {
-		if got := addressOf(textAddr(remote)).String(); got != want {
+		address, proxy := cs.addressOf(textAddr(remote))
+		got := address.String()
+		if proxy {
+			got += ", a proxy"
+		}
+		if got != want {
 			t.Errorf("%s: got %s, want %s", remote, got, want)
 		}
 	}

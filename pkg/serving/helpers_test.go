@@ -38,21 +38,30 @@ type testServer struct {
 
 func serve(t *testing.T, limit int) *testServer {
 	t.Helper()
+	return serveConfig(t, Config{MaxConnections: limit})
+}
+
+// serveConfig is serve with the limits and proxies of cfg.
+func serveConfig(t *testing.T, cfg Config) *testServer {
+	t.Helper()
 	before := goleak.IgnoreCurrent()
 	s := &testServer{
 		arrived: make(chan struct{}, 100), release: make(chan struct{}),
 		log: &harness.Output{}, metrics: prometheus.NewRegistry(),
 	}
-	server, err := New(Config{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			if req.URL.Path == "/wait" {
-				s.arrived <- struct{}{}
-				<-s.release
-			}
-			_, _ = io.WriteString(w, req.Proto)
-		}),
-		Logger: zerolog.New(s.log), Metrics: s.metrics, MaxConnections: limit,
+	cfg.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		switch req.URL.Path {
+		case "/wait":
+			s.arrived <- struct{}{}
+			<-s.release
+		case "/address":
+			_, _ = io.WriteString(w, "from "+req.RemoteAddr)
+			return
+		}
+		_, _ = io.WriteString(w, req.Proto)
 	})
+	cfg.Logger, cfg.Metrics = zerolog.New(s.log), s.metrics
+	server, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}

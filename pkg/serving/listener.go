@@ -35,13 +35,13 @@ func Listen(ctx context.Context, address string, port int) (net.Listener, error)
 
 // boundedListener accepts connections within the limits of conns.
 type boundedListener struct {
-	net.Listener
-	conns *connections
+	net.Listener // whose Accept is not for others
+	conns        *connections
 }
 
-// Accept returns the next connection for which there is room. It fails only after Close: every
+// accept returns the next connection for which there is room. It fails only after Close: every
 // other failure, such as too many open files, is temporary and must not end the server.
-func (l *boundedListener) Accept() (net.Conn, error) {
+func (l *boundedListener) accept() (*conn, error) {
 	for {
 		accepted, err := l.Listener.Accept()
 		switch {
@@ -58,28 +58,28 @@ func (l *boundedListener) Accept() (net.Conn, error) {
 	}
 }
 
-// tlsListener returns connections once their TLS handshake has ended, successfully or not:
-// net/http gets the same result when it performs the handshake, and logs a failure. If
-// net/http did the handshake itself, it would share the timeout of a request's header, and
-// each connection would keep the large stack that a handshake needs.
-type tlsListener struct {
-	net.Listener
-	config  *tls.Config
-	timeout time.Duration // of a handshake
+// handshakeListener returns connections once their PROXY header, if there must be one, has been
+// read and their TLS handshake has ended, successfully or not: net/http gets the same result
+// when it performs the handshake, and logs a failure. If net/http did the handshake itself, it
+// would share the timeout of a request's header, and each connection would keep the large
+// stack that a handshake needs.
+type handshakeListener struct {
+	*boundedListener
+	config  *tls.Config   // nil: without TLS
+	timeout time.Duration // of header and handshake together
 	ready   chan net.Conn
 	closed  context.Context
 	close   context.CancelFunc
 	running sync.WaitGroup
 }
 
-// newTLSListener starts to accept connections from l, whose Accept must fail only when l is
-// closed. Close must be called.
-func newTLSListener(l net.Listener, config *tls.Config, timeout time.Duration) *tlsListener {
+// newHandshakeListener starts to accept connections from l. Close must be called.
+func newHandshakeListener(l *boundedListener, config *tls.Config, timeout time.Duration) *handshakeListener {
 	closed, cancel := context.WithCancel(context.Background())
-	t := &tlsListener{Listener: l, config: config, timeout: timeout, ready: make(chan net.Conn), closed: closed, close: cancel}
+	t := &handshakeListener{boundedListener: l, config: config, timeout: timeout, ready: make(chan net.Conn), closed: closed, close: cancel}
 	t.running.Go(func() {
 		for {
-			accepted, err := l.Accept()
+			accepted, err := l.accept()
 			if err != nil {
 				return
 			}
@@ -89,20 +89,27 @@ func newTLSListener(l net.Listener, config *tls.Config, timeout time.Duration) *
 	return t
 }
 
-func (t *tlsListener) handshake(accepted net.Conn) {
+func (t *handshakeListener) handshake(accepted *conn) {
 	ctx, cancel := context.WithTimeout(t.closed, t.timeout)
 	defer cancel()
-	conn := tls.Server(accepted, t.config)
-	_ = conn.HandshakeContext(ctx) // conn keeps the error
+	if accepted = accepted.readHeader(ctx); accepted == nil {
+		return
+	}
+	var ready net.Conn = accepted
+	if t.config != nil {
+		secured := tls.Server(accepted, t.config)
+		_ = secured.HandshakeContext(ctx) // secured keeps the error
+		ready = secured
+	}
 	select {
-	case t.ready <- conn:
+	case t.ready <- ready:
 	case <-t.closed.Done():
-		accepted.Close()
+		_ = accepted.Close() // nobody has it
 	}
 }
 
 // Accept returns the next connection whose handshake has ended.
-func (t *tlsListener) Accept() (net.Conn, error) {
+func (t *handshakeListener) Accept() (net.Conn, error) {
 	select {
 	case conn := <-t.ready:
 		return conn, nil
@@ -112,7 +119,7 @@ func (t *tlsListener) Accept() (net.Conn, error) {
 }
 
 // Close makes Accept fail and closes the connections that it has not returned.
-func (t *tlsListener) Close() error {
+func (t *handshakeListener) Close() error {
 	t.close()
 	err := t.Listener.Close()
 	t.running.Wait()

@@ -21,10 +21,10 @@ import (
 // others do not wait for it.
 func TestHandshakeHasItsTime(t *testing.T) {
 	before := goleak.IgnoreCurrent()
-	conns := newConnections(10, zerolog.Nop(), nil)
+	conns := newConnections(Config{MaxConnections: 10, Logger: zerolog.Nop()})
 	certificate := selfSigned(t)
 	tcp := listen(t)
-	l := newTLSListener(&boundedListener{tcp, conns}, &tls.Config{Certificates: []tls.Certificate{*certificate}}, 50*time.Millisecond)
+	l := newHandshakeListener(&boundedListener{tcp, conns}, &tls.Config{Certificates: []tls.Certificate{*certificate}}, 50*time.Millisecond)
 	slow := dial(t, "127.0.0.1", tcp.Addr().String())
 	if !isClosed(slow) {
 		t.Error("a connection without a handshake stays open")
@@ -93,20 +93,20 @@ func (l *failingListener) Accept() (net.Conn, error) {
 }
 
 func TestAcceptGoesOnAfterFailures(t *testing.T) {
-	conns := newConnections(10, zerolog.Nop(), nil)
+	conns := newConnections(Config{MaxConnections: 10, Logger: zerolog.Nop()})
 	tcp := listen(t)
 	l := &boundedListener{&failingListener{tcp, []error{
 		syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPROTO, syscall.EPERM,
 	}}, conns}
 	dial(t, "127.0.0.1", tcp.Addr().String())
-	conn, err := l.Accept()
+	conn, err := l.accept()
 	if err != nil {
 		t.Fatal(err)
 	}
 	conn.Close()
 	accepted := make(chan error, 1)
 	go func() {
-		_, err := l.Accept()
+		_, err := l.accept()
 		accepted <- err
 	}()
 	if err := l.Close(); err != nil {

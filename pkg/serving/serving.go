@@ -10,6 +10,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -49,6 +50,13 @@ type Config struct {
 	// WriteTimeout is how long a request may take until its answer is read, unless the handler
 	// sets another deadline; 0 is no limit.
 	WriteTimeout time.Duration
+	// TrustedProxies are the networks of proxies, which may have more than half of the
+	// connections; nil is none.
+	TrustedProxies []netip.Prefix
+	// ProxyProtocol has every connection from TrustedProxies begin with a header of the PROXY
+	// protocol, version 1 or 2, whose client the connection is counted for and requests come
+	// from.
+	ProxyProtocol bool
 }
 
 // Server serves HTTP on listeners. Its methods are not safe for concurrent use.
@@ -77,7 +85,7 @@ func New(cfg Config) (*Server, error) {
 				Msg("the limit of open files is low, and with it that of connections; raise it (ulimit -n, LimitNOFILE)")
 		}
 	}
-	conns := newConnections(cfg.MaxConnections, cfg.Logger, cfg.Metrics)
+	conns := newConnections(cfg)
 	return &Server{cfg: cfg, conns: conns, failed: make(chan error, 1)}, nil
 }
 
@@ -92,14 +100,14 @@ func (s *Server) ServeTLS(l net.Listener, getCertificate func(*tls.ClientHelloIn
 	}
 	server := s.newHTTPServer()
 	server.TLSConfig = config
-	s.start(server, newTLSListener(&boundedListener{l, s.conns}, config, handshakeTimeout))
+	s.start(server, newHandshakeListener(&boundedListener{l, s.conns}, config, handshakeTimeout))
 }
 
 // Serve starts to serve HTTP/1.1 and HTTP/2 without TLS on l, which Stop closes.
 func (s *Server) Serve(l net.Listener) {
 	server := s.newHTTPServer()
 	server.Protocols.SetUnencryptedHTTP2(true)
-	s.start(server, &boundedListener{l, s.conns})
+	s.start(server, newHandshakeListener(&boundedListener{l, s.conns}, nil, handshakeTimeout))
 }
 
 // Failed returns a channel that receives an error if serving ends before Stop.

@@ -68,7 +68,7 @@ func TestHeadersTooLarge(t *testing.T) {
 func TestGuessing(t *testing.T) {
 	const burst, workers, guesses = 4, 8, 250
 	server := startServer(t, apitest.Config{
-		Tokens:     tokens(),
+		Tokens: tokens(),
 		RateLimits: &ratelimit.Config{
 			Defaults:  ratelimit.Defaults{Read: &ratelimit.Limit{QPS: 1e6, Burst: 1e6}},
 			Anonymous: &ratelimit.Limit{QPS: 0.01, Burst: burst},
