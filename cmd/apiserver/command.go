@@ -57,8 +57,8 @@ func newReadyCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "ready",
 		Short: "Exit with status 0 if the server is ready, else with 1",
-		Long: `Requests /readyz from a running server, without a token, and exits with status 0 if the answer is
-ok. Otherwise it prints the reason in one line and exits with status 1. For container health checks.`,
+		Long: `Requests /readyz from a running server and exits with status 0 if the answer is ok. Otherwise it
+prints the reason in one line and exits with status 1. For container health checks.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withEnvironment(cmd.Flags(), func() error { return checkReady(cmd.Context(), dir, server) })

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/pires/go-proxyproto"
@@ -138,4 +139,45 @@ func TestProxyProtocol(t *testing.T) {
 			t.Errorf("%s: the proxy without a header got %d", server, resp.StatusCode)
 		}
 	}
+}
+
+// However often others of its address ask, the health check of a container gets its answer.
+func TestReadyBesideAFlood(t *testing.T) {
+	s := runServer(t, nil)
+	client := caller(t, s.DataDir.pki().CACert())
+	flood, end := context.WithCancel(t.Context())
+	refused := make(chan struct{}, 4)
+	var flooding sync.WaitGroup
+	for range cap(refused) {
+		flooding.Go(func() {
+			for flood.Err() == nil {
+				req, err := http.NewRequestWithContext(flood, http.MethodGet, s.url+"/readyz", nil)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				resp, err := client.Do(req)
+				if err != nil {
+					continue // the end, or another try
+				}
+				resp.Body.Close()
+				if resp.StatusCode == http.StatusTooManyRequests {
+					select {
+					case refused <- struct{}{}:
+					default:
+					}
+				}
+			}
+		})
+	}
+	for range cap(refused) {
+		<-refused
+	}
+	for range 50 {
+		if err := checkReady(t.Context(), s.DataDir, ""); err != nil {
+			t.Error(err)
+		}
+	}
+	end()
+	flooding.Wait()
 }

@@ -26,6 +26,7 @@ func checkReady(ctx context.Context, dir dataDir, server string) error {
 	defer cancel()
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
+	token := ""
 	if !strings.HasPrefix(server, "http://") {
 		known, err := readKubeconfig(dir.kubeconfig())
 		if err != nil {
@@ -37,10 +38,14 @@ func checkReady(ctx context.Context, dir dataDir, server string) error {
 		if transport.TLSClientConfig, err = known.tlsConfig(); err != nil {
 			return fmt.Errorf("%s: %w", dir.kubeconfig(), err)
 		}
+		token = known.token
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/readyz", nil)
 	if err != nil {
 		return &flagError{flag: "server", err: err}
+	}
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token) // others may exhaust the limit of this address
 	}
 	resp, err := transport.RoundTrip(req)
 	if err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -58,6 +59,20 @@ func TestHealthChecksAreShared(t *testing.T) {
 			t.Errorf("got %v after %d questions, want 2", err, asked)
 		}
 	})
+}
+
+// A path that is longer than any other is not looked for.
+func TestLongPaths(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &fakeResource{}))
+	for slashes, want := range map[int]int{1000: http.StatusOK, 60_000: http.StatusNotFound} {
+		path := "/version" + strings.Repeat("/", slashes)
+		if w := serveOnce(s, newRequest(t, http.MethodGet, path, "")); w.Code != want {
+			t.Errorf("%d slashes: got %d %s, want %d", slashes, w.Code, w.Body, want)
+		}
+	}
+	if w := serveOnce(s, newRequest(t, http.MethodGet, "/version"+strings.Repeat("/", 60_000), "", "X-Auth-Token", "")); w.Code != http.StatusUnauthorized {
+		t.Errorf("without a token: got %d %s", w.Code, w.Body)
+	}
 }
 
 // Probes are admitted generously. Beyond that a valid token still passes, within its own limit.

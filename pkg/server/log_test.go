@@ -63,7 +63,7 @@ func TestRefusalsAreSampled(t *testing.T) {
 		{"guesses", http.MethodGet, testPath, "a-guess", 10},
 		{"long paths", http.MethodGet, "/" + strings.Repeat("%01%22", 10_000), "", 10},
 		{"long methods", strings.Repeat("X", 60_000), testPath, "", 10},
-		{"slashes", http.MethodGet, "/version" + strings.Repeat("/", 60_000), "", 10},
+		{"slashes", http.MethodGet, "/version" + strings.Repeat("/", 4000), "", 10},
 		{"health", http.MethodGet, "/livez", "", 10},
 		{"a user", http.MethodGet, "/" + strings.Repeat("x", 60_000), "limited", 5 + 10},
 		{"an administrator", http.MethodGet, "/nothing", testToken, many},

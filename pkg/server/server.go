@@ -58,6 +58,9 @@ const (
 	defaultRequestTimeout = 60 * time.Second
 	// maxMutationTimeout is kube-apiserver's bound for requests that write.
 	maxMutationTimeout = 34 * time.Second
+	// maxPathBytes is several times what the longest path of an object has. Nothing is found
+	// beyond it: the router would match each of its routes against what anybody sends.
+	maxPathBytes = 4 << 10
 	// maxBodyBytes is kube-apiserver's bound for the body of a request.
 	maxBodyBytes = 3 << 20
 )
@@ -120,6 +123,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	if req.TLS != nil && s.cfg.StrictTransportSecurity != "" {
 		header.Set("Strict-Transport-Security", s.cfg.StrictTransportSecurity)
+	}
+	if len(req.URL.Path) > maxPathBytes {
+		s.router.NotFoundHandler.ServeHTTP(rec, req)
+		return
 	}
 	s.router.ServeHTTP(rec, req)
 }
