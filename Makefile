@@ -23,6 +23,10 @@ PKG ?= ./pkg/... ./test/api
 # What `make load` sends: make load LOAD='--rate=500 --duration=1m'
 LOAD ?= --rate=200 --duration=10s --watchers=20
 
+# What `make attack` and `make fuzz` run: make attack ATTACK='TestAttack/lists'; make fuzz FUZZTIME=10s
+ATTACK ?= .
+FUZZTIME ?= 1m
+
 in-each-module = for dir in $(MODULES); do (cd "$$dir" && $(1)); done
 
 .PHONY: help
@@ -56,6 +60,21 @@ check: ## run go vet and the shorter tests without the race detector, for while 
 .PHONY: bench
 bench: ## run the benchmarks six times each, for benchstat
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
+
+# In the package's directory go test shows each row of the table when its attack has ended.
+.PHONY: attack
+attack: ## attack the server for half an hour; prints the table of docs/security.md
+	@cd test/attack && go test -count=1 -timeout 2h -run '$(ATTACK)' -args -long
+
+# go test fuzzes one target of one package at a time.
+.PHONY: fuzz
+fuzz: ## fuzz each target for FUZZTIME, a minute by default
+	@grep -rl --include='*_test.go' --exclude-dir='.*' '^func Fuzz' . | sort | while read -r file; do \
+		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
+			echo "==> $$target in $${file%/*}"; \
+			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(FUZZTIME)' "$${file%/*}"; \
+		done; \
+	done
 
 .PHONY: image
 image: ## build the container image berth:VERSION

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net/http"
@@ -27,6 +28,11 @@ const (
 	// stopTimeout is a little more than what the server gives requests under way.
 	stopTimeout    = 40 * time.Second
 	requestTimeout = 30 * time.Second
+
+	// logFile is in the server's working directory.
+	logFile = "log"
+	// shownLog is how many bytes of the log a failed test shows.
+	shownLog = 64 << 10
 )
 
 // Server is a running server and what a client needs to know of it.
@@ -36,21 +42,37 @@ type Server struct {
 	// Dir is the working directory of the server; its data directory there is berth.data.
 	// It is empty for a server that Start has not started.
 	Dir string
-	// Token belongs to a user who may do everything and is not limited.
+	// PID is the server's process; 0 for a server that Start has not started.
+	PID int
+	// Token belongs to a user who may do everything and is not limited; empty if a flag
+	// names a file of tokens.
 	Token string
 	// Client trusts the server's certificate and bounds each exchange.
 	Client *http.Client
 }
 
-// Start builds cmd/apiserver, runs it in an empty directory with its defaults, but on any
-// free port, and returns when it is ready. When the test ends it stops the server, and the
-// test fails if that does not end with status 0.
+// Start builds cmd/apiserver as the test itself, with the race detector or without, and runs
+// it as Run does.
 func Start(t testing.TB) *Server {
 	t.Helper()
+	return Run(t, Build(t, raceEnabled))
+}
+
+// Run runs the binary of a server in an empty directory with its defaults, except for the
+// flags and for the port, which is any free one, and returns when it is ready. When the test
+// ends it stops the server, and the test fails if that does not end with status 0.
+func Run(t testing.TB, binary string, flags ...string) *Server {
+	t.Helper()
 	dir := t.TempDir()
-	var stdout, stderr Output
-	cmd := exec.Command(build(t), "--secure-port=0") //nolint:noctx // the cleanup below ends it, and by a signal that lets it finish
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, &stderr
+	// A server under attack logs more than the test's memory should hold.
+	stderr, err := os.Create(filepath.Join(dir, logFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stderr.Close() })
+	var stdout Output
+	cmd := exec.Command(binary, append([]string{"--secure-port=0"}, flags...)...) //nolint:noctx // the cleanup below ends it, and by a signal that lets it finish
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -59,20 +81,28 @@ func Start(t testing.TB) *Server {
 	t.Cleanup(func() {
 		stop(t, cmd.Process, exited)
 		if t.Failed() {
-			t.Logf("log of the server:\n%s", stderr.String())
+			t.Logf("end of the server's log:\n%s", endOfLog(t, dir))
 		}
 	})
 
-	url := waitReady(t, &stdout, &stderr, exited)
-	token, err := os.ReadFile(filepath.Join(dir, "berth.data", "token"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	url := waitReady(t, &stdout, dir, exited)
 	client, err := NewClient(filepath.Join(dir, "berth.data", "pki", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &Server{URL: url, Dir: dir, Token: strings.TrimSpace(string(token)), Client: client}
+	// It is absent if a flag names a file of tokens.
+	token, err := os.ReadFile(filepath.Join(dir, "berth.data", "token"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Fatal(err)
+	}
+	return &Server{URL: url, Dir: dir, PID: cmd.Process.Pid, Token: strings.TrimSpace(string(token)), Client: client}
+}
+
+// endOfLog returns the last lines that the server in the directory has logged.
+func endOfLog(t testing.TB, dir string) string {
+	t.Helper()
+	log := ReadFile(t, filepath.Join(dir, logFile))
+	return log[max(0, len(log)-shownLog):]
 }
 
 // NewClient returns a client that trusts the certificates in the file caFile, or, where
@@ -93,20 +123,21 @@ func NewClient(caFile string) (*http.Client, error) {
 	return &http.Client{Transport: transport, Timeout: requestTimeout}, nil
 }
 
-// build returns the path of a new binary of the server. It is built as the test itself,
-// with the race detector or without, so that the compiler's cache serves both.
-func build(t testing.TB) string {
+// Build builds cmd/apiserver and returns the binary's path, which lives as long as the test.
+// Without the race detector it is the binary of `make build`, whose packages the compiler's
+// cache has.
+func Build(t testing.TB, race bool) string {
 	t.Helper()
 	root := Root()
 	dependOn(t, root)
 	binary := filepath.Join(t.TempDir(), "apiserver")
-	args := []string{"build", "-o", binary}
-	if raceEnabled {
-		args = append(args, "-race")
-	}
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/apiserver")...)
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/apiserver")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if race {
+		cmd = exec.CommandContext(ctx, "go", "build", "-race", "-o", binary, "./cmd/apiserver")
+	}
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s: %v\n%s", cmd, err, out)
@@ -141,7 +172,7 @@ func dependOn(t testing.TB, root string) {
 var readyLine = regexp.MustCompile(`ready at (https://\S+)\n`)
 
 // waitReady returns the address that the server prints when it is ready.
-func waitReady(t testing.TB, stdout, stderr *Output, exited chan error) string {
+func waitReady(t testing.TB, stdout *Output, dir string, exited chan error) string {
 	t.Helper()
 	deadline := time.After(startTimeout)
 	for {
@@ -153,7 +184,7 @@ func waitReady(t testing.TB, stdout, stderr *Output, exited chan error) string {
 		case <-written:
 		case err := <-exited:
 			exited <- err
-			t.Fatalf("the server ended before it was ready: %v\n%s", err, stderr.String())
+			t.Fatalf("the server ended before it was ready: %v\n%s", err, endOfLog(t, dir))
 		case <-deadline:
 			t.Fatalf("the server is not ready after %v; it printed %q", startTimeout, stdout.String())
 		}
