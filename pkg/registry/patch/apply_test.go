@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/berth-project/berth/pkg/registry/patch"
 )
@@ -57,4 +58,24 @@ func TestDecodeApply(t *testing.T) {
 	if _, _, err := patch.DecodeApply([]byte(deep(100))); err != nil {
 		t.Error(err)
 	}
+}
+
+// Whatever the bytes are, they are a configuration, or are refused.
+func FuzzDecodeApply(f *testing.F) {
+	f.Add([]byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"a"},"subsets":[{"ports":[{"port":80}]}]}`))
+	f.Add([]byte("a: &a [1, *a]\nb: {<<: *a, ? [x] : y}\n--- !!binary ZQ==\n"))
+	f.Add([]byte(`{"a":1e400,"b":-0,"c":9223372036854775808,"a":null}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		config, fault, err := patch.DecodeApply(data)
+		if err != nil {
+			if !apierrors.IsBadRequest(err) && !apierrors.IsRequestEntityTooLargeError(err) {
+				t.Errorf("got %v", err)
+			}
+			return
+		}
+		if fault != nil && fault.Error() == "" {
+			t.Error("the fault says nothing")
+		}
+		config.DeepCopy() // panics for what is not of JSON
+	})
 }
