@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"slices"
 	"testing"
 	"time"
 
@@ -28,9 +27,9 @@ const (
 	recovery  = 30 * time.Second
 )
 
-// shortAttack leaves the victim time for each of its requests; all attacks together are to
-// take about a minute.
-const shortAttack = 500 * time.Millisecond
+// shortAttack leaves the victim time for each kind of its requests; all attacks together are
+// to take about a minute.
+const shortAttack = 300 * time.Millisecond
 
 // attack is what one client does to the server, with an ordinary token or with none.
 type attack struct {
@@ -45,8 +44,20 @@ type attack struct {
 	near bool
 }
 
-// attacks are all attacks, by what they are aimed at.
-var attacks = slices.Concat(lists, bodies, patches, stored, watches, unauthenticated, connections, streams)
+// groups are all attacks, by what they are aimed at.
+var groups = []struct {
+	name    string
+	attacks []attack
+}{
+	{"lists", lists},
+	{"bodies", bodies},
+	{"patches", patches},
+	{"stored", stored},
+	{"watches", watches},
+	{"unauthenticated", unauthenticated},
+	{"connections", connections},
+	{"streams", streams},
+}
 
 func TestMain(m *testing.M) {
 	flag.Parse()
@@ -64,12 +75,20 @@ func TestAttack(t *testing.T) {
 		t.Skip("takes a minute")
 	}
 	binary := harness.Build(t, false) // the race detector's memory is not the server's
+	if *long {
+		fmt.Print(tableHead)
+	}
+	for _, group := range groups {
+		t.Run(group.name, func(t *testing.T) { runGroup(t, binary, group.attacks) })
+	}
+}
+
+// runGroup runs attacks: the short forms on one server, the long ones each on a server of its
+// own.
+func runGroup(t *testing.T, binary string, attacks []attack) {
 	var shared *server
 	if !*long {
 		shared = startServer(t, binary)
-	}
-	if *long {
-		fmt.Print(tableHead)
 	}
 	for i := range attacks {
 		t.Run(attacks[i].name, func(t *testing.T) {
@@ -77,7 +96,7 @@ func TestAttack(t *testing.T) {
 			if *long {
 				s = startServer(t, binary)
 			}
-			r := s.suffer(t, &attacks[i])
+			r := s.suffer(t, i, &attacks[i])
 			if *long {
 				fmt.Print(r.row())
 			}
@@ -85,13 +104,14 @@ func TestAttack(t *testing.T) {
 	}
 }
 
-// suffer runs an attack against the server and checks what comes of it.
-func (s *server) suffer(t *testing.T, a *attack) *result {
+// suffer runs an attack against the server and checks what comes of it. Attacks on one server
+// have different numbers.
+func (s *server) suffer(t *testing.T, number int, a *attack) *result {
 	aloneFor, attackedFor := time.Duration(0), max(a.short, shortAttack)
 	if *long {
 		aloneFor, attackedFor = 3*time.Second, 10*time.Second
 	}
-	attacker := s.newAttacker(t, a)
+	attacker := s.newAttacker(t, number, a.near)
 	if a.prepare != nil {
 		attacker.prepare(a.prepare)
 	}

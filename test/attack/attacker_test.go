@@ -57,10 +57,14 @@ func (a *answers) String() string {
 	return strings.Join(all, ", ")
 }
 
-func (s *server) newAttacker(t *testing.T, what *attack) *attacker {
+// newAttacker returns the attacker of that number: near ones have the victim's address.
+func (s *server) newAttacker(t *testing.T, number int, near bool) *attacker {
 	t.Helper()
-	a := &attacker{t: t, server: s, token: tokenOf(what), dialer: &net.Dialer{}, answers: answers{counts: map[int]int{}}}
-	if !what.near {
+	a := &attacker{
+		t: t, server: s, token: attackerToken(number), namespace: fmt.Sprintf("attack-%d", number),
+		dialer: &net.Dialer{}, answers: answers{counts: map[int]int{}},
+	}
+	if !near {
 		a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}
 	}
 	trusted := s.Client.Transport.(*http.Transport).TLSClientConfig
@@ -69,7 +73,6 @@ func (s *server) newAttacker(t *testing.T, what *attack) *attacker {
 		TLSClientConfig: a.config.Clone(), DialContext: a.dialer.DialContext, ForceAttemptHTTP2: true, DisableCompression: true,
 	}}
 	t.Cleanup(a.client.CloseIdleConnections)
-	a.namespace = "attack-" + fmt.Sprint(slices.IndexFunc(attacks, func(other attack) bool { return other.name == what.name }))
 	s.mustAdmin(t, http.StatusCreated, http.MethodPost, "/api/v1/namespaces", `{"metadata":{"name":"`+a.namespace+`"}}`)
 	return a
 }

@@ -10,13 +10,13 @@ import (
 
 // connections are opened, and then used slowly or not at all.
 var connections = []attack{
-	{name: "uploads of a byte a second", short: 6 * time.Second, run: func(a *attacker) {
+	{name: "uploads of a byte a second", short: 7 * time.Second, run: func(a *attacker) {
 		a.paced(420, 100, func(int, int) { a.slowUpload("Content-Length: 1000") })
 	}},
-	{name: "uploads of a byte a second, in chunks", short: 6 * time.Second, run: func(a *attacker) {
+	{name: "uploads of a byte a second, in chunks", short: time.Second, run: func(a *attacker) {
 		a.paced(420, 100, func(int, int) { a.slowUpload("Transfer-Encoding: chunked") })
 	}},
-	{name: "uploads that wait to be asked", short: 6 * time.Second, run: func(a *attacker) {
+	{name: "uploads that wait to be asked", short: time.Second, run: func(a *attacker) {
 		a.paced(420, 100, func(int, int) { a.slowUpload("Content-Length: 1000", "Expect: 100-continue") })
 	}},
 	{name: "headers of a byte a second", run: func(a *attacker) {

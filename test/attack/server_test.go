@@ -25,6 +25,8 @@ const (
 	patience    = time.Minute
 	// newcomers is how many tokens of the victim nobody has used yet.
 	newcomers = 1000
+	// attackers is more than a group has attacks.
+	attackers = 50
 )
 
 // server is a server with its default settings and many users.
@@ -35,16 +37,16 @@ type server struct {
 	came    atomic.Int64 // how many of the newcomers' tokens are used
 }
 
-// startServer starts a server that knows an administrator, a victim, an attacker for each
-// attack, and more users, each a line of the token file.
+// startServer starts a server that knows an administrator, a victim, attackers, and more users,
+// each a line of the token file.
 func startServer(t *testing.T, binary string, users ...string) *server {
 	t.Helper()
 	lines := []string{
 		adminToken + `,root,0,"system:masters"`,
 		victimToken + `,victim,1,"team-a,team-b"`,
 	}
-	for i := range attacks {
-		lines = append(lines, fmt.Sprintf("%s,%s,%d", tokenOf(&attacks[i]), "attacker: "+attacks[i].name, i+2))
+	for i := range attackers {
+		lines = append(lines, fmt.Sprintf("%s,attacker-%d,%d", attackerToken(i), i, i+2))
 	}
 	for i := range newcomers {
 		lines = append(lines, fmt.Sprintf("%s,victim,1", newcomerToken(int64(i))))
@@ -59,14 +61,7 @@ func startServer(t *testing.T, binary string, users ...string) *server {
 
 func newcomerToken(i int64) string { return fmt.Sprintf("newcomer-%06d-0123456789abcdef", i) }
 
-func tokenOf(a *attack) string {
-	return "attacker-" + strings.Map(func(r rune) rune {
-		if r >= 'a' && r <= 'z' || r >= '0' && r <= '9' {
-			return r
-		}
-		return '-'
-	}, strings.ToLower(a.name)) + "-0123456789abcdef"
-}
+func attackerToken(i int) string { return fmt.Sprintf("attacker-%06d-0123456789abcdef", i) }
 
 // admin sends a request as the administrator and returns the answer.
 func (s *server) admin(ctx context.Context, method, path, body string, headers ...string) (code int, answer string, err error) {

@@ -4,16 +4,17 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"golang.org/x/time/rate"
 )
 
 // unauthenticated need no valid token, except where they say so.
 var unauthenticated = []attack{
-	{name: "guessed tokens from the victim's address", near: true, run: anonymously(4000, func(a *attacker, n int) {
+	{name: "guessed tokens from the victim's address", near: true, short: time.Second, run: anonymously(4000, func(a *attacker, n int) {
 		a.get(endpointsIn("default"), "Authorization", fmt.Sprintf("Bearer guess-%d", n))
 	})},
-	{name: "guessed tokens beside a valid one", near: true, run: flood(4000, func(a *attacker, n int) {
+	{name: "guessed tokens beside a valid one", near: true, short: time.Second, run: flood(4000, func(a *attacker, n int) {
 		if n%10 == 0 {
 			a.get(endpointsIn("default"))
 		} else {

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// victimPeriod makes twenty requests a second.
-	victimPeriod = 50 * time.Millisecond
+	// victimPeriod makes fifty requests a second.
+	victimPeriod = 20 * time.Millisecond
 	// victimTimeout is when the victim gives a request up.
 	victimTimeout = 10 * time.Second
 )
