@@ -91,8 +91,8 @@ func (a *attacker) run(ctx context.Context, run func(*attacker)) {
 	run(a)
 }
 
-// do sends a request, reads the answer, and returns its status; 0 if there was none.
-func (a *attacker) do(method, path, body string, headers ...string) int {
+// do sends a request, reads the answer, and counts its status; 0 if there was none.
+func (a *attacker) do(method, path, body string, headers ...string) {
 	code, _, err := exchange(a.ctx, a.client, a.server.URL, a.token, method, path, body, headers...)
 	if err != nil {
 		code = 0
@@ -100,27 +100,31 @@ func (a *attacker) do(method, path, body string, headers ...string) int {
 	if a.ctx.Err() == nil || code != 0 {
 		a.answers.add(code)
 	}
-	return code
 }
 
-func (a *attacker) get(path string, headers ...string) int {
-	return a.do(http.MethodGet, path, "", headers...)
+func (a *attacker) get(path string, headers ...string) {
+	a.do(http.MethodGet, path, "", headers...)
 }
 
 // create sends the object to the attacker's namespace.
-func (a *attacker) create(body string, headers ...string) int {
-	return a.do(http.MethodPost, endpointsIn(a.namespace), body, headers...)
+func (a *attacker) create(body string, headers ...string) {
+	a.do(http.MethodPost, endpointsIn(a.namespace), body, headers...)
 }
 
-// patch sends a patch of the kind to an object in the attacker's namespace.
-func (a *attacker) patch(kind, name, body string) int {
-	return a.do(http.MethodPatch, endpointsIn(a.namespace)+"/"+name+"?fieldManager=attacker&force=true", body, "Content-Type", "application/"+kind)
+// patch sends a patch of the kind to the object that is named object.
+func (a *attacker) patch(kind, body string) {
+	path := endpointsIn(a.namespace) + "/object?fieldManager=attacker"
+	if kind == applyPatch {
+		path += "&force=true"
+	}
+	a.do(http.MethodPatch, path, body, "Content-Type", "application/"+kind)
 }
 
-// parallel runs do in that many goroutines, each again and again until the attack ends. n
-// counts the calls of one goroutine.
+// parallel runs do in that many goroutines, each again and again until the attack ends: as
+// often as the server takes what is expensive, but not faster if it refuses it. n counts the
+// calls of one goroutine.
 func (a *attacker) parallel(workers int, do func(worker, n int)) {
-	a.paced(workers, rate.Inf, do)
+	a.paced(workers, 500, do)
 }
 
 // paced is parallel with at most perSecond calls a second in all: the attacker's own work

@@ -15,9 +15,11 @@ const (
 
 // patches are small and make much work.
 var patches = []attack{
-	{name: "merge patch nested 9,990 deep", prepare: object(1), run: patchesOf(mergePatch, nested(`{"a":`, 9990, `1`, `}`))},
-	{name: "strategic patch nested 9,990 deep", prepare: object(1), run: patchesOf(strategicPatch, nested(`{"metadata":`, 9990, `1`, `}`))},
-	{name: "apply nested 9,990 deep", prepare: object(1), run: patchesOf(applyPatch, nested(`{"a":`, 9990, `1`, `}`))},
+	{name: "merge patch nested 9,990 deep", prepare: object(1), run: patchesOf(mergePatch, nested("a", 9990))},
+	{name: "strategic patch nested 9,990 deep", prepare: object(1), run: patchesOf(strategicPatch, nested("metadata", 9990))},
+	{name: "apply nested 9,990 deep", prepare: object(1), run: patchesOf(applyPatch, nested("a", 9990))},
+	{name: "merge patch of 3 MB, 90 deep", prepare: object(1), run: patchesOf(mergePatch,
+		numbered(`{"metadata":{"name":"object"}`, `,"l%06d":`+nested("a", 90), `}`))},
 	{name: "merge patch of 3 MB", prepare: object(1), run: patchesOf(mergePatch, numbered(`{"metadata":{"annotations":{"a":"b"`, `,"l%06d":null`, `}}}`))},
 	{name: "apply to an object with 100,000 finalizers", prepare: func(a *attacker) {
 		a.create(finalizers(100_000))
@@ -38,7 +40,7 @@ var patches = []attack{
 		numbered(`{"metadata":{"$setElementOrder/finalizers":["a"`, `,"x.io/f%06d"`, `],"finalizers":["x.io/own"]}}`))},
 	{name: "patches that conflict", prepare: object(1), run: func(a *attacker) {
 		a.parallel(50, func(worker, n int) {
-			a.patch(mergePatch, "object", fmt.Sprintf(`{"metadata":{"labels":{"n":"%d-%d"}}}`, worker, n))
+			a.patch(mergePatch, fmt.Sprintf(`{"metadata":{"labels":{"n":"%d-%d"}}}`, worker, n))
 		})
 	}},
 	{name: "a field manager of its own for each write", prepare: object(1), run: func(a *attacker) {
@@ -63,12 +65,12 @@ func object(addresses int) func(*attacker) {
 
 func patchesOf(kind, body string) func(*attacker) {
 	return func(a *attacker) {
-		a.parallel(8, func(int, int) { a.patch(kind, "object", body) })
+		a.parallel(8, func(int, int) { a.patch(kind, body) })
 	}
 }
 
-func nested(begin string, depth int, inside, end string) string {
-	return strings.Repeat(begin, depth) + inside + strings.Repeat(end, depth)
+func nested(name string, depth int) string {
+	return strings.Repeat(`{"`+name+`":`, depth) + "1" + strings.Repeat("}", depth)
 }
 
 func operations(n int, operation string) string {

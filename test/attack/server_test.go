@@ -8,11 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/wait"
 
 	"github.com/berth-project/berth/test/harness"
 )
@@ -41,6 +44,9 @@ type server struct {
 // each a line of the token file.
 func startServer(t *testing.T, binary string, users ...string) *server {
 	t.Helper()
+	if runtime.GOOS != "linux" {
+		t.Skip("measures with Linux's /proc")
+	}
 	lines := []string{
 		adminToken + `,root,0,"system:masters"`,
 		victimToken + `,victim,1,"team-a,team-b"`,
@@ -64,14 +70,14 @@ func newcomerToken(i int64) string { return fmt.Sprintf("newcomer-%06d-012345678
 func attackerToken(i int) string { return fmt.Sprintf("attacker-%06d-0123456789abcdef", i) }
 
 // admin sends a request as the administrator and returns the answer.
-func (s *server) admin(ctx context.Context, method, path, body string, headers ...string) (code int, answer string, err error) {
-	code, data, err := exchange(ctx, s.Client, s.URL, adminToken, method, path, body, headers...)
+func (s *server) admin(ctx context.Context, method, path, body string) (code int, answer string, err error) {
+	code, data, err := exchange(ctx, s.Client, s.URL, adminToken, method, path, body)
 	return code, string(data), err
 }
 
-func (s *server) mustAdmin(t *testing.T, want int, method, path, body string, headers ...string) string {
+func (s *server) mustAdmin(t *testing.T, want int, method, path, body string) string {
 	t.Helper()
-	code, answer, err := s.admin(t.Context(), method, path, body, headers...)
+	code, answer, err := s.admin(t.Context(), method, path, body)
 	if err != nil || code != want {
 		t.Fatalf("%s %s: got %d %.300s %v, want %d", method, path, code, answer, err, want)
 	}
@@ -88,14 +94,12 @@ func (s *server) clean(t *testing.T, a *attacker) {
 	})
 }
 
+// eventually waits until done says so.
 func (s *server) eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(patience)
-	for !done() {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %v: %s", patience, what)
-		}
-		time.Sleep(20 * time.Millisecond)
+	err := wait.PollUntilContextTimeout(t.Context(), 20*time.Millisecond, patience, true, func(context.Context) (bool, error) { return done(), nil })
+	if err != nil {
+		t.Fatalf("not within %v: %s", patience, what)
 	}
 }
 
@@ -140,16 +144,14 @@ func (s *server) resetPeak(t *testing.T) {
 
 // settle waits until the server's memory is at most the limit, but not longer than recovery,
 // and returns what it is then.
-func (s *server) settle(t *testing.T, limit int64) int64 {
+func (s *server) settle(t *testing.T, limit int64) (resident int64) {
 	t.Helper()
-	deadline := time.Now().Add(recovery)
-	for {
-		resident := s.memory(t, "VmRSS")
-		if resident <= limit || time.Now().After(deadline) {
-			return resident
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
+	// That it takes longer is for the caller to judge.
+	_ = wait.PollUntilContextTimeout(t.Context(), 100*time.Millisecond, recovery, true, func(context.Context) (bool, error) {
+		resident = s.memory(t, "VmRSS")
+		return resident <= limit, nil
+	})
+	return resident
 }
 
 // metric returns the value of a metric without labels.

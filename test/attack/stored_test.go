@@ -15,7 +15,7 @@ var stored = []attack{
 	}},
 	{name: "changes of an object of 3 MB", prepare: object(26_000), run: func(a *attacker) {
 		a.parallel(4, func(worker, n int) {
-			a.patch(mergePatch, "object", fmt.Sprintf(`{"metadata":{"labels":{"n":"%d-%d"}}}`, worker, n))
+			a.patch(mergePatch, fmt.Sprintf(`{"metadata":{"labels":{"n":"%d-%d"}}}`, worker, n))
 		})
 	}},
 	{name: "objects by the thousand", run: flood(1000, func(a *attacker, n int) { a.create(smallObject(fmt.Sprintf("object-%d", n))) })},
