@@ -69,7 +69,7 @@ attack: ## attack the server for half an hour; prints the table of docs/security
 # go test fuzzes one target of one package at a time.
 .PHONY: fuzz
 fuzz: ## fuzz each target for FUZZTIME, a minute by default
-	@grep -rl --include='*_test.go' --exclude-dir='.*' '^func Fuzz' . | sort | while read -r file; do \
+	@grep -rl --include='*_test.go' '^func Fuzz' ./cmd ./pkg ./test | sort | while read -r file; do \
 		for target in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9]*\)(.*/\1/p' "$$file"); do \
 			echo "==> $$target in $${file%/*}"; \
 			go test -run '^$$' -fuzz "^$$target\$$" -fuzztime '$(FUZZTIME)' "$${file%/*}"; \

@@ -32,7 +32,7 @@ var watches = []attack{
 	{name: "watches opened and given up", run: flood(1000, func(a *attacker, _ int) { a.abort(watchPath, 5*time.Millisecond) })},
 	{name: "lists given up half-way", prepare: crowded, run: flood(200, func(a *attacker, _ int) { a.abort(crowdPath, 5*time.Millisecond) })},
 	{name: "a large object that changes before 200 watches", prepare: object(10_000), run: func(a *attacker) {
-		forms := []string{"application/json", asYAML, asTable, asProtobuf + ";stream=watch"}
+		forms := []string{"application/json", asMetadata, asTable, asProtobuf + ";stream=watch"}
 		go a.paced(1, 20, func(_, n int) { a.patch(mergePatch, fmt.Sprintf(`{"metadata":{"labels":{"n":"%d"}}}`, n)) })
 		a.paced(200, 200, func(worker, _ int) { a.get(endpointsIn(a.namespace)+"?watch=1", "Accept", forms[worker%len(forms)]) })
 	}},
