@@ -21,8 +21,10 @@ var patches = []attack{
 	{name: "merge patch of 3 MB, 90 deep", prepare: object(1), run: patchesOf(mergePatch,
 		numbered(`{"metadata":{"name":"object"}`, `,"l%06d":`+nested("a", 90), `}`))},
 	{name: "merge patch of 3 MB", prepare: object(1), run: patchesOf(mergePatch, numbered(`{"metadata":{"annotations":{"a":"b"`, `,"l%06d":null`, `}}}`))},
-	{name: "apply to an object with 100,000 finalizers", prepare: func(a *attacker) {
-		a.create(finalizers(100_000))
+	{name: "apply to an object with as many finalizers as it may have", prepare: func(a *attacker) {
+		for _, n := range []int{100_000, 10_000, 1000, 500, 200, 100} { // the first one that is taken stays
+			a.create(finalizers(n))
+		}
 	}, run: patchesOf(applyPatch, `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"object","finalizers":["x.io/own"]}}`)},
 	{name: "apply with 100,000 finalizers", prepare: object(1), run: patchesOf(applyPatch, strings.Replace(finalizers(100_000), "{", `{"apiVersion":"v1","kind":"Endpoints",`, 1))},
 	{name: "apply of 20,000 addresses", prepare: object(20_000), run: patchesOf(applyPatch, strings.Replace(objectOf("object", 20_000), "{", `{"apiVersion":"v1","kind":"Endpoints",`, 1))},
