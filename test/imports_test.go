@@ -60,11 +60,12 @@ var importRules = []importRule{
 	{folder: "pkg/certificates", ours: []string{"pkg/files"}},
 	{folder: "pkg/files"},
 	{folder: "pkg/server", http: true, ours: []string{
-		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/share", "pkg/object", "pkg/auth", "pkg/ratelimit",
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/share", "pkg/object", "pkg/auth", "pkg/ratelimit",
 	}},
 	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
 	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
 	{folder: "pkg/server/discovery"},
+	{folder: "pkg/server/forwarded", http: true},
 	{folder: "pkg/server/share"},
 	// A stored object and its forms, whoever stores or serves it.
 	{folder: "pkg/object"},

@@ -19,6 +19,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/server/forwarded"
 	"github.com/berth-project/berth/pkg/server/media"
 )
 
@@ -111,7 +112,7 @@ func (s *Server) EndStreams() { s.endStreams() }
 // ServeHTTP answers one request, whatever happens on the way.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	rec := newRecord(w, req)
-	rec.client = clientAddr(req, s.cfg.TrustedProxies)
+	rec.client = forwarded.Client(req, s.cfg.TrustedProxies)
 	defer func() {
 		if aborted := s.finish(rec, recover()); aborted {
 			panic(http.ErrAbortHandler)

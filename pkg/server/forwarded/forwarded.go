@@ -1,4 +1,5 @@
-package server
+// Package forwarded tells where a request comes from when it comes through proxies.
+package forwarded
 
 import (
 	"net/http"
@@ -7,14 +8,14 @@ import (
 	"strings"
 )
 
-// clientAddr returns the address that a request is charged to: the peer's, or if that is a
+// Client returns the address that a request is charged to: the peer's, or if that is a
 // trusted proxy the one that X-Forwarded-For names. It is the zero Addr where the connection
 // has no IP address.
 //
 // Each proxy appends the address that it was called from, so the header is read from its
 // end, all lines as one list, while the entries are trusted proxies themselves. What stands
 // before the first one that is not may be the client's own invention.
-func clientAddr(req *http.Request, trusted []netip.Prefix) netip.Addr {
+func Client(req *http.Request, trusted []netip.Prefix) netip.Addr {
 	addr := parseAddr(req.RemoteAddr)
 	for _, line := range slices.Backward(req.Header["X-Forwarded-For"]) {
 		for more := true; more; {

@@ -1,4 +1,4 @@
-package server
+package forwarded
 
 import (
 	"net/http"
@@ -11,7 +11,7 @@ var testProxies = []netip.Prefix{
 	netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("127.0.0.1/32"), netip.MustParsePrefix("fd00::/64"),
 }
 
-func TestClientAddr(t *testing.T) {
+func TestClient(t *testing.T) {
 	for _, tc := range []struct {
 		name, peer string
 		forwarded  []string // the lines of the header
@@ -45,10 +45,10 @@ func TestClientAddr(t *testing.T) {
 				want = netip.MustParseAddr(tc.want)
 			}
 			req := &http.Request{RemoteAddr: tc.peer, Header: http.Header{"X-Forwarded-For": tc.forwarded}}
-			if got := clientAddr(req, testProxies); got != want {
+			if got := Client(req, testProxies); got != want {
 				t.Errorf("got %v, want %v", got, want)
 			}
-			if got := clientAddr(req, nil); got != parseAddr(tc.peer) {
+			if got := Client(req, nil); got != parseAddr(tc.peer) {
 				t.Errorf("without trusted proxies: got %v, want the peer", got)
 			}
 		})
@@ -67,12 +67,12 @@ func FuzzForwardedFor(f *testing.F) {
 			{sent + ",203.0.113.7"}, {sent, "203.0.113.7"}, {sent + ", 203.0.113.7, 10.0.0.3"}, {sent, "203.0.113.7:80", "10.0.0.3"},
 		} {
 			req := &http.Request{RemoteAddr: "10.0.0.1:1", Header: http.Header{"X-Forwarded-For": forwarded}}
-			if got := clientAddr(req, testProxies); got != client {
+			if got := Client(req, testProxies); got != client {
 				t.Errorf("%q: got %v", forwarded, got)
 			}
 		}
 		req := &http.Request{RemoteAddr: "10.0.0.1:1", Header: http.Header{"X-Forwarded-For": {sent}}}
-		if got := clientAddr(req, testProxies); !got.IsValid() || got.Is4In6() || got.Zone() != "" {
+		if got := Client(req, testProxies); !got.IsValid() || got.Is4In6() || got.Zone() != "" {
 			t.Errorf("%q: got %v", sent, got)
 		}
 	})
