@@ -58,7 +58,8 @@ var importRules = []importRule{
 	// Connections, whatever is served on them.
 	{folder: "pkg/serving", http: true},
 	{folder: "pkg/certificates", ours: []string{"pkg/files"}},
-	{folder: "pkg/files"},
+	// A directory is locked as etcd locks its own.
+	{folder: "pkg/files", etcd: true},
 	{folder: "pkg/server", http: true, ours: []string{
 		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/share", "pkg/object", "pkg/auth", "pkg/ratelimit",
 	}},
@@ -82,7 +83,7 @@ var importRules = []importRule{
 	{folder: "pkg/storage", stdlibOnly: true},
 	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/storage/cache", ours: []string{"pkg/storage"}},
-	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage"}},
+	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage", "pkg/files"}},
 	{folder: "pkg/auth"},
 	{folder: "pkg/ratelimit"},
 	{folder: "pkg/yamljson"},

@@ -127,6 +127,21 @@ func (c *config) validate() error {
 	return nil
 }
 
+// secretFiles returns the paths of the files with secrets that the server reads, which need
+// not exist.
+func (c *config) secretFiles() []string {
+	paths := []string{cmp.Or(c.TokenAuthFile, c.DataDir.token())}
+	if c.TLSCertFile == "" {
+		paths = append(paths, c.DataDir.pki().CAKey(), c.DataDir.pki().Key())
+	} else {
+		paths = append(paths, c.TLSPrivateKeyFile)
+	}
+	if c.EtcdKeyFile != "" {
+		paths = append(paths, c.EtcdKeyFile)
+	}
+	return paths
+}
+
 // require returns an error with the given text unless ok.
 func require(ok bool, format string, args ...any) error {
 	if ok {

@@ -3,12 +3,11 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
-
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/certificates"
@@ -23,20 +22,17 @@ func (d dataDir) pki() certificates.Dir { return certificates.Dir(filepath.Join(
 func (d dataDir) token() string         { return filepath.Join(string(d), "token") }
 func (d dataDir) kubeconfig() string    { return filepath.Join(string(d), "kubeconfig") }
 
-// lock creates the directory, with mode 0700, if it does not exist, and locks it until unlock
-// is called or the process ends. It fails at once if another process holds the lock.
-func (d dataDir) lock() (unlock func(), err error) {
+// lock creates the directory, with mode 0700, if it does not exist, and locks it until lock is
+// closed or the process ends. It fails if another process holds the lock, or if other users
+// could have changed what the server trusts in it.
+func (d dataDir) lock() (lock io.Closer, err error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
-		return nil, fmt.Errorf("cannot make the data directory: %w", err)
+		return nil, fmt.Errorf("data directory %s cannot be made: %w", d, err)
 	}
-	lock, err := fileutil.TryLockFile(filepath.Join(string(d), "lock"), os.O_WRONLY|os.O_CREATE, 0o600)
-	if errors.Is(err, fileutil.ErrLocked) {
-		return nil, fmt.Errorf("data directory %s is in use by another process", string(d))
+	if err := files.CheckPrivate(string(d), "lock", "token", "kubeconfig", "pki", "etcd"); err != nil {
+		return nil, err
 	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot lock the data directory: %w", err)
-	}
-	return func() { lock.Close() }, nil
+	return files.LockDir(string(d))
 }
 
 // ensureToken returns the token of the data directory, and creates one if there is none.

@@ -14,7 +14,7 @@ import (
 
 func TestLockDataDir(t *testing.T) {
 	dir := dataDir(filepath.Join(t.TempDir(), "a", "b"))
-	unlock, err := dir.lock()
+	lock, err := dir.lock()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -24,12 +24,12 @@ func TestLockDataDir(t *testing.T) {
 	if _, err := dir.lock(); err == nil || err.Error() != "data directory "+string(dir)+" is in use by another process" {
 		t.Errorf("a second time: %v", err)
 	}
-	unlock()
-	unlock, err = dir.lock()
+	lock.Close()
+	lock, err = dir.lock()
 	if err != nil {
 		t.Fatalf("after it was given back: %v", err)
 	}
-	unlock()
+	lock.Close()
 }
 
 func TestEnsureToken(t *testing.T) {

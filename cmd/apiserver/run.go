@@ -62,11 +62,11 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 		}
 		defer insecure.Close()
 	}
-	unlock, err := c.DataDir.lock()
+	lock, err := c.DataDir.lock()
 	if err != nil {
 		return err
 	}
-	defer unlock()
+	defer lock.Close()
 
 	i := &instance{config: c, inputs: in, secure: secure, insecure: insecure, logger: logger, metrics: prometheus.NewRegistry()}
 	i.proxies, _ = parseProxies(c.TrustedProxies) // they are valid
@@ -103,7 +103,20 @@ func (i *instance) start(ctx context.Context) error {
 	if err := errors.Join(coreErr, prepareErr); err != nil {
 		return err
 	}
+	if dir := files.Replaceable(string(i.config.DataDir)); dir != "" {
+		i.logger.Warn().Str("directory", dir).Msg("every user can replace the data directory, since a directory above it is writable for all; run chmod o-w or chmod +t on it")
+	}
+	i.warnOfExposed()
 	return i.writeKubeconfig()
+}
+
+// warnOfExposed logs which files with secrets are open to users who need not read them.
+func (i *instance) warnOfExposed() {
+	for _, path := range i.config.secretFiles() {
+		if mode, exposed := files.Exposed(path); exposed {
+			i.logger.Warn().Str("file", path).Str("mode", fmt.Sprintf("%04o", mode)).Msg("a file with a secret is open to other users; run chmod go-rwx on it")
+		}
+	}
 }
 
 // startCore opens the etcd and starts the server on it.
@@ -202,6 +215,12 @@ func (i *instance) writeKubeconfig() (err error) {
 	return writeKubeconfig(i.config.DataDir.kubeconfig(), a)
 }
 
+// followChange does what depends on the user's files after they were loaded again.
+func (i *instance) followChange() error {
+	i.warnOfExposed()
+	return i.writeKubeconfig()
+}
+
 // serve answers requests until ctx ends or the server fails, and then closes the ports.
 func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	front, err := serving.New(serving.Config{
@@ -216,7 +235,7 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	defer reloading.Wait()
 	defer stopReloading()
 	if len(i.watched) > 0 {
-		reloader := &files.Reloader{Groups: i.watched, Changed: i.writeKubeconfig, Logger: i.logger}
+		reloader := &files.Reloader{Groups: i.watched, Changed: i.followChange, Logger: i.logger}
 		reloading.Go(func() { reloader.Run(reloadCtx) })
 	}
 	front.ServeTLS(i.secure, i.certs.GetCertificate)

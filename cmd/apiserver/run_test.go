@@ -277,7 +277,7 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 		"broken pair":       {func(c *config) { c.TLSCertFile, c.TLSPrivateKeyFile = broken, broken }, "--tls-cert-file: " + broken},
 		"a wrong flag":      {func(c *config) { c.LogLevel = "loud" }, "--log-level: "},
 		"address not ours":  {func(c *config) { c.BindAddress = "192.0.2.1" }, "--secure-port: cannot listen on 192.0.2.1:0: "},
-		"a directory taken": {func(c *config) { c.DataDir = dataDir(filepath.Join(broken, "data")) }, "cannot make the data directory: "},
+		"a directory taken": {func(c *config) { c.DataDir = dataDir(filepath.Join(broken, "data")) }, "data directory " + broken + "/data cannot be made: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())

@@ -1,5 +1,5 @@
-// Package files writes files so that a crash leaves the old or the new one, and loads files
-// again when they change.
+// Package files writes files so that a crash leaves the old or the new one, keeps
+// directories from other users, and loads files again when they change.
 package files
 
 import (
@@ -7,32 +7,51 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 )
 
-// Write atomically replaces the file at path: after a crash it has either the old content
-// or the new one, complete. A path must have only one writer at a time.
+// Write atomically replaces the file at path, or the symbolic link: after a crash it has
+// either the old content or the new one, complete. A path must have only one writer at a
+// time.
+//
+// Until the file is complete it has a random name in the same directory, which did not exist
+// before, and mode 0600. What an earlier crash left under such a name is removed.
 func Write(path string, data []byte, mode fs.FileMode) (err error) {
-	dir, base := filepath.Split(path)
-	tmp := filepath.Join(dir, "."+base+".tmp")
+	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+".tmp"
+	if err := removeLeftovers(dir, prefix); err != nil {
+		return err
+	}
+	f, err := os.CreateTemp(dir, prefix+"*") // O_EXCL, which follows no link
+	if err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(tmp) // if it stays, the next call overwrites it
+			_ = os.Remove(f.Name()) // if it stays, the next call removes it
 		}
 	}()
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, mode)
-	if err != nil {
-		return err
-	}
 	_, err = f.Write(data)
-	// A file left behind by an earlier crash has its old mode.
-	err = errors.Join(f.Chmod(mode), err, f.Sync(), f.Close())
+	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+func removeLeftovers(dir, prefix string) error {
+	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, path); err != nil {
-		return err
+	for _, entry := range entries {
+		if strings.HasPrefix(entry.Name(), prefix) {
+			// One that cannot be removed, such as a directory, does no harm.
+			_ = os.Remove(filepath.Join(dir, entry.Name()))
+		}
 	}
-	return syncDir(filepath.Dir(path))
+	return nil
 }
 
 // syncDir makes the entries of dir survive a power failure.

@@ -7,15 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
-	"go.etcd.io/etcd/client/pkg/v3/fileutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/server/v3/etcdserver"
+
+	"github.com/berth-project/berth/pkg/files"
 )
 
 const (
@@ -56,7 +56,7 @@ type Config struct {
 type Etcd struct {
 	server *etcdserver.EtcdServer
 	client *clientv3.Client
-	lock   *fileutil.LockedFile
+	lock   io.Closer // of the directory
 	quota  int64
 	log    zerolog.Logger
 
@@ -86,7 +86,7 @@ func Start(ctx context.Context, cfg Config) (*Etcd, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("embedded etcd: %w", err)
 	}
-	lock, err := lockDir(cfg.DataDir)
+	lock, err := files.LockDir(cfg.DataDir)
 	if err != nil {
 		return nil, err
 	}
@@ -162,19 +162,4 @@ func (e *Etcd) waitReady(ctx context.Context) error {
 	}
 	_, err := e.client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
 	return err
-}
-
-// lockDir creates the directory and locks it; the lock ends with the process.
-func lockDir(dir string) (*fileutil.LockedFile, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("data directory %s cannot be made: %w", dir, err)
-	}
-	lock, err := fileutil.TryLockFile(filepath.Join(dir, "lock"), os.O_WRONLY|os.O_CREATE, 0o600)
-	if errors.Is(err, fileutil.ErrLocked) {
-		return nil, fmt.Errorf("data directory %s is in use by another process", dir)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("data directory %s cannot be written: %w", dir, err)
-	}
-	return lock, nil
 }
