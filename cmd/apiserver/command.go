@@ -23,7 +23,7 @@ type flagGroup struct {
 	flags *pflag.FlagSet
 }
 
-func newCommand(stdout, stderr io.Writer) *cobra.Command {
+func newCommand(hangups <-chan os.Signal, stdout, stderr io.Writer) *cobra.Command {
 	c := defaultConfig()
 	groups := flagGroups(&c)
 	cmd := &cobra.Command{
@@ -36,7 +36,7 @@ it runs an embedded etcd, keeps everything in ./berth.data and listens on https:
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withEnvironment(cmd.Flags(), func() error { return run(cmd.Context(), c, stdout, stderr) })
+			return withEnvironment(cmd.Flags(), func() error { return run(cmd.Context(), c, hangups, stdout, stderr) })
 		},
 	}
 	for _, group := range groups {

@@ -152,7 +152,7 @@ func expectNoEtcd(t *testing.T, change func(*config), reason string) {
 	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
 	change(&c)
 	stdout := new(harness.Output)
-	err := run(t.Context(), c, stdout, new(harness.Output))
+	err := run(t.Context(), c, nil, stdout, new(harness.Output))
 	if err == nil || !strings.Contains(err.Error(), reason) {
 		t.Errorf("got %v, want %q", err, reason)
 	}

@@ -59,7 +59,7 @@ func TestRunRefusesAnOpenDataDirectory(t *testing.T) {
 			}
 			var out harness.Output
 			want := "data directory DIR is refused: " + test.want
-			if err := run(t.Context(), c, &out, &out); err == nil || strings.ReplaceAll(err.Error(), string(c.DataDir), "DIR") != want {
+			if err := run(t.Context(), c, nil, &out, &out); err == nil || strings.ReplaceAll(err.Error(), string(c.DataDir), "DIR") != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
 			if entries, err := os.ReadDir(string(c.DataDir.pki())); err != nil || len(entries) > 1 {
@@ -154,4 +154,3 @@ func TestRunWarnsOfOpenSecrets(t *testing.T) {
 		t.Errorf("a warning of a file that the server made:\n%s", s.stderr)
 	}
 }
-

@@ -69,7 +69,7 @@ func runServer(t *testing.T, change func(*config)) *runningServer {
 	s.stop = stop
 	go func() {
 		defer close(s.ended)
-		s.err = run(ctx, s.config, s.stdout, s.stderr)
+		s.err = run(ctx, s.config, nil, s.stdout, s.stderr)
 	}()
 	t.Cleanup(func() {
 		stop()

@@ -24,7 +24,11 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	uuid.EnableRandPool() // saves a system call for each request
 	ctx, stop := untilSignal()
 	defer stop()
-	cmd := newCommand(stdout, stderr)
+	// A SIGHUP from here on is kept until the server can load its files again, and never ends
+	// the process, not even while it stops.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	cmd := newCommand(hangups, stdout, stderr)
 	cmd.SetArgs(args)
 	if err := cmd.ExecuteContext(ctx); err != nil {
 		line := strings.Join(strings.Fields(err.Error()), " ")

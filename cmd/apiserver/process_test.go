@@ -75,7 +75,7 @@ func (p *process) token(t *testing.T) string {
 }
 
 func TestProcessKeepsWhatItConfirmed(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "data")
 	// Each round leaves a database that the next one must recover.
 	for round := range 3 {
 		p := startProcess(t, dir)
@@ -125,7 +125,7 @@ func TestProcessHoldsItsDataDirectory(t *testing.T) {
 }
 
 func TestProcessRefusesADamagedDatabase(t *testing.T) {
-	dir := t.TempDir()
+	dir := filepath.Join(t.TempDir(), "data")
 	p := startProcess(t, dir)
 	p.awaitReady(t)
 	p.signal(t, syscall.SIGTERM)
@@ -147,7 +147,7 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 func TestProcessEndsWhenAsked(t *testing.T) {
 	for _, s := range []os.Signal{syscall.SIGTERM, os.Interrupt} {
 		t.Run(s.String(), func(t *testing.T) {
-			p := startProcess(t, t.TempDir(), "--log-format=json")
+			p := startProcess(t, filepath.Join(t.TempDir(), "data"), "--log-format=json")
 			p.awaitReady(t)
 			p.signal(t, s)
 			<-p.ended
@@ -181,7 +181,7 @@ func slowRequest(t *testing.T, p *process) (conn *tls.Conn, rest string) {
 }
 
 func TestProcessFinishesWhatIsUnderWay(t *testing.T) {
-	p := startProcess(t, t.TempDir())
+	p := startProcess(t, filepath.Join(t.TempDir(), "data"))
 	p.awaitReady(t)
 	conn, rest := slowRequest(t, p)
 	p.signal(t, syscall.SIGTERM)
@@ -193,6 +193,12 @@ func TestProcessFinishesWhatIsUnderWay(t *testing.T) {
 		}
 		return nil
 	})
+	p.expectEnd(t, conn, rest)
+}
+
+// expectEnd sends the rest of a slow request, which must succeed, and then the process ends.
+func (p *process) expectEnd(t *testing.T, conn *tls.Conn, rest string) {
+	t.Helper()
 	if _, err := conn.Write([]byte(rest)); err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +220,7 @@ func TestProcessFinishesWhatIsUnderWay(t *testing.T) {
 }
 
 func TestProcessEndsAtOnceAtTheSecondSignal(t *testing.T) {
-	p := startProcess(t, t.TempDir())
+	p := startProcess(t, filepath.Join(t.TempDir(), "data"))
 	p.awaitReady(t)
 	slowRequest(t, p)
 	p.signal(t, syscall.SIGTERM)

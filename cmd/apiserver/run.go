@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -33,11 +34,12 @@ const (
 
 // run serves until ctx ends and then returns nil, even if it is not ready by then. It prints
 // to stdout once it is ready, and logs to stderr. Any other end is an error, a *flagError if
-// a flag is to blame.
+// a flag is to blame. Each signal in hangups has it load the user's files again; those that
+// come before it is ready count as one.
 //
 // The steps that can fail without side effects come first: the flags, the user's files, the
 // ports and the lock of the data directory. Only then is anything written.
-func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
+func run(ctx context.Context, c config, hangups <-chan os.Signal, stdout, stderr io.Writer) error {
 	if err := c.validate(); err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 	}
 	defer lock.Close()
 
-	i := &instance{config: c, inputs: in, secure: secure, insecure: insecure, logger: logger, metrics: prometheus.NewRegistry()}
+	i := &instance{config: c, inputs: in, hangups: hangups, secure: secure, insecure: insecure, logger: logger, metrics: prometheus.NewRegistry()}
 	i.proxies, _ = parseProxies(c.TrustedProxies) // they are valid
 	if err = i.start(ctx); err == nil {
 		err = i.serve(ctx, stdout)
@@ -82,6 +84,7 @@ func run(ctx context.Context, c config, stdout, stderr io.Writer) error {
 type instance struct {
 	*inputs
 	config   config
+	hangups  <-chan os.Signal
 	secure   net.Listener
 	insecure net.Listener // nil if --http-port is 0
 	proxies  []netip.Prefix
@@ -234,10 +237,8 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	var reloading sync.WaitGroup
 	defer reloading.Wait()
 	defer stopReloading()
-	if len(i.watched) > 0 {
-		reloader := &files.Reloader{Groups: i.watched, Changed: i.followChange, Logger: i.logger}
-		reloading.Go(func() { reloader.Run(reloadCtx) })
-	}
+	reloader := &files.Reloader{Groups: i.watched, Changed: i.followChange, Asked: i.hangups, Logger: i.logger}
+	reloading.Go(func() { reloader.Run(reloadCtx) })
 	front.ServeTLS(i.secure, i.certs.GetCertificate)
 	if i.insecure != nil {
 		front.Serve(i.insecure)

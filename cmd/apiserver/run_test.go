@@ -285,7 +285,7 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 			c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
 			test.change(&c)
 			var out harness.Output
-			err := run(t.Context(), c, &out, &out)
+			err := run(t.Context(), c, nil, &out, &out)
 			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 				t.Errorf("got %v, want %s", err, test.want)
 			}
@@ -307,7 +307,7 @@ func TestRunStopsWhileItStarts(t *testing.T) {
 	c.EtcdServers = []string{"http://127.0.0.1:" + strconv.Itoa(freePort(t))}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	if err := run(ctx, c, new(harness.Output), new(harness.Output)); err != nil {
+	if err := run(ctx, c, nil, new(harness.Output), new(harness.Output)); err != nil {
 		t.Error(err)
 	}
 }

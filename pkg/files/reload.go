@@ -64,6 +64,8 @@ type Reloader struct {
 	Groups []*Group
 	// Changed is called after any of the groups was reloaded.
 	Changed func() error
+	// Asked has all groups loaded again, changed or not, for each signal; nil never does.
+	Asked <-chan os.Signal
 	// Logger receives what was loaded, and what was rejected and why.
 	Logger zerolog.Logger
 
@@ -87,12 +89,15 @@ func (r *Reloader) Run(ctx context.Context) {
 	}
 	// The first check finds changes made before the watches were set up.
 	r.watch(watcher)
-	r.check()
+	r.check(false)
 	var settled <-chan time.Time // nil unless a change was reported
 	for {
+		asked := false
 		select {
 		case <-ctx.Done():
 			return
+		case <-r.Asked:
+			asked = true
 		case <-events:
 			if settled == nil {
 				settled = time.After(delay)
@@ -106,13 +111,20 @@ func (r *Reloader) Run(ctx context.Context) {
 		}
 		settled = nil
 		r.watch(watcher)
-		r.check()
+		r.check(asked)
 	}
 }
 
-func (r *Reloader) check() {
+// check loads what has changed, or everything if somebody asked for it.
+func (r *Reloader) check(asked bool) {
+	if asked && len(r.Groups) == 0 {
+		r.Logger.Info().Msg("there are no files to load again: no flag names one")
+	}
 	anyLoaded := false
 	for _, group := range r.Groups {
+		if asked {
+			group.seen = [sha256.Size]byte{}
+		}
 		changed, err := group.LoadChanged()
 		switch {
 		case err != nil:

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,6 +25,7 @@ type reloads struct {
 	path   string
 	loaded chan string   // what load found, unless it is "broken"
 	told   chan struct{} // one element after each call of changed
+	asked  chan os.Signal
 	log    *harness.Output
 }
 
@@ -45,7 +47,7 @@ func startReloader(t *testing.T, path string, poll time.Duration) *reloads {
 	if poll == 0 {
 		poll = time.Hour
 	}
-	r := &reloads{path: path, loaded: make(chan string, 100), told: make(chan struct{}, 100), log: &harness.Output{}}
+	r := &reloads{path: path, loaded: make(chan string, 100), told: make(chan struct{}, 100), asked: make(chan os.Signal, 1), log: &harness.Output{}}
 	files := &Group{Name: "test", Paths: []string{path}, Load: r.load}
 	if changed, err := files.LoadChanged(); err != nil || !changed {
 		t.Fatalf("the first load: %v, %v", changed, err)
@@ -53,7 +55,7 @@ func startReloader(t *testing.T, path string, poll time.Duration) *reloads {
 	<-r.loaded
 	reloader := &Reloader{
 		Groups: []*Group{files}, Changed: func() error { r.told <- struct{}{}; return nil },
-		Logger: zerolog.New(r.log), delay: time.Millisecond, poll: poll,
+		Asked: r.asked, Logger: zerolog.New(r.log), delay: time.Millisecond, poll: poll,
 	}
 	before := goleak.IgnoreCurrent()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -190,6 +192,22 @@ func TestReloadByPolling(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.expect(t, "two")
+}
+
+// Whoever asks gets every file loaded, changed or not, and told why one is refused.
+func TestReloadWhenAsked(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	harness.WriteFile(t, path, "one")
+	r := startReloader(t, path, 0)
+	r.asked <- syscall.SIGHUP
+	r.expect(t, "one")
+	harness.WriteFile(t, path+".new", "broken")
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	r.log.Await(t, "the file is broken", nil)
+	r.asked <- syscall.SIGHUP
+	r.log.Await(t, "the file is broken(?s:.*)the file is broken", nil)
 }
 
 func TestReloadLeavesWhatIsTheSame(t *testing.T) {
