@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/berth-project/berth/pkg/apiserver"
+	"github.com/berth-project/berth/pkg/serving"
 )
 
 // minObjectBytes leaves room for the metadata that every object has.
@@ -38,6 +39,8 @@ type config struct {
 	ExternalHostname  string // a host name or an IP address; may be empty
 	TrustedProxies    []string
 	ProxyProtocol     bool // requires TrustedProxies
+	TLSMinVersion     string
+	TLSCipherSuites   []string // empty means the default of pkg/serving
 
 	TokenAuthFile               string // empty means the token in the data directory
 	RateLimitConfig             string // empty means the default limits
@@ -59,6 +62,7 @@ func defaultConfig() config {
 		MaxObjectBytes:              apiserver.DefaultMaxObjectBytes,
 		BindAddress:                 "127.0.0.1",
 		SecurePort:                  6443,
+		TLSMinVersion:               "VersionTLS12",
 		MaxRequestsInFlight:         400,
 		MaxMutatingRequestsInFlight: 200,
 		MaxWatches:                  20_000,
@@ -87,6 +91,8 @@ func (c *config) validate() error {
 	embedded := len(c.EtcdServers) == 0
 	_, addressErr := netip.ParseAddr(c.BindAddress)
 	_, proxiesErr := parseProxies(c.TrustedProxies)
+	_, versionErr := serving.TLSVersion(c.TLSMinVersion)
+	_, _, suitesErr := serving.CipherSuites(c.TLSCipherSuites)
 	for _, check := range []struct {
 		flag string
 		err  error
@@ -108,6 +114,8 @@ func (c *config) validate() error {
 		{"http-port", require(c.HTTPPort == 0 || c.HTTPPort != c.SecurePort, "must differ from --secure-port")},
 		{"tls-private-key-file", require(c.TLSCertFile == "" || c.TLSPrivateKeyFile != "", "must be set together with --tls-cert-file")},
 		{"tls-cert-file", require(c.TLSPrivateKeyFile == "" || c.TLSCertFile != "", "must be set together with --tls-private-key-file")},
+		{"tls-min-version", versionErr},
+		{"tls-cipher-suites", suitesErr},
 		{"external-hostname", validateHost(c.ExternalHostname)},
 		{"trusted-proxies", proxiesErr},
 		{"proxy-protocol", require(!c.ProxyProtocol || len(c.TrustedProxies) > 0, "requires --trusted-proxies")},

@@ -94,7 +94,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 	}
 	for _, flag := range []string{
 		"data-dir", "etcd-servers", "etcd-cafile", "etcd-certfile", "etcd-keyfile", "etcd-compaction-interval",
-		"quota-backend-bytes", "bind-address", "secure-port", "http-port", "tls-cert-file", "tls-private-key-file",
+		"quota-backend-bytes", "bind-address", "secure-port", "http-port", "tls-cert-file", "tls-private-key-file", "tls-min-version", "tls-cipher-suites",
 		"external-hostname", "token-auth-file", "rate-limit-config", "max-requests-inflight",
 		"max-mutating-requests-inflight", "request-timeout", "log-level", "log-format", "version", "help",
 	} {

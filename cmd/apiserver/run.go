@@ -224,12 +224,26 @@ func (i *instance) followChange() error {
 	return i.writeKubeconfig()
 }
 
-// serve answers requests until ctx ends or the server fails, and then closes the ports.
-func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
-	front, err := serving.New(serving.Config{
+// newFront returns the server of the ports.
+func (i *instance) newFront() (*serving.Server, error) {
+	version, versionErr := serving.TLSVersion(i.config.TLSMinVersion)
+	suites, weak, suitesErr := serving.CipherSuites(i.config.TLSCipherSuites)
+	if err := errors.Join(versionErr, suitesErr); err != nil {
+		return nil, err // validated
+	}
+	if len(weak) > 0 {
+		i.logger.Warn().Strs("suites", weak).Msg("--tls-cipher-suites has weak cipher suites")
+	}
+	return serving.New(serving.Config{
 		Handler: i.core.Handler, WriteTimeout: i.core.Handler.WriteTimeout(), Logger: i.logger, Metrics: i.metrics,
+		TLSMinVersion: version, TLSCipherSuites: suites,
 		TrustedProxies: i.proxies, ProxyProtocol: i.config.ProxyProtocol,
 	})
+}
+
+// serve answers requests until ctx ends or the server fails, and then closes the ports.
+func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
+	front, err := i.newFront()
 	if err != nil {
 		return err
 	}

@@ -257,6 +257,36 @@ func TestRunSpeaksOnlyCurrentTLS(t *testing.T) {
 	}
 }
 
+func TestRunTLSFlags(t *testing.T) {
+	const weak = "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA"
+	for name, test := range map[string]struct {
+		change    func(*config)
+		version   uint16
+		suite     uint16
+		handshake bool
+	}{
+		"a minimum version":        {func(c *config) { c.TLSMinVersion = "VersionTLS13" }, tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, false},
+		"a weak suite, by default": {nil, tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, false},
+		"a weak suite": {
+			func(c *config) { c.TLSCipherSuites = []string{"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", weak} },
+			tls.VersionTLS12, tls.TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA, true,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := runServer(t, test.change)
+			config := &tls.Config{InsecureSkipVerify: true, MaxVersion: test.version, CipherSuites: []uint16{test.suite}}
+			conn, err := (&tls.Dialer{Config: config}).DialContext(t.Context(), "tcp", strings.TrimPrefix(s.url, "https://"))
+			if (err == nil) != test.handshake {
+				t.Errorf("the handshake: %v, want %v", err, test.handshake)
+			}
+			if err == nil {
+				conn.Close()
+				s.stderr.Await(t, `"suites":\["`+weak+`"\],.*weak cipher suites`, s.ended)
+			}
+		})
+	}
+}
+
 func TestRunFailsWithoutATrace(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -2,6 +2,7 @@ package serving
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -97,8 +98,13 @@ func selfSigned(t *testing.T) *tls.Certificate {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return selfSignedBy(t, key)
+}
+
+func selfSignedBy(t *testing.T, key crypto.Signer) *tls.Certificate {
+	t.Helper()
 	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
 	}

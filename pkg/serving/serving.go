@@ -3,6 +3,7 @@
 package serving
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -57,6 +58,11 @@ type Config struct {
 	// protocol, version 1 or 2, whose client the connection is counted for and requests come
 	// from.
 	ProxyProtocol bool
+	// TLSMinVersion is the minimum version of TLS; 0 means TLS 1.2.
+	TLSMinVersion uint16
+	// TLSCipherSuites are those of TLS 1.2, of which HTTP/2 needs one with AES_128_GCM; nil
+	// means those with ECDHE and GCM or ChaCha20. Those of TLS 1.3 are always the same.
+	TLSCipherSuites []uint16
 }
 
 // Server serves HTTP on listeners. Its methods are not safe for concurrent use.
@@ -93,13 +99,16 @@ func New(cfg Config) (*Server, error) {
 // 10 s for the TLS handshake.
 func (s *Server) ServeTLS(l net.Listener, getCertificate func(*tls.ClientHelloInfo) (*tls.Certificate, error)) {
 	config := &tls.Config{
-		MinVersion: tls.VersionTLS12, GetCertificate: getCertificate,
-		NextProtos: []string{"h2", "http/1.1"},
+		MinVersion: cmp.Or(s.cfg.TLSMinVersion, tls.VersionTLS12), CipherSuites: s.cfg.TLSCipherSuites,
+		GetCertificate: getCertificate, NextProtos: []string{"h2", "http/1.1"},
 		// Answers are gathered into large writes anyway, so small records would only cost.
 		DynamicRecordSizingDisabled: true,
 	}
 	server := s.newHTTPServer()
 	server.TLSConfig = config
+	if config.CipherSuites == nil {
+		config.CipherSuites = defaultCipherSuites
+	}
 	s.start(server, newHandshakeListener(&boundedListener{l, s.conns}, config, handshakeTimeout))
 }
 
