@@ -10,6 +10,8 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 )
@@ -31,11 +33,19 @@ func execute(args []string, stdout, stderr io.Writer) int {
 	cmd := newCommand(hangups, stdout, stderr)
 	cmd.SetArgs(args)
 	if err := cmd.ExecuteContext(ctx); err != nil {
-		line := strings.Join(strings.Fields(err.Error()), " ")
-		fmt.Fprintf(stderr, "apiserver: %s\n", line)
+		fmt.Fprintf(stderr, "apiserver: %s\n", oneLine(err.Error()))
 		return 1
 	}
 	return 0
+}
+
+// oneLine returns s with a space in place of every run of white space and of characters that
+// are no text: a server that is asked whether it is ready, or an etcd, could have sent what a
+// terminal obeys.
+func oneLine(s string) string {
+	return strings.Join(strings.FieldsFunc(s, func(r rune) bool {
+		return unicode.IsSpace(r) || !unicode.IsGraphic(r) || r == utf8.RuneError
+	}), " ")
 }
 
 // untilSignal returns a context that ends at the first SIGINT or SIGTERM. A second signal

@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"strings"
 	"testing"
@@ -58,6 +60,19 @@ func TestExecuteReportsFailuresInOneLine(t *testing.T) {
 				t.Errorf("the working directory holds %v (%v), want nothing", entries, err)
 			}
 		})
+	}
+}
+
+// A server that is asked whether it is ready cannot write to the terminal.
+func TestReadyPrintsNoControlCharacters(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "not\x1b[2J \u009b31m\x9b\u202e\u2066\r\bready\xff", http.StatusServiceUnavailable)
+	}))
+	defer server.Close()
+	var stdout, stderr bytes.Buffer
+	status := execute([]string{"ready", "--server=" + server.URL}, &stdout, &stderr)
+	if want := "apiserver: not ready: 503 Service Unavailable: not [2J 31m ready\n"; status != 1 || stderr.String() != want {
+		t.Errorf("status %d, %q, want 1 and %q", status, &stderr, want)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"unicode"
+	"unicode/utf8"
 )
 
 // No token may be seen, whatever the server says and however it was given.
@@ -51,9 +52,22 @@ func TestRunShowsNoToken(t *testing.T) {
 	}
 }
 
+// evil is what a terminal or a browser obeys: escape sequences with ESC and with a C1 control
+// as a character and as a byte, characters that turn the order of the text around or print
+// nothing, and no UTF-8.
+const evil = "\x1b]0;title\x07\x1b[2J\u009b31m\r\b\u202e\u2066\u200f\u061c\u2028\U000e0041\x9b\xff"
+
+// expectPrintable fails where anything in text could do more than be read.
+func expectPrintable(t *testing.T, text string) {
+	t.Helper()
+	obeyed := func(c rune) bool { return c != '\n' && (c == utf8.RuneError || !unicode.IsGraphic(c)) }
+	if i := strings.IndexFunc(text, obeyed); i >= 0 {
+		t.Errorf("a control character was printed: %q", text[max(0, i-40):min(i+10, len(text))])
+	}
+}
+
 // Nothing that a server sends reaches the terminal as an escape sequence.
 func TestRunPrintsNoControlCharacters(t *testing.T) {
-	const evil = "\x1b]0;title\x07\x1b[2J\u009b31m\r\b\u202e"
 	f := newFakeAPI(t)
 	var watches atomic.Int64
 	f.answer = func(w http.ResponseWriter, r *http.Request) bool {
@@ -80,10 +94,7 @@ func TestRunPrintsNoControlCharacters(t *testing.T) {
 		!strings.Contains(r.stdout, ": no Status ]0;title") || !strings.Contains(r.stderr, "403 Not ]0;title [2J 31m: cannot delete ]0;title") {
 		t.Errorf("status %d, want %d and the server's words in\n%q\n%q", r.status, statusMissed, r.stdout, r.stderr)
 	}
-	printed := r.stdout + r.stderr
-	if i := strings.IndexFunc(printed, func(c rune) bool { return c != '\n' && !unicode.IsGraphic(c) }); i >= 0 {
-		t.Errorf("a control character was printed: %q", printed[max(0, i-20):i+10])
-	}
+	expectPrintable(t, r.all())
 
 	f.answer = func(w http.ResponseWriter, _ *http.Request) bool {
 		writeStatus(w, http.StatusUnauthorized, "Who"+evil, "go away"+evil)
@@ -91,5 +102,42 @@ func TestRunPrintsNoControlCharacters(t *testing.T) {
 	}
 	if r := runTool(t, f); r.stderr != "loadtest: cannot use "+f.URL+": 401 Who ]0;title [2J 31m: go away ]0;title [2J 31m\n" {
 		t.Errorf("status %d: %q", r.status, r.stderr)
+	}
+}
+
+// Nor does what is not even an answer: it gets into the errors of net/http.
+func TestRunPrintsNoBrokenAnswer(t *testing.T) {
+	for name, answer := range map[string]string{
+		"a status line":    evil + "\r\n\r\n",
+		"a reason":         "HTTP/1.1 403 " + evil + "\r\nContent-Length: 0\r\n\r\n",
+		"a code":           "HTTP/1.1 4" + evil + " Bad\r\n\r\n",
+		"a header":         "HTTP/1.1 200 OK\r\n" + evil + "\r\n\r\n",
+		"a length":         "HTTP/1.1 200 OK\r\nContent-Length: " + strings.ReplaceAll(evil, "\r", "") + "\r\n\r\n",
+		"an encoding":      "HTTP/1.1 200 OK\r\nTransfer-Encoding: " + strings.ReplaceAll(evil, "\r", "") + "\r\n\r\n",
+		"a redirection":    "HTTP/1.1 302 Found\r\nLocation: https://" + strings.ReplaceAll(evil, "\r", "") + "/\r\nContent-Length: 0\r\n\r\n",
+		"another protocol": "SSH-2.0-" + evil + "\r\n",
+		"a warning":        "HTTP/1.1 503 Busy\r\nWarning: 299 - \"" + strings.ReplaceAll(evil, "\r", "") + "\"\r\nContent-Length: 20\r\n\r\n" + evil[:20],
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFakeAPI(t)
+			f.answer = func(w http.ResponseWriter, r *http.Request) bool {
+				if !isLoad(r) {
+					return false
+				}
+				conn, _, err := http.NewResponseController(w).Hijack()
+				if err != nil {
+					t.Error(err)
+					return true
+				}
+				fmt.Fprint(conn, answer)
+				conn.Close()
+				return true
+			}
+			r := runTool(t, f, "--rate=50", "--duration=100ms")
+			if r.status == statusOK {
+				t.Errorf("status %d of a run in which nothing succeeded", r.status)
+			}
+			expectPrintable(t, r.all())
+		})
 	}
 }
