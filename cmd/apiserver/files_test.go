@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -152,5 +153,26 @@ func TestRunWarnsOfOpenSecrets(t *testing.T) {
 
 	if s := runServer(t, nil); strings.Contains(s.stderr.String(), "a file with a secret") {
 		t.Errorf("a warning of a file that the server made:\n%s", s.stderr)
+	}
+}
+
+// What is wrong with the data directory is told at once, however long etcd takes.
+func TestRunReportsADamagedCABeforeEtcdAnswers(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	c := defaultConfig()
+	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
+	c.EtcdServers = []string{"http://" + silent.Addr().String()}
+	if err := os.MkdirAll(string(c.DataDir.pki()), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	harness.WriteFile(t, c.DataDir.pki().CACert(), "damaged")
+	var out harness.Output
+	err = run(t.Context(), c, nil, &out, &out)
+	if err == nil || !strings.Contains(err.Error(), "restore it, or remove") || strings.Contains(err.Error(), "no answer") {
+		t.Errorf("got %v, want an error of the CA and none of etcd", err)
 	}
 }

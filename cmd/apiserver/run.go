@@ -95,15 +95,14 @@ type instance struct {
 	core    *apiserver.Instance
 }
 
-// start creates what the data directory lacks and starts everything behind the ports. Slow
-// steps run concurrently. close must be called, also after an error.
+// start creates what the data directory lacks and starts everything behind the ports. close
+// must be called, also after an error.
 func (i *instance) start(ctx context.Context) error {
-	var prepareErr error
-	var preparing sync.WaitGroup
-	preparing.Go(func() { prepareErr = i.prepare() })
-	coreErr := i.startCore(ctx)
-	preparing.Wait()
-	if err := errors.Join(coreErr, prepareErr); err != nil {
+	// First: what is wrong with the CA or the token is told at once, however long etcd takes.
+	if err := i.prepare(); err != nil {
+		return err
+	}
+	if err := i.startCore(ctx); err != nil {
 		return err
 	}
 	if dir := files.Replaceable(string(i.config.DataDir)); dir != "" {
