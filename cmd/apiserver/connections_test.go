@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -73,7 +74,7 @@ func TestProcessOutlivesConnections(t *testing.T) {
 	} {
 		for _, addresses := range []int{1, 3, 20} {
 			t.Run(fmt.Sprintf("%s from %d", name, addresses), func(t *testing.T) {
-				dir := t.TempDir()
+				dir := filepath.Join(t.TempDir(), "data")
 				executable, err := os.Executable()
 				if err != nil {
 					t.Fatal(err)
