@@ -45,7 +45,7 @@ func newServer(dataDir string, flags ...string) *server {
 // startServer starts a server for one test, with more flags if need be.
 func startServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	s := newServer(t.TempDir(), flags...)
+	s := newServer(filepath.Join(t.TempDir(), "data"), flags...)
 	if err := s.start(); err != nil {
 		t.Fatal(err)
 	}
