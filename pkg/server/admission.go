@@ -37,6 +37,8 @@ const (
 	// decodedSize is about how many times as large as its JSON an object is while it is
 	// written: decoded, beside its owners' fields and its former state.
 	decodedSize = 16
+	// largeMemory is from how many bytes on a request waits for memory.
+	largeMemory = 1 << 20
 	// answerOverhead and listedOverhead are what a large answer holds while it is written, and
 	// what each object that it lists adds to that, in bytes.
 	answerOverhead = 192 << 10
@@ -152,22 +154,35 @@ func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share
 	return taken, tooManyRequests(fmt.Sprintf("others are using the memory %s, of which one user may have %d bytes", when, pool.PerUser()), time.Second)
 }
 
-// begin takes what a call needs for its work, once its body is there: tokens for its weight, a
-// place among the requests in progress, and memory. The call's end gives it back.
+// begin takes what a call needs to begin with, once its body is there: tokens for its weight,
+// and a place among the requests in progress. The call's end gives the place back.
 func (s *Server) begin(c *call, bodySize int) (err error) {
 	if isReadOnly(c.req) {
 		c.place, err = s.enter(c.rec, s.pools.readOnly, "reads in progress")
 		return err
 	}
-	size := bodySize + c.resource.Size(c.namespace, c.name)
-	if err := s.chargeSize(c.rec, size, writeBytes); err != nil {
+	if err := s.chargeSize(c.rec, bodySize+c.resource.Size(c.namespace, c.name), writeBytes); err != nil {
 		return err
 	}
-	if c.place, err = s.enter(c.rec, s.pools.mutating, "writes in progress"); err != nil {
+	c.place, err = s.enter(c.rec, s.pools.mutating, "writes in progress")
+	return err
+}
+
+// weighBody takes the memory that decoding the body takes, or the error of one that has too
+// much in it. t is the type of the object that is decoded or patched.
+func (s *Server) weighBody(c *call, body *body, mediaType string, t *object.Type) error {
+	weight, err := s.codecs.Weigh(body.bytes(), mediaType, t)
+	if err != nil {
 		return err
 	}
-	if size >= largeBody {
-		c.memory, err = s.takeBytes(c, s.pools.memory, size*decodedSize, "to decode objects")
+	return s.takeMemory(c, int(weight))
+}
+
+// takeMemory takes the memory that a write takes: so many bytes, and what the object needs as it
+// is now. The call's end gives it back.
+func (s *Server) takeMemory(c *call, bytes int) (err error) {
+	if bytes += c.resource.Size(c.namespace, c.name) * decodedSize; bytes >= largeMemory {
+		c.memory, err = s.takeBytes(c, s.pools.memory, bytes, "to decode objects")
 	}
 	return err
 }

@@ -103,7 +103,7 @@ func (s *Server) create(c *call) (result, error) {
 	if err := invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts)); err != nil {
 		return result{}, err
 	}
-	obj, err := s.decodeBody(c, body, mediaType, opts.FieldValidation)
+	obj, err := s.decodeBody(c, body, mediaType, c.resource.Type(), opts.FieldValidation)
 	if err != nil {
 		return result{}, err
 	}
@@ -132,7 +132,7 @@ func (s *Server) update(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	obj, err := s.decodeBody(c, body, mediaType, opts.FieldValidation)
+	obj, err := s.decodeBody(c, body, mediaType, c.resource.Type(), opts.FieldValidation)
 	if err != nil {
 		return result{}, err
 	}
@@ -141,9 +141,12 @@ func (s *Server) update(c *call) (result, error) {
 	return c.written(c.resource.Update(c.ctx, c.namespace, c.name, c.subresource, obj, opts))
 }
 
-// decodeBody decodes the body into a new object of the resource.
-func (s *Server) decodeBody(c *call, body *body, mediaType, fieldValidation string) (runtime.Object, error) {
-	obj, warnings, err := s.codecs.Decode(body.bytes(), mediaType, c.resource.Type(), fieldValidation)
+// decodeBody decodes the body into a new object of the type, once there is memory for it.
+func (s *Server) decodeBody(c *call, body *body, mediaType string, t *object.Type, fieldValidation string) (runtime.Object, error) {
+	if err := s.weighBody(c, body, mediaType, t); err != nil {
+		return nil, err
+	}
+	obj, warnings, err := s.codecs.Decode(body.bytes(), mediaType, t, fieldValidation)
 	c.warn(warnings...)
 	if err == nil {
 		err = c.timedOut("while its body was being decoded")
@@ -194,6 +197,9 @@ func (s *Server) patch(c *call) (result, error) {
 		return result{}, err
 	}
 	if err := invalidOptions("PatchOptions", validation.ValidatePatchOptions(opts, patchType)); err != nil {
+		return result{}, err
+	}
+	if err := s.weighBody(c, body, string(patchType), c.resource.Type()); err != nil {
 		return result{}, err
 	}
 	c.rec.dryRun = len(opts.DryRun) > 0
@@ -268,12 +274,15 @@ func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
 		if opts, err = queryOptions(c.query, metav1.Convert_url_Values_To_v1_DeleteOptions); err != nil {
 			return nil, err
 		}
+		if err := s.takeMemory(c, 0); err != nil {
+			return nil, err
+		}
 	} else {
 		mediaType, err := s.codecs.Input(c.req)
 		if err != nil {
 			return nil, err
 		}
-		decoded, _, err := s.codecs.Decode(body.bytes(), mediaType, deleteOptionsType, metav1.FieldValidationIgnore)
+		decoded, err := s.decodeBody(c, body, mediaType, deleteOptionsType, metav1.FieldValidationIgnore)
 		if err != nil {
 			return nil, err
 		}

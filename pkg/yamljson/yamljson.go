@@ -1,5 +1,6 @@
 // Package yamljson has what reading a client's YAML and JSON has in common: it converts YAML
-// without letting a small document become a large one, bounds nesting, and judges faults.
+// without letting a small document become a large one, bounds nesting and elements, and judges
+// faults.
 package yamljson
 
 import (
@@ -17,6 +18,10 @@ import (
 // MaxExpanded bounds the size that a document may reach, in bytes, by repeating parts of
 // itself: aliases and the prefixes of tags. Documents without those are not bounded here.
 const MaxExpanded = 8 << 20
+
+// leastExpanded is what a name or value counts for at least: repeated ones take memory as
+// others do, however short they are.
+const leastExpanded = MaxExpanded / MaxElements
 
 // ErrTooLarge is the error for a document that would exceed MaxExpanded.
 var ErrTooLarge = fmt.Errorf("the aliases and tags of the YAML expand it to more than %d bytes, the limit", MaxExpanded)
@@ -70,29 +75,6 @@ func Judge(faults []error, fieldValidation string) (warnings []string, err error
 		warnings = append(warnings, Faults(fault)...)
 	}
 	return warnings, nil
-}
-
-// IsDeeper reports whether JSON is nested more than limit levels deep. What it says of data
-// that is not JSON does not matter.
-func IsDeeper(json []byte, limit int) bool {
-	depth := 0
-	for i := 0; i < len(json); i++ {
-		switch json[i] {
-		case '"':
-			for i++; i < len(json) && json[i] != '"'; i++ {
-				if json[i] == '\\' {
-					i++
-				}
-			}
-		case '{', '[':
-			if depth++; depth > limit {
-				return true
-			}
-		case '}', ']':
-			depth--
-		}
-	}
-	return false
 }
 
 // checkExpanded rejects a document whose aliases and tags would expand it too much. The
@@ -165,6 +147,7 @@ func (e *expansion) size(n *yaml.Node) int {
 	if strings.HasSuffix(n.Tag, "binary") {
 		size *= 5 // four letters encode three bytes, each of which JSON may show as \ufffd
 	}
+	size = max(size, leastExpanded)
 	for _, child := range n.Content {
 		if size = min(size+e.size(child), tooMuch); size == tooMuch {
 			break

@@ -188,17 +188,3 @@ func TestJudge(t *testing.T) {
 		}
 	}
 }
-
-func TestIsDeeper(t *testing.T) {
-	for json, want := range map[string]bool{
-		`{"a":[1]}`:         false,
-		`{"a":[{}]}`:        true,
-		`[[],[],[[]]]`:      true,
-		`{"[[[":["\"[[{"]}`: false,
-		`"`:                 false,
-	} {
-		if got := yamljson.IsDeeper([]byte(json), 2); got != want {
-			t.Errorf("%s: got %v", json, got)
-		}
-	}
-}

@@ -18,7 +18,8 @@ import (
 // Decode reads data of the media type, one that Input returned, into a new object of the
 // type. Fields that are unknown or given twice are an error under Strict, warnings under Warn
 // (the default), and nothing under Ignore; names are case-sensitive. The error is a BadRequest
-// that says what is wrong, or says that it is too large. The object keeps nothing of data.
+// that says what is wrong, or says that it is too large. The object keeps nothing of data,
+// whose elements Weigh has bounded.
 func (c *Codecs) Decode(data []byte, mediaType string, t *object.Type, fieldValidation string) (obj runtime.Object, warnings []string, err error) {
 	known := c.named(mediaType)
 	if known == nil {
@@ -48,6 +49,9 @@ func (k kinds) decodeStrict(asJSON, original []byte, duplicates error, t *object
 	var faults []error
 	if duplicates != nil {
 		faults = append(faults, duplicates)
+	}
+	if yamljson.IsDeeper(asJSON, yamljson.MaxNesting) {
+		return nil, nil, apierrors.NewBadRequest(fmt.Sprintf("the body is nested more than %d levels deep, the limit", yamljson.MaxNesting))
 	}
 	obj, unknown, err := t.DecodeStrict(asJSON)
 	if err != nil {

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"errors"
 	"net/http"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -221,6 +223,10 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, mediaType, validation uint8) {
 		kind := c.Types()[int(mediaType)%len(c.Types())]
 		fieldValidation := fieldValidations[int(validation)%len(fieldValidations)]
+		weight, tooLarge := c.Weigh(data, kind, endpointsType)
+		if tooLarge != nil && !apierrors.IsRequestEntityTooLargeError(tooLarge) {
+			t.Fatal(tooLarge)
+		}
 		decoded, warnings, err := c.Decode(data, kind, endpointsType, fieldValidation)
 		if err != nil {
 			var status *apierrors.StatusError
@@ -230,6 +236,10 @@ func FuzzDecode(f *testing.F) {
 			return
 		}
 		obj := decoded.(*corev1.Endpoints)
+		// Aliases of YAML are bounded by what they expand to.
+		if size := sizeOf(reflect.ValueOf(obj)); tooLarge == nil && int64(size) > 2*weight && !(kind == yamlType && bytes.ContainsRune(data, '*')) {
+			t.Errorf("%q weighs %d and takes %d", data, weight, size)
+		}
 		if len(warnings) > 0 && (fieldValidation == metav1.FieldValidationIgnore || fieldValidation == metav1.FieldValidationStrict) {
 			t.Errorf("warned in spite of %s: %q", fieldValidation, warnings)
 		}
@@ -256,6 +266,31 @@ func FuzzDecode(f *testing.F) {
 			t.Errorf("%q became %q", first, second)
 		}
 	})
+}
+
+// sizeOf is the memory of the elements that an object refers to, in bytes.
+func sizeOf(v reflect.Value) int {
+	size := 0
+	switch v.Kind() {
+	case reflect.Pointer:
+		if !v.IsNil() && v.Type() != reflect.TypeFor[*time.Location]() {
+			size += sizeOf(v.Elem())
+		}
+	case reflect.Struct:
+		for i := range v.NumField() {
+			size += sizeOf(v.Field(i))
+		}
+	case reflect.Slice:
+		size += v.Len() * int(v.Type().Elem().Size())
+		for i := range v.Len() {
+			size += sizeOf(v.Index(i))
+		}
+	case reflect.Map:
+		size += v.Len() * int(v.Type().Elem().Size()+v.Type().Key().Size())
+	case reflect.String:
+		size += v.Len()
+	}
+	return size
 }
 
 func encodeAny(t *testing.T, out media.Output, obj runtime.Object) []byte {

@@ -43,6 +43,8 @@ type mediaType struct {
 	events     eventFormat
 	eventsName string
 	decode     func(data []byte, t *object.Type, fieldValidation string) (obj runtime.Object, warnings []string, err error)
+	// elements counts what a body has of names and values, for Weigh.
+	elements func(data []byte, t *object.Type) int
 }
 
 // Codecs are the media types that the server reads and writes, the default first.
@@ -57,12 +59,12 @@ func New(scheme *runtime.Scheme) *Codecs {
 	return &Codecs{
 		pretty: transformed{plain, indent},
 		types: []mediaType{{
-			name: runtime.ContentTypeJSON, format: plain, work: 1, tables: true, decode: known.decodeJSON,
+			name: runtime.ContentTypeJSON, format: plain, work: 1, tables: true, decode: known.decodeJSON, elements: elementsOfJSON,
 			events: plain, eventsName: runtime.ContentTypeJSON,
 		}, {
-			name: runtime.ContentTypeYAML, format: transformed{plain, jsonToYAML}, work: 300, tables: true, decode: known.decodeYAML,
+			name: runtime.ContentTypeYAML, format: transformed{plain, jsonToYAML}, work: 300, tables: true, decode: known.decodeYAML, elements: elementsOfYAML,
 		}, {
-			name: runtime.ContentTypeProtobuf, format: proto, work: 4, decode: proto.decode,
+			name: runtime.ContentTypeProtobuf, format: proto, work: 4, decode: proto.decode, elements: elementsOfProtobuf,
 			events: proto, eventsName: runtime.ContentTypeProtobuf + ";stream=watch",
 		}},
 	}
