@@ -76,7 +76,7 @@ func TestMovesOfElements(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, err := apply(types.JSONPatchType, operations(long, 9000, operation), endpoints(t, 1))
-			check(t, err, 413, "operations on elements of lists are too many for a patch and an object of this size")
+			check(t, err, 413, "operations on elements of lists of up to")
 			if _, err := apply(types.JSONPatchType, operations(long, 50, operation), endpoints(t, 1)); err != nil {
 				t.Error(err)
 			}
@@ -102,6 +102,7 @@ func TestNesting(t *testing.T) {
 		"a pointer to copy":        {types.JSONPatchType, func(n int) string { return `[{"op":"copy","path":"/x","from":"` + strings.Repeat("/x", n) + `"}]` }},
 		"objects in a merge patch": {types.MergePatchType, func(n int) string { return deep(`{"a":`, "1", "}", n) }},
 		"lists in a merge patch":   {types.MergePatchType, func(n int) string { return `{"x":` + deep("[", "", "]", n-1) + "}" }},
+		"objects in a test":        {types.JSONPatchType, func(n int) string { return `[{"op":"test","path":"/x","value":` + deep(`{"a":`, "1", "}", n-2) + `}]` }},
 		"a strategic patch":        {types.StrategicMergePatchType, func(n int) string { return `{"x":"}{\"\\","metadata":` + deep(`{"a":`, "1", "}", n-1) + "}" }},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -116,6 +117,34 @@ func TestNesting(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// The library decodes a large value again for each level that it finds it at.
+func TestWorkAtDepthIsBounded(t *testing.T) {
+	large := `["` + strings.Repeat("x", 2<<20) + `"]`
+	deep := strings.Repeat(`{"a":`, 90) + large + strings.Repeat("}", 90)
+	const words = "levels deep are too costly for a patch and an object of"
+	for name, operations := range map[string]string{
+		"a pointer":  `[{"op":"add","path":"/x","value":` + deep + `},{"op":"test","path":"/x` + strings.Repeat("/a", 90) + `/0","value":1}]`,
+		"a test":     `[{"op":"add","path":"/x","value":` + large + `},{"op":"test","path":"/x","value":` + deep[:90*len(`{"a":`)] + "1" + strings.Repeat("}", 90) + `}]`,
+		"moves down": operations(`{"op":"add","path":"/x","value":`+large+`}`, 100, `{"op":"add","path":"/y","value":{}},{"op":"move","from":"/x","path":"/y/x"},{"op":"move","from":"/y","path":"/x"}`),
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := apply(types.JSONPatchType, operations, endpoints(t, 1))
+			check(t, err, 413, words)
+		})
+	}
+	for kind, data := range map[types.PatchType]string{
+		types.JSONPatchType:  `[{"op":"add","path":"/x","value":` + deep + `}]`, // it is not looked into
+		types.MergePatchType: `{"x":` + deep + `}`,
+	} {
+		if _, err := apply(kind, data, endpoints(t, 1)); err != nil {
+			t.Errorf("%s: %v", kind, err)
+		}
+	}
+	if _, err := apply(types.JSONPatchType, `[{"op":"replace","path":"/subsets/0/addresses/0/targetRef/name","value":"x"}]`, endpoints(t, 50_000)); err != nil {
+		t.Errorf("a field of a large object: %v", err)
 	}
 }
 

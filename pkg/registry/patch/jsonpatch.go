@@ -1,7 +1,6 @@
 package patch
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"strconv"
@@ -10,6 +9,8 @@ import (
 	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	kjson "sigs.k8s.io/json"
+
+	"github.com/berth-project/berth/pkg/yamljson"
 )
 
 const (
@@ -19,8 +20,12 @@ const (
 	// kube-apiserver does: copies of copies double with every operation.
 	MaxCopies = 3 << 20
 	// maxMoves bounds the elements that a JSON patch may move in lists, as it inserts and
-	// removes others: some two seconds.
-	maxMoves = 1 << 31
+	// removes others: some 0.7 s.
+	maxMoves = 1 << 27
+	// maxDecoded bounds the bytes that a JSON patch may decode: the library decodes a value
+	// anew for each level above it that an operation leads through. It takes some 1.4 s for
+	// this many, which are six levels of the largest object.
+	maxDecoded = 48 << 20
 )
 
 // The library knows one limit for the whole process.
@@ -50,29 +55,80 @@ func parseJSONPatch(data []byte) (*Patch, error) {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	p := &Patch{Faults: faults, concerns: members{names: map[string]bool{}}}
-	indexes := 0
+	work := work{size: len(data)}
 	for i, operation := range operations {
 		for _, pointer := range []string{operation.Path, operation.From} {
 			if strings.Count(pointer, "/") > MaxNesting {
 				return nil, nestedTooDeep(fmt.Sprintf("operation %d leads", i))
 			}
 			p.concerns.add(pointer)
-			if isIndex(pointer) {
-				indexes++
-			}
 		}
 		p.concerns.all = p.concerns.all || operation.Path == "" // the whole object is tested or replaced
+		work.add(operation)
 	}
-	ownCommas := bytes.Count(data, []byte(","))
 	p.apply = func(before []byte) ([]byte, error) {
-		// No list of either has more elements than there are commas, and copies are no longer
-		// than what they are of.
-		if longest := bytes.Count(before, []byte(",")) + ownCommas; indexes*longest > maxMoves {
-			return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%d operations on elements of lists are too many for a patch and an object of this size", indexes))
+		if err := work.check(before); err != nil {
+			return nil, err
 		}
 		return applyOperations(decoded, before)
 	}
 	return p, nil
+}
+
+// work is what the operations of a patch cost, at most.
+type work struct {
+	size    int // of the patch, in bytes
+	moves   int // how often an element is inserted into a list or removed from one
+	inserts int // by how many elements a list may become longer
+	longest int // how long a list is that the patch brings
+	steps   int // of the pointer that leads furthest, into the object or a value that is tested
+	grown   int // levels by which moves may nest the object deeper
+}
+
+func (w *work) add(o operation) {
+	steps, from := strings.Count(o.Path, "/"), strings.Count(o.From, "/")
+	switch o.Op {
+	case "add", "copy":
+		w.inserts++
+		w.moves += indexes(o.Path)
+	case "move":
+		w.inserts++
+		w.moves += indexes(o.From) + indexes(o.Path)
+		w.grown += max(0, steps-from)
+	case "remove":
+		w.moves += indexes(o.Path)
+	case "test":
+		steps += levels(o.Value)
+	}
+	w.longest = max(w.longest, longestIn(o.Value))
+	w.steps = max(w.steps, steps, from)
+}
+
+// check refuses a patch that costs too much for an object.
+func (w *work) check(before []byte) error {
+	if longest := max(yamljson.LongestList(before), w.longest) + w.inserts; w.moves*longest > maxMoves {
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%d operations on elements of lists of up to %d are too many, the limit for such lists is %d", w.moves, longest, maxMoves/longest))
+	}
+	if deep, size := w.steps+w.grown, len(before)+w.size; deep*size > maxDecoded {
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("operations that lead %d levels deep are too costly for a patch and an object of %d bytes together, the limit for these is %d levels", deep, size, maxDecoded/size))
+	}
+	return nil
+}
+
+// levels is how deep a value is nested.
+func levels(value any) int {
+	deepest := 0
+	switch value := value.(type) {
+	case map[string]any:
+		for _, v := range value {
+			deepest = max(deepest, 1+levels(v))
+		}
+	case []any:
+		for _, v := range value {
+			deepest = max(deepest, 1+levels(v))
+		}
+	}
+	return deepest
 }
 
 // add adds the member that a JSON pointer leads into. What stands before the first slash does
@@ -84,10 +140,12 @@ func (m *members) add(pointer string) {
 	}
 }
 
-// isIndex reports whether a JSON pointer may name an element of a list by its index.
-func isIndex(pointer string) bool {
-	_, err := strconv.Atoi(pointer[strings.LastIndexByte(pointer, '/')+1:])
-	return err == nil
+// indexes is 1 where a JSON pointer may name an element of a list by its index, else 0.
+func indexes(pointer string) int {
+	if _, err := strconv.Atoi(pointer[strings.LastIndexByte(pointer, '/')+1:]); err != nil {
+		return 0
+	}
+	return 1
 }
 
 // applyOperations is the library's Apply. Where that fails the client is told as little as

@@ -8,14 +8,12 @@ import (
 	"reflect"
 	"strings"
 
-	jsonpatch "gopkg.in/evanphx/json-patch.v4"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/validation/field"
-	kjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/yamljson"
 )
@@ -110,22 +108,6 @@ func carryKind(next, before schema.ObjectKind, changed map[string]bool) {
 	next.SetGroupVersionKind(schema.FromAPIVersionAndKind(version, kind))
 }
 
-func parseMergePatch(data []byte) (*Patch, error) {
-	var decoded map[string]any
-	faults, err := kjson.UnmarshalStrict(data, &decoded)
-	if err != nil {
-		return nil, malformed(err)
-	}
-	apply := func(before []byte) ([]byte, error) {
-		after, err := jsonpatch.MergePatch(before, data)
-		if err != nil {
-			return nil, apierrors.NewBadRequest(err.Error())
-		}
-		return after, nil
-	}
-	return &Patch{Faults: faults, concerns: members{names: keys(decoded)}, apply: apply}, nil
-}
-
 func keys(object map[string]any) map[string]bool {
 	names := make(map[string]bool, len(object))
 	for name := range object {
@@ -165,9 +147,9 @@ func shorten(text string) string {
 	return strings.ToValidUTF8(text[:most], "") + " ..."
 }
 
-// MaxNesting bounds how deep a patch may be nested, and how far into an object a JSON
-// pointer may lead: the libraries take time for every level of every value.
-const MaxNesting = 100
+// MaxNesting bounds how deep a patch may be nested, and how far into an object a JSON pointer
+// may lead.
+const MaxNesting = yamljson.MaxNesting
 
 // checkNesting refuses JSON that is nested too deep.
 func checkNesting(data []byte) error {
