@@ -127,3 +127,21 @@ func TestBodyLimit(t *testing.T) {
 		checkCreates(t, web, testToken)
 	}
 }
+
+// A body of many small elements is refused before it is decoded, whatever it is of.
+func TestBodyElements(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &fakeResource{}))
+	list := "[" + strings.Repeat("1,", 400_000) + "1]"
+	for name, req := range map[string]*http.Request{
+		"a create":            newRequest(t, http.MethodPost, testPath, `{"subsets":`+list+`}`),
+		"an update":           newRequest(t, http.MethodPut, testPath+"/a", `{"subsets":`+list+`}`),
+		"a JSON patch":        newRequest(t, http.MethodPatch, testPath+"/a", list, "Content-Type", "application/json-patch+json"),
+		"an apply":            newRequest(t, http.MethodPatch, testPath+"/a?fieldManager=m", "subsets: "+list, "Content-Type", "application/apply-patch+yaml"),
+		"options of a delete": newRequest(t, http.MethodDelete, testPath+"/a", `{"dryRun":`+list+`}`),
+	} {
+		got := serveOnce(s, req)
+		if got.Code != http.StatusRequestEntityTooLarge || !strings.Contains(got.Body.String(), "names and values, the limit is 400000") {
+			t.Errorf("%s: got %d %.300s", name, got.Code, got.Body)
+		}
+	}
+}

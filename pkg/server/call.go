@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"net/http"
@@ -207,12 +208,18 @@ func (s *Server) render(c *call, res result) {
 	s.finishAnswer(rec, w, c.write(w, res))
 }
 
-func (c *call) write(w *stream.Writer, res result) error {
+// write encodes what a handler answered, within the call's time.
+func (c *call) write(w *stream.Writer, res result) (err error) {
+	defer func() {
+		if errors.Is(err, context.DeadlineExceeded) {
+			err = errTimedOut("while the answer was being encoded")
+		}
+	}()
 	switch {
 	case res.object != nil:
-		return c.output.Object(w, res.object, c.resource, c.include)
+		return c.output.Object(c.ctx, w, res.object, c.resource, c.include)
 	case res.list != nil:
-		return c.output.List(w, res.list, c.resource, c.include)
+		return c.output.List(c.ctx, w, res.list, c.resource, c.include)
 	}
 	return c.output.Any(w, res.other)
 }

@@ -252,3 +252,20 @@ func TestAnswersAreCompressed(t *testing.T) {
 		})
 	}
 }
+
+// An answer whose encoding takes longer than the request's time is given up, and says so.
+func TestDeadlineWhileEncoding(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &fakeResource{list: func(ctx context.Context) (*object.List, []string, error) {
+		<-ctx.Done()
+		return &object.List{Type: endpointsType, Objects: []*object.Object{named(t, "a", 0)}}, nil, nil
+	}}))
+	for _, accept := range []string{
+		"application/yaml", "application/json;pretty=1", "application/vnd.kubernetes.protobuf",
+		"application/json;as=Table;g=meta.k8s.io;v=v1", "application/yaml;as=Table;g=meta.k8s.io;v=v1",
+	} {
+		got := serveOnce(s, newRequest(t, http.MethodGet, testPath+"?timeout=1ms", "", "Accept", accept))
+		if got.Code != http.StatusGatewayTimeout || !strings.Contains(got.Body.String(), "while the answer was being encoded") {
+			t.Errorf("%s: got %d %q", accept, got.Code, got.Body)
+		}
+	}
+}

@@ -1,6 +1,8 @@
 package media
 
 import (
+	"context"
+
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -23,12 +25,16 @@ func (s *shape) kindOf(t *object.Type) (apiVersion, kind string) {
 	return t.Kind.GroupVersion().String(), t.Kind.Kind
 }
 
-// sizeOf is how many bytes the items of a list take, with what stands around them.
-func (s *shape) sizeOf(l *object.List) (int, error) {
+// sizeOf is how many bytes the items of a list take, with what stands around them. It makes the
+// form of those that lack it, as long as ctx lasts.
+func (s *shape) sizeOf(ctx context.Context, l *object.List) (int, error) {
 	size := 0
 	var head [128]byte
 	for i, o := range l.Objects {
 		body, err := o.Body(s.Form)
+		if err == nil {
+			err = ctx.Err()
+		}
 		if err != nil {
 			return 0, err
 		}
@@ -53,7 +59,9 @@ func (s *shape) writeItems(w *stream.Writer, l *object.List, compress bool) erro
 			return err
 		}
 		_, _ = w.Write(s.AppendHead(append(room[:0], between...), len(body)))
-		_, _ = w.Write(body)
+		if _, err := w.Write(body); err != nil {
+			return err
+		}
 		between, behind = s.Tail+s.Separator, s.Tail
 	}
 	w.WriteString(behind)
@@ -68,7 +76,9 @@ func (s *shape) writeRuns(w *stream.Writer, l *object.List) error {
 			return err
 		}
 		w.WriteString(separator)
-		_, _ = w.Write(s.AppendHead(head[:0], run.First))
+		if _, err := w.Write(s.AppendHead(head[:0], run.First)); err != nil {
+			return err
+		}
 		w.Block(&run.Block)
 		w.WriteString(s.Tail)
 		separator = s.Separator

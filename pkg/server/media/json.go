@@ -2,15 +2,15 @@ package media
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"io"
+	"iter"
 
-	"go.yaml.in/yaml/v2"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	kjson "k8s.io/apimachinery/pkg/runtime/serializer/json"
 	"k8s.io/apimachinery/pkg/watch"
-	sigsjson "sigs.k8s.io/json"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/stream"
@@ -59,7 +59,7 @@ func (jsonFormat) object(w *stream.Writer, o *object.Object, version string) err
 	return s.writeFramed(w, o, body, head, tail, w.Expect(len(head)+len(body)+len(tail)))
 }
 
-func (jsonFormat) list(w *stream.Writer, l *object.List, version string) error {
+func (jsonFormat) list(ctx context.Context, w *stream.Writer, l *object.List, version string) error {
 	s := jsonShapes[version]
 	head, err := jsonListHead(l, s)
 	if err != nil {
@@ -69,7 +69,7 @@ func (jsonFormat) list(w *stream.Writer, l *object.List, version string) error {
 		_, err := w.Write(append(head, "null}\n"...))
 		return err
 	}
-	size, err := s.sizeOf(l)
+	size, err := s.sizeOf(ctx, l)
 	if err != nil {
 		return err
 	}
@@ -116,57 +116,21 @@ func (j jsonFormat) anyEvent(w *stream.Writer, eventType watch.EventType, obj ru
 	return nil
 }
 
-// transformed is a format made of the JSON of the whole answer.
-type transformed struct {
-	plain jsonFormat
-	to    func(plain []byte) ([]byte, error)
-}
-
-func (t transformed) object(w *stream.Writer, o *object.Object, version string) error {
-	return t.write(w, func(plain *stream.Writer) error { return t.plain.object(plain, o, version) })
-}
-
-func (t transformed) list(w *stream.Writer, l *object.List, version string) error {
-	return t.write(w, func(plain *stream.Writer) error { return t.plain.list(plain, l, version) })
-}
-
-func (t transformed) any(w io.Writer, obj runtime.Object) error {
-	return t.write(w, func(plain *stream.Writer) error { return t.plain.any(plain, obj) })
-}
-
-// indent is JSON as people like it: indented, without a newline at the end.
-func indent(plain []byte) ([]byte, error) {
-	var out bytes.Buffer
-	err := json.Indent(&out, plain, "", "  ")
-	return out.Bytes(), err
-}
-
-// jsonToYAML is JSONToYAML of sigs.k8s.io/yaml, except that it reads JSON as what it is: as
-// YAML, some characters that JSON leaves as they are would be refused, such as U+007F, or taken
-// for the end of a line, and names of more than 1024 characters would be refused as well.
-func jsonToYAML(plain []byte) ([]byte, error) {
-	var value any
-	if err := sigsjson.UnmarshalCaseSensitivePreserveInts(plain, &value); err != nil {
-		return nil, err
+// document writes a document, of which whole is the JSON while its last member, a list, is
+// empty, with the elements.
+func (jsonFormat) document(w *stream.Writer, whole []byte, _ string, elements iter.Seq2[[]byte, error]) error {
+	_, _ = w.Write(whole[:len(whole)-len("]}")])
+	separator := ""
+	for element, err := range elements {
+		if err != nil {
+			return err
+		}
+		w.WriteString(separator)
+		if _, err := w.Write(element); err != nil {
+			return err
+		}
+		separator = ","
 	}
-	return yaml.Marshal(value)
-}
-
-// write writes what is made of the whole of what plain writes.
-func (t transformed) write(w io.Writer, plain func(*stream.Writer) error) error {
-	var whole bytes.Buffer
-	buffer := stream.To(&whole)
-	defer buffer.Release()
-	if err := plain(buffer); err != nil {
-		return err
-	}
-	if err := buffer.Close(); err != nil {
-		return err
-	}
-	out, err := t.to(bytes.TrimSuffix(whole.Bytes(), []byte("\n")))
-	if err != nil {
-		return err
-	}
-	_, err = w.Write(out)
-	return err
+	w.WriteString("]}\n")
+	return nil
 }

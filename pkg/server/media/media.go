@@ -5,7 +5,9 @@
 package media
 
 import (
+	"context"
 	"io"
+	"iter"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -19,9 +21,18 @@ import (
 // objects are shown by their metadata alone, and "" where they are shown whole.
 type format interface {
 	object(w *stream.Writer, o *object.Object, version string) error
-	list(w *stream.Writer, l *object.List, version string) error
+	// list ends with ctx's error where making the objects' form takes longer than ctx lasts.
+	list(ctx context.Context, w *stream.Writer, l *object.List, version string) error
 	// any writes what is no resource's object, such as a Status.
 	any(w io.Writer, obj runtime.Object) error
+}
+
+// documentFormat is how documents are written that are not objects, such as a Table, in a media
+// type that has them.
+type documentFormat interface {
+	// document writes the document of which whole is the JSON while its last member, the list of
+	// that name, is empty, with the elements, which are JSON.
+	document(w *stream.Writer, whole []byte, list string, elements iter.Seq2[[]byte, error]) error
 }
 
 // eventFormat is how the events of a watch are written in one media type.
@@ -57,12 +68,12 @@ type Codecs struct {
 func New(scheme *runtime.Scheme) *Codecs {
 	plain, proto, known := newJSON(scheme), newProtobuf(scheme), kinds{scheme}
 	return &Codecs{
-		pretty: transformed{plain, indent},
+		pretty: pretty(plain),
 		types: []mediaType{{
 			name: runtime.ContentTypeJSON, format: plain, work: 1, tables: true, decode: known.decodeJSON, elements: elementsOfJSON,
 			events: plain, eventsName: runtime.ContentTypeJSON,
 		}, {
-			name: runtime.ContentTypeYAML, format: transformed{plain, jsonToYAML}, work: 300, tables: true, decode: known.decodeYAML, elements: elementsOfYAML,
+			name: runtime.ContentTypeYAML, format: asYAML(plain), work: 300, tables: true, decode: known.decodeYAML, elements: elementsOfYAML,
 		}, {
 			name: runtime.ContentTypeProtobuf, format: proto, work: 4, decode: proto.decode, elements: elementsOfProtobuf,
 			events: proto, eventsName: runtime.ContentTypeProtobuf + ";stream=watch",
@@ -109,25 +120,26 @@ type Tabler interface {
 }
 
 // Object writes one object. include is for a table alone.
-func (o Output) Object(w *stream.Writer, obj *object.Object, rows Tabler, include metav1.IncludeObjectPolicy) error {
+func (o Output) Object(ctx context.Context, w *stream.Writer, obj *object.Object, rows Tabler, include metav1.IncludeObjectPolicy) error {
 	switch o.view {
 	case viewMetaList:
 		return notAcceptableView(o.view)
 	case viewTable:
-		return o.table(w, singleMeta(obj), []*object.Object{obj}, rows, include)
+		return o.table(ctx, w, singleMeta(obj), []*object.Object{obj}, rows, include)
 	}
 	return o.format.object(w, obj, o.version)
 }
 
-// List writes a list. include is for a table alone.
-func (o Output) List(w *stream.Writer, list *object.List, rows Tabler, include metav1.IncludeObjectPolicy) error {
+// List writes a list, an object at a time. include is for a table alone. It ends with ctx's
+// error where making the form takes longer than ctx lasts.
+func (o Output) List(ctx context.Context, w *stream.Writer, list *object.List, rows Tabler, include metav1.IncludeObjectPolicy) error {
 	switch o.view {
 	case viewMetadata:
 		return notAcceptableView(o.view)
 	case viewTable:
-		return o.table(w, &list.Meta, list.Objects, rows, include)
+		return o.table(ctx, w, &list.Meta, list.Objects, rows, include)
 	}
-	return o.format.list(w, list, o.version)
+	return o.format.list(ctx, w, list, o.version)
 }
 
 // The work of indented JSON and of tables, as mediaType has it.

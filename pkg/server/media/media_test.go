@@ -181,7 +181,7 @@ func TestListsAgree(t *testing.T) {
 		for _, test := range tests {
 			for _, gzip := range []bool{false, true} {
 				got := answer(t, c, request(test.accept, gzip), func(out media.Output, w *stream.Writer) error {
-					return out.List(w, finished, rows{}, "")
+					return out.List(t.Context(), w, finished, rows{}, "")
 				})
 				if want := encode(t, test.encoder, test.want); got != want {
 					t.Errorf("%d objects as %s, gzip %v (-want +got)\n%s", n, test.accept, gzip, cmp.Diff(head(want), head(got)))
@@ -218,7 +218,7 @@ func TestObjectsAgree(t *testing.T) {
 		"application/vnd.kubernetes.protobuf" + meta + "beta1": encode(t, proto, older),
 	} {
 		got := answer(t, c, request(accept, true), func(out media.Output, w *stream.Writer) error {
-			return out.Object(w, finished.Objects[0], rows{}, "")
+			return out.Object(t.Context(), w, finished.Objects[0], rows{}, "")
 		})
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", accept, diff)
@@ -247,7 +247,7 @@ func TestLargeObjectsAgree(t *testing.T) {
 		protoType: encode(t, protobuf.NewSerializer(scheme, scheme), one),
 	} {
 		got := answer(t, c, request(accept, true), func(out media.Output, w *stream.Writer) error {
-			err := out.Object(w, finished, rows{}, "")
+			err := out.Object(t.Context(), w, finished, rows{}, "")
 			if !w.Compressed() {
 				t.Errorf("%s: it is not compressed", accept)
 			}

@@ -152,10 +152,10 @@ func TestViewsThatDoNotFit(t *testing.T) {
 	finished, _ := list(t, 1)
 	for accept, write := range map[string]func(media.Output, *stream.Writer) error{
 		plainJSON + asList: func(out media.Output, w *stream.Writer) error {
-			return out.Object(w, finished.Objects[0], rows{}, "")
+			return out.Object(t.Context(), w, finished.Objects[0], rows{}, "")
 		},
 		protoType + asObject: func(out media.Output, w *stream.Writer) error {
-			return out.List(w, finished, rows{}, "")
+			return out.List(t.Context(), w, finished, rows{}, "")
 		},
 	} {
 		out, err := c.Negotiate(negotiation("", "Accept", accept))

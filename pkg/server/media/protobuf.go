@@ -2,6 +2,7 @@ package media
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -75,9 +76,9 @@ func (protobufFormat) object(w *stream.Writer, o *object.Object, version string)
 	return s.writeFramed(w, o, body, head, envelopeTail, w.Expect(len(head)+len(body)+len(envelopeTail)))
 }
 
-func (protobufFormat) list(w *stream.Writer, l *object.List, version string) error {
+func (protobufFormat) list(ctx context.Context, w *stream.Writer, l *object.List, version string) error {
 	s := protobufShapes[version]
-	size, err := s.sizeOf(l)
+	size, err := s.sizeOf(ctx, l)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package media
 
 import (
+	"context"
 	"encoding/json"
 	"net/http"
 
@@ -68,35 +69,31 @@ func singleMeta(o *object.Object) *metav1.ListMeta {
 
 // table writes objects as rows. A row is put together of the object's finished metadata:
 // to encode a metav1.Table would take several times as long.
-func (o Output) table(w *stream.Writer, meta *metav1.ListMeta, objects []*object.Object, rows Tabler, include metav1.IncludeObjectPolicy) error {
-	if _, ok := o.format.(jsonFormat); !ok {
-		table, err := o.newTable(meta, objects, rows, include, true)
-		if err != nil {
-			return err
-		}
-		return o.format.any(w, table)
+func (o Output) table(ctx context.Context, w *stream.Writer, meta *metav1.ListMeta, objects []*object.Object, rows Tabler, include metav1.IncludeObjectPolicy) error {
+	format, ok := o.format.(documentFormat)
+	if !ok {
+		return notAcceptableView(o.view)
 	}
 	empty, err := o.newTable(meta, nil, rows, include, true)
 	if err != nil {
 		return err
 	}
-	head, err := json.Marshal(empty)
+	whole, err := json.Marshal(empty)
 	if err != nil {
 		return err
 	}
-	_, _ = w.Write(head[:len(head)-len("]}")]) // rows come last
-	var row []byte
-	for i, obj := range objects {
-		if row, err = o.appendRow(row[:0], obj, rows, include); err != nil {
-			return err
+	return format.document(w, whole, "rows", func(yield func([]byte, error) bool) {
+		var row []byte
+		for _, obj := range objects {
+			var err error
+			if row, err = o.appendRow(row[:0], obj, rows, include); err == nil {
+				err = ctx.Err()
+			}
+			if !yield(row, err) {
+				return
+			}
 		}
-		if i > 0 {
-			w.WriteString(",")
-		}
-		_, _ = w.Write(row)
-	}
-	w.WriteString("]}\n")
-	return nil
+	})
 }
 
 // appendRow appends the JSON of a metav1.TableRow.

@@ -64,7 +64,7 @@ func testTables(t *testing.T, c *media.Codecs, n int, accept, version string, en
 	for _, include := range policies {
 		for _, gzip := range []bool{false, true} {
 			got := answer(t, c, request(accept, gzip), func(out media.Output, w *stream.Writer) error {
-				return out.List(w, finished, rows{}, include)
+				return out.List(t.Context(), w, finished, rows{}, include)
 			})
 			if want := encode(t, encoder, tableOf(version, typed.ListMeta, typed.Items, include)); got != want {
 				t.Errorf("%s, %d rows, include %q, gzip %v (-want +got)\n%s", accept, n, include, gzip, cmp.Diff(head(want), head(got)))
@@ -74,7 +74,7 @@ func testTables(t *testing.T, c *media.Codecs, n int, accept, version string, en
 			continue
 		}
 		got := answer(t, c, request(accept, false), func(out media.Output, w *stream.Writer) error {
-			return out.Object(w, finished.Objects[0], rows{}, include)
+			return out.Object(t.Context(), w, finished.Objects[0], rows{}, include)
 		})
 		meta := metav1.ListMeta{ResourceVersion: typed.Items[0].ResourceVersion}
 		if want := encode(t, encoder, tableOf(version, meta, typed.Items, include)); got != want {
@@ -147,7 +147,7 @@ func TestTablesThatFail(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := stream.To(io.Discard)
-		if err := out.List(w, finished, badRows{}, ""); err == nil {
+		if err := out.List(t.Context(), w, finished, badRows{}, ""); err == nil {
 			t.Errorf("%s: no error", accept)
 		}
 		w.Release()
