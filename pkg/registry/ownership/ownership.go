@@ -100,10 +100,17 @@ func (m *Manager) Check() error {
 // Update gives the fields that differ between live and next to the manager, by setting the
 // managedFields of next, which has its defaults. Where nothing else changes, they do not
 // either. live, which stays as it is, is an empty object where next is new. The error is
-// Invalid: next has more than MaxFields or MaxElements.
+// Invalid: next has more than MaxFields, MaxElements or MaxItems, and more than live. Where live
+// has more, nobody becomes an owner, and managedFields that next has are taken as they are.
 func (m *Manager) Update(live, next runtime.Object, manager string) error {
 	if err := m.checkSize(live, next, m.sizeOf(next)); err != nil {
 		return err
+	}
+	if m.isTooLarge(live) {
+		if accessor, err := meta.Accessor(next); err == nil && len(accessor.GetManagedFields()) == 0 {
+			setManagedFields(next, live)
+		}
+		return nil
 	}
 	shownLive, shownNext := ShallowCopy(live), ShallowCopy(next)
 	lists, _ := m.lists() // without a schema the library fails as well
@@ -122,8 +129,8 @@ func (m *Manager) Update(live, next runtime.Object, manager string) error {
 // leaves alone.
 //
 // Errors: Conflict where the configuration changes fields of other managers and force is not
-// set, BadRequest for one that the schema does not allow, and Invalid where it or the outcome
-// has more than MaxFields or MaxElements.
+// set, BadRequest for one that the schema does not allow, and Invalid where it, live or the
+// outcome has more than MaxFields or MaxElements, or the outcome more than MaxItems.
 func (m *Manager) Apply(live runtime.Object, config *unstructured.Unstructured, manager string, force bool) (runtime.Object, error) {
 	if live == nil {
 		var err error
@@ -133,6 +140,9 @@ func (m *Manager) Apply(live runtime.Object, config *unstructured.Unstructured, 
 	}
 	if err := m.checkSize(live, live, m.sizeOfConfig(config.Object)); err != nil {
 		return nil, err
+	}
+	if m.isTooLarge(live) {
+		return nil, m.errTooLarge(live)
 	}
 	s := m.show(live, config, manager)
 	next, err := m.fields.Apply(s.live, s.config, manager, force)

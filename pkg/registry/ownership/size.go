@@ -24,7 +24,12 @@ const (
 	MaxFields = 10_000
 	// MaxElements bounds the elements of lists, such as finalizers and owner references.
 	MaxElements = 1000
+	// MaxItems bounds the finalizers, the owner references and the managedFields of an object,
+	// each by itself.
+	MaxItems = 500
 )
+
+var maxSize = size{MaxFields, MaxElements}
 
 // size is how many fields the library sees.
 type size struct{ fields, elements int }
@@ -107,21 +112,28 @@ func managedSize(obj runtime.Object) size {
 }
 
 // addNames counts the names in the JSON of a set of fields, in which all strings are names.
-// What begins with "f:" is a member, and what begins otherwise is an element of a list.
+// What begins with "f:" is a member, and what begins otherwise is an element of a list, which
+// may be named by JSON of its own: all values in that count.
 func (s *size) addNames(set []byte) {
 	for i := 0; i < len(set); i++ {
 		if set[i] != '"' {
 			continue
 		}
-		if name := set[i+1:]; bytes.HasPrefix(name, []byte("f:")) || bytes.HasPrefix(name, []byte(`."`)) {
+		name := set[i+1:]
+		isMember := bytes.HasPrefix(name, []byte("f:")) || bytes.HasPrefix(name, []byte(`."`))
+		values := 0
+		for i++; i < len(set) && set[i] != '"'; i++ {
+			switch set[i] {
+			case '\\':
+				i++
+			case ',', '[', '{':
+				values++
+			}
+		}
+		if isMember {
 			s.fields++
 		} else {
-			s.elements++
-		}
-		for i++; i < len(set) && set[i] != '"'; i++ {
-			if set[i] == '\\' {
-				i++
-			}
+			s.elements += max(1, values)
 		}
 	}
 }
@@ -131,12 +143,12 @@ func (s size) exceeds(limit size) bool { return s.fields > limit.fields || s.ele
 // refuse returns the error for more fields than the limits, or than there were before where
 // those are more: whoever takes fields away makes it no worse. what names what was counted.
 func (s size) refuse(before func() size, what string) *field.Error {
-	limit := size{MaxFields, MaxElements}
-	if !s.exceeds(limit) {
+	if !s.exceeds(maxSize) {
 		return nil
 	}
 	was := before()
-	if limit = (size{max(limit.fields, was.fields), max(limit.elements, was.elements)}); !s.exceeds(limit) {
+	limit := size{max(MaxFields, was.fields), max(MaxElements, was.elements)}
+	if !s.exceeds(limit) {
 		return nil
 	}
 	return field.Invalid(field.NewPath("metadata"), field.OmitValueType{}, fmt.Sprintf("%s %d fields and %d elements of lists that have owners of their own, the limits are %d and %d", what, s.fields, s.elements, limit.fields, limit.elements))
@@ -145,15 +157,61 @@ func (s size) refuse(before func() size, what string) *field.Error {
 // checkSize returns an Invalid error where the library would take too long for next, of which
 // it sees as much as seen, in the place of live.
 func (m *Manager) checkSize(live, next runtime.Object, seen size) error {
-	fault := seen.refuse(func() size { return m.sizeOf(live) }, "there are")
+	fault := checkItems(live, next)
+	if fault == nil {
+		fault = seen.refuse(func() size { return m.sizeOf(live) }, "there are")
+	}
 	if fault == nil {
 		fault = managedSize(next).refuse(func() size { return managedSize(live) }, "the managedFields name")
 	}
+	return m.invalid(next, fault)
+}
+
+// checkItems returns the fault of an object that has more than MaxItems of something, and more
+// than live.
+func checkItems(live, next runtime.Object) *field.Error {
+	before, err := meta.Accessor(live)
+	if err != nil {
+		return nil
+	}
+	after, err := meta.Accessor(next)
+	if err != nil {
+		return nil
+	}
+	for _, items := range []struct {
+		name     string
+		has, had int
+	}{
+		{"finalizers", len(after.GetFinalizers()), len(before.GetFinalizers())},
+		{"ownerReferences", len(after.GetOwnerReferences()), len(before.GetOwnerReferences())},
+		{"managedFields", len(after.GetManagedFields()), len(before.GetManagedFields())},
+	} {
+		if items.has > max(MaxItems, items.had) {
+			return field.TooMany(field.NewPath("metadata", items.name), items.has, MaxItems)
+		}
+	}
+	return nil
+}
+
+// isTooLarge reports whether the library would take too long for an object that was stored
+// before there were bounds.
+func (m *Manager) isTooLarge(obj runtime.Object) bool {
+	return m.sizeOf(obj).exceeds(maxSize) || managedSize(obj).exceeds(maxSize)
+}
+
+// errTooLarge is the error of an apply to an object that is too large.
+func (m *Manager) errTooLarge(live runtime.Object) error {
+	has, named := m.sizeOf(live), managedSize(live)
+	return m.invalid(live, field.Invalid(field.NewPath("metadata"), field.OmitValueType{}, fmt.Sprintf("the stored object has %d fields and %d elements of lists that have owners of their own, and its managedFields name %d and %d; an apply takes at most %d and %d: make the object smaller by an update or another patch first", has.fields, has.elements, named.fields, named.elements, MaxFields, MaxElements)))
+}
+
+// invalid returns an Invalid error for the fault of an object, nil without one.
+func (m *Manager) invalid(obj runtime.Object, fault *field.Error) error {
 	if fault == nil {
 		return nil
 	}
 	name := ""
-	if accessor, err := meta.Accessor(next); err == nil {
+	if accessor, err := meta.Accessor(obj); err == nil {
 		name = accessor.GetName()
 	}
 	return apierrors.NewInvalid(m.kind.GroupKind(), name, field.ErrorList{fault})

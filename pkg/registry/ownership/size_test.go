@@ -6,9 +6,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/registry/ownership"
 )
@@ -47,21 +49,23 @@ func TestSizeIsBounded(t *testing.T) {
 	m := newManager(t, endpointsKind, converter)
 	var finalizers []string
 	var owners []metav1.OwnerReference
-	for i := range ownership.MaxElements + 1 {
+	for i := range ownership.MaxItems + 1 {
 		finalizers = append(finalizers, fmt.Sprint("x/f-", i))
-		owners = append(owners, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: "p", UID: "u"})
+		owners = append(owners, metav1.OwnerReference{APIVersion: "v1", Kind: "Pod", Name: "p", UID: types.UID(fmt.Sprint("u-", i))})
 	}
 	const owner = `"k:{\"uid\":\"%d\"}":{".":{},"f:a":{}}`
 	for name, tc := range map[string]struct{ within, beyond metav1.ObjectMeta }{
-		"labels":          {metav1.ObjectMeta{Labels: labels(ownership.MaxFields)}, metav1.ObjectMeta{Labels: labels(ownership.MaxFields + 1)}},
-		"maps together":   {metav1.ObjectMeta{Labels: labels(5000), Annotations: labels(5000)}, metav1.ObjectMeta{Labels: labels(5000), Annotations: labels(5001)}},
-		"finalizers":      {metav1.ObjectMeta{Finalizers: finalizers[1:]}, metav1.ObjectMeta{Finalizers: finalizers}},
-		"owners":          {metav1.ObjectMeta{OwnerReferences: owners[1:]}, metav1.ObjectMeta{OwnerReferences: owners}},
-		"named labels":    {metav1.ObjectMeta{ManagedFields: naming("f:labels", `"f:%d":{}`, 9000)}, metav1.ObjectMeta{ManagedFields: naming("f:labels", `"f:%d":{}`, 10_000)}},
-		"named owners":    {metav1.ObjectMeta{ManagedFields: naming("f:ownerReferences", owner, 1000)}, metav1.ObjectMeta{ManagedFields: naming("f:ownerReferences", owner, 1001)}},
-		"escaped names":   {metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"\u0076:\"%d\"":{}`, 1000)}, metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"\u0076:\"%d\"":{}`, 20_000)}},
-		"indexes":         {metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"i:%d":{}`, 1000)}, metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"i:%d":{}`, 20_000)}},
-		"a manager's own": {metav1.ObjectMeta{ManagedFields: make([]metav1.ManagedFieldsEntry, ownership.MaxFields)}, metav1.ObjectMeta{ManagedFields: make([]metav1.ManagedFieldsEntry, ownership.MaxFields+1)}},
+		"labels":         {metav1.ObjectMeta{Labels: labels(ownership.MaxFields)}, metav1.ObjectMeta{Labels: labels(ownership.MaxFields + 1)}},
+		"maps together":  {metav1.ObjectMeta{Labels: labels(5000), Annotations: labels(5000)}, metav1.ObjectMeta{Labels: labels(5000), Annotations: labels(5001)}},
+		"finalizers":     {metav1.ObjectMeta{Finalizers: finalizers[1:]}, metav1.ObjectMeta{Finalizers: finalizers}},
+		"owners":         {metav1.ObjectMeta{OwnerReferences: owners[1:]}, metav1.ObjectMeta{OwnerReferences: owners}},
+		"named labels":   {metav1.ObjectMeta{ManagedFields: naming("f:labels", `"f:%d":{}`, 9000)}, metav1.ObjectMeta{ManagedFields: naming("f:labels", `"f:%d":{}`, 10_000)}},
+		"named owners":   {metav1.ObjectMeta{ManagedFields: naming("f:ownerReferences", owner, 1000)}, metav1.ObjectMeta{ManagedFields: naming("f:ownerReferences", owner, 1001)}},
+		"escaped names":  {metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"\u0076:\"%d\"":{}`, 1000)}, metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"\u0076:\"%d\"":{}`, 20_000)}},
+		"indexes":        {metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"i:%d":{}`, 1000)}, metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"i:%d":{}`, 20_000)}},
+		"names of lists": {metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"v:[%d,[],{}]":{}`, 200)}, metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"v:[%d,[],{}]":{}`, 201)}},
+		"nested names":   {metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"v:[%d]":{}`, 1)}, metav1.ObjectMeta{ManagedFields: naming("f:finalizers", `"v:`+strings.Repeat("[", 1000)+"%d"+strings.Repeat("]", 1000)+`":{}`, 2)}},
+		"managers":       {metav1.ObjectMeta{ManagedFields: make([]metav1.ManagedFieldsEntry, ownership.MaxItems)}, metav1.ObjectMeta{ManagedFields: make([]metav1.ManagedFieldsEntry, ownership.MaxItems+1)}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if err := m.Update(&corev1.Endpoints{}, endpointsWith(tc.within), "one"); err != nil {
@@ -82,6 +86,50 @@ func TestSizeIsBounded(t *testing.T) {
 				t.Errorf("apply: %v", err)
 			}
 		})
+	}
+}
+
+// The fault names the field.
+func TestMaxItems(t *testing.T) {
+	m := newManager(t, endpointsKind, converter)
+	for field, metadata := range map[string]metav1.ObjectMeta{
+		"finalizers":      {Finalizers: make([]string, 501)},
+		"ownerReferences": {OwnerReferences: make([]metav1.OwnerReference, 501)},
+		"managedFields":   {ManagedFields: make([]metav1.ManagedFieldsEntry, 501)},
+	} {
+		err := m.Update(&corev1.Endpoints{}, endpointsWith(metadata), "one")
+		if !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "metadata."+field+": Too many: 501: must have at most 500 items") {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+}
+
+// An object that was stored without bounds can be changed without the library, which would take
+// minutes; it may become smaller, and no larger. An apply has to wait until it is small enough.
+func TestObjectsBeyondTheBounds(t *testing.T) {
+	m := newManager(t, endpointsKind, converter)
+	live := endpointsWith(metav1.ObjectMeta{ManagedFields: naming("f:labels", `"f:%d":{}`, 10)})
+	for i := range 100_000 {
+		live.Finalizers = append(live.Finalizers, fmt.Sprint("x/f-", i))
+	}
+	if _, err := m.Apply(live, configOf(endpointsWith(metav1.ObjectMeta{Labels: labels(1)})), "one", false); !apierrors.IsInvalid(err) || !strings.Contains(err.Error(), "the stored object has 0 fields and 100000 elements") {
+		t.Errorf("an apply: %v", err)
+	}
+	next := live.DeepCopy()
+	next.ManagedFields, next.Finalizers, next.Labels = nil, next.Finalizers[1:], labels(1)
+	if err := m.Update(live, next, "one"); err != nil || !cmp.Equal(next.ManagedFields, live.ManagedFields) {
+		t.Errorf("an update: %v, %v", next.ManagedFields, err)
+	}
+	next.Finalizers = append(next.Finalizers, "x/a", "x/b")
+	if err := m.Update(live, next, "one"); !apierrors.IsInvalid(err) {
+		t.Errorf("one more finalizer: %v", err)
+	}
+	next.Finalizers, next.ManagedFields = nil, nil
+	if err := m.Update(live, next, "one"); err != nil {
+		t.Errorf("without finalizers: %v", err)
+	}
+	if _, err := m.Apply(next, configOf(endpointsWith(metav1.ObjectMeta{Labels: labels(1)})), "one", true); err != nil {
+		t.Errorf("an apply afterwards: %v", err)
 	}
 }
 
