@@ -86,7 +86,10 @@ func (s *Store) pageNow(ctx context.Context, selection *selection, limit int64, 
 		}
 		p.objects = make([]*object.Object, 0, size)
 	}
-	snapshot.Ascend(selection.scope, from, func(entry *cacheEntry) bool { return p.add(entry.Value) })
+	snapshot.Ascend(selection.scope, from, func(entry *cacheEntry) bool { return ctx.Err() == nil && p.add(entry.Value) })
+	if err := apierr.TimedOut(ctx, "objects were being selected"); err != nil {
+		return nil, err
+	}
 	p.remaining = max(0, count-int64(len(p.objects)+p.unreadable.count))
 	return p, nil
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/registry/ownership"
 )
@@ -153,6 +154,9 @@ func (s *Store) createOnce(ctx context.Context, namespace string, dryRun bool, c
 	if err != nil {
 		return nil, warnings, noop, err
 	}
+	if err := apierr.TimedOut(ctx, "the change was being computed"); err != nil {
+		return nil, warnings, done, err
+	}
 	next.SetResourceVersion("") // whatever it is, as for kube-apiserver
 	obj, more, err := s.createNew(ctx, namespace, next, dryRun)
 	if apierrors.IsAlreadyExists(err) {
@@ -170,6 +174,9 @@ func (s *Store) modifyOnce(ctx context.Context, before stored, part *part, dryRu
 	next, warnings, err := change(before.object, current)
 	if err != nil {
 		return nil, warnings, noop, err
+	}
+	if err := apierr.TimedOut(ctx, "the change was being computed"); err != nil {
+		return nil, warnings, done, err
 	}
 	more, err := s.prepareUpdate(next, current, part.strategy)
 	warnings = append(warnings, more...)

@@ -81,6 +81,9 @@ func (s *Store) checkSize(size, atLeast int) error {
 // exist. An outcome that is unknown is looked into.
 func (s *Store) put(ctx context.Context, d *object.Object, expect int64, guard *storage.Guard, dryRun bool) (storage.WriteResponse, error) {
 	packed, err := object.Pack(d.JSON())
+	if err == nil {
+		err = apierr.TimedOut(ctx, "the object was being validated and encoded")
+	}
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}

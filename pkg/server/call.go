@@ -235,7 +235,7 @@ func (s *Server) finishAnswer(rec *record, w *stream.Writer, err error) {
 		err = w.Close()
 	}
 	if err != nil {
-		if rec.req.Context().Err() == nil && rec.writeErr == nil {
+		if rec.req.Context().Err() == nil && rec.writeErr == nil && !apierrors.IsTimeout(err) {
 			rec.cause = err
 		}
 		panic(http.ErrAbortHandler)

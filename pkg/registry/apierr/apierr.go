@@ -48,13 +48,31 @@ func FromStorage(err error) error {
 // faults must not make an answer many times its size.
 const maxFaults = 256
 
+// EnoughFaults is how many faults of one object need be found. Invalid takes more of them for a
+// part of those that there are.
+const EnoughFaults = 1000
+
 // Invalid is the 422 for the faults of an object.
 func Invalid(kind schema.GroupKind, name string, faults field.ErrorList) error {
 	if more := len(faults) - maxFaults; more > 0 {
 		last := faults[maxFaults]
-		faults = append(faults[:maxFaults:maxFaults], field.InternalError(field.NewPath(last.Field), fmt.Errorf("and %d more faults, this one and those behind it", more)))
+		atLeast := ""
+		if len(faults) >= EnoughFaults {
+			atLeast = "at least "
+		}
+		faults = append(faults[:maxFaults:maxFaults], field.InternalError(field.NewPath(last.Field), fmt.Errorf("and %s%d more faults, this one and those behind it", atLeast, more)))
 	}
 	return apierrors.NewInvalid(kind, name, faults)
+}
+
+// TimedOut is the 504 of a request whose context has ended while the server itself was at work;
+// nil while it has not ended. while continues
+// "ended while".
+func TimedOut(ctx context.Context, while string) error {
+	if ctx.Err() == nil {
+		return nil
+	}
+	return apierrors.NewTimeoutError("The time allotted to the request ended while "+while+".", 1)
 }
 
 // RetryTimeout is the 504 of a write that did not fit what etcd holds by now.

@@ -9,7 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/test/harness"
 )
 
@@ -301,5 +303,20 @@ func TestWarnings(t *testing.T) {
 	}
 	if got := (Strategy{}).Warnings(decode(t, `{"metadata":{"name":"x"}}`)); got != nil {
 		t.Errorf("warnings of Endpoints without subsets: %q, want none", got)
+	}
+}
+
+// A body of nothing but faults takes no memory for each of them.
+func TestFaultsAreBounded(t *testing.T) {
+	faulty := &corev1.Endpoints{ObjectMeta: metav1.ObjectMeta{Name: "a", Namespace: "default"}, Subsets: []corev1.EndpointSubset{{
+		Addresses: make([]corev1.EndpointAddress, 5000), NotReadyAddresses: make([]corev1.EndpointAddress, 5000), Ports: make([]corev1.EndpointPort, 5000),
+	}}}
+	faulty.Subsets = append(faulty.Subsets, make([]corev1.EndpointSubset, 5000)...)
+	if n := len(Strategy{}.Validate(faulty)); n < apierr.EnoughFaults || n > apierr.EnoughFaults+10 {
+		t.Errorf("%d faults", n)
+	}
+	err := apierr.Invalid(schema.GroupKind{Kind: "Endpoints"}, "a", Strategy{}.Validate(faulty))
+	if text := err.Error(); !strings.Contains(text, "and at least 7") || !strings.Contains(text, " more faults") {
+		t.Errorf("got %.200s", text[len(text)-200:])
 	}
 }

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/berth-project/berth/pkg/registry/apierr"
 )
 
 // An Endpoints may have tens of thousands of addresses, nearly all of them valid. So each
@@ -20,26 +22,31 @@ var protocols = []corev1.Protocol{corev1.ProtocolSCTP, corev1.ProtocolTCP, corev
 
 var subsetsPath = field.NewPath("subsets")
 
+// validateSubsets returns the faults of the subsets, or about apierr.EnoughFaults of them: each
+// takes a hundred times the memory of an empty address.
 func validateSubsets(subsets []corev1.EndpointSubset) field.ErrorList {
 	var errs field.ErrorList
 	for i := range subsets {
+		if len(errs) >= apierr.EnoughFaults {
+			break
+		}
 		ss := &subsets[i]
 		if len(ss.Addresses) == 0 && len(ss.NotReadyAddresses) == 0 {
 			errs = append(errs, field.Required(subsetsPath.Index(i), "must specify `addresses` or `notReadyAddresses`"))
 		}
 		for j := range ss.Addresses {
-			if !isValidAddress(&ss.Addresses[j]) {
+			if !isValidAddress(&ss.Addresses[j]) && len(errs) < apierr.EnoughFaults {
 				errs = append(errs, validateAddress(&ss.Addresses[j], subsetsPath.Index(i).Child("addresses").Index(j))...)
 			}
 		}
 		for j := range ss.NotReadyAddresses {
-			if !isValidAddress(&ss.NotReadyAddresses[j]) {
+			if !isValidAddress(&ss.NotReadyAddresses[j]) && len(errs) < apierr.EnoughFaults {
 				errs = append(errs, validateAddress(&ss.NotReadyAddresses[j], subsetsPath.Index(i).Child("notReadyAddresses").Index(j))...)
 			}
 		}
 		nameRequired := len(ss.Ports) > 1
 		for j := range ss.Ports {
-			if !isValidPort(&ss.Ports[j], nameRequired) {
+			if !isValidPort(&ss.Ports[j], nameRequired) && len(errs) < apierr.EnoughFaults {
 				errs = append(errs, validatePort(&ss.Ports[j], nameRequired, subsetsPath.Index(i).Child("ports").Index(j))...)
 			}
 		}
