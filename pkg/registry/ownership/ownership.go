@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"strings"
 	"sync"
 
 	corev1 "k8s.io/api/core/v1"
@@ -153,7 +154,7 @@ func (m *Manager) Apply(live runtime.Object, config *unstructured.Unstructured, 
 		}
 		// What is left is a configuration that does not fit the schema, with an unknown field
 		// for example.
-		return nil, apierrors.NewBadRequest(err.Error())
+		return nil, apierrors.NewBadRequest(shorten(err.Error()))
 	}
 	s.restore(next, live)
 	if err := m.checkSize(live, next, m.sizeOf(next)); err != nil {
@@ -162,6 +163,15 @@ func (m *Manager) Apply(live runtime.Object, config *unstructured.Unstructured, 
 	m.setDefault(next)
 	keepTimes(live, next)
 	return next, nil
+}
+
+// shorten keeps an error from telling of every field of a large configuration.
+func shorten(text string) string {
+	const most = 8 << 10
+	if len(text) <= most {
+		return text
+	}
+	return strings.ToValidUTF8(text[:most], "") + " ..."
 }
 
 // kubectlManager is the manager under which kubectl applies. For it the library compares and

@@ -172,11 +172,11 @@ func (m *Manager) checkSize(live, next runtime.Object, seen size) error {
 func checkItems(live, next runtime.Object) *field.Error {
 	before, err := meta.Accessor(live)
 	if err != nil {
-		return nil
+		return field.InternalError(field.NewPath("metadata"), err)
 	}
 	after, err := meta.Accessor(next)
 	if err != nil {
-		return nil
+		return field.InternalError(field.NewPath("metadata"), err)
 	}
 	for _, items := range []struct {
 		name     string

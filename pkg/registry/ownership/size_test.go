@@ -160,3 +160,18 @@ func TestSizeOfApplies(t *testing.T) {
 		t.Errorf("many addresses: %v", err)
 	}
 }
+
+// The error for a configuration of nothing but unknown fields is not many times its size.
+func TestLongFaultsOfApply(t *testing.T) {
+	m := newManager(t, endpointsKind, converter)
+	config := configOf(endpointsWith(metav1.ObjectMeta{}))
+	var subsets []any
+	for range 5000 {
+		subsets = append(subsets, map[string]any{"unknown": "x"})
+	}
+	config.Object["subsets"] = subsets
+	_, err := m.Apply(nil, config, "one", false)
+	if !apierrors.IsBadRequest(err) || len(err.Error()) > 9<<10 || !strings.HasSuffix(err.Error(), " ...") {
+		t.Errorf("got %.300v", err)
+	}
+}
