@@ -126,7 +126,7 @@ func TestMetrics(t *testing.T) {
 		`etcd_request_duration_seconds_count{operation="create",type="endpoints"}`:            4,
 		`etcd_request_duration_seconds_count{operation="delete",type="endpoints"}`:            1,
 		`etcd_requests_total{operation="create",type="endpoints"}`:                            4,
-		`apiserver_current_inflight_requests{request_kind="readOnly"}`:                        1,
+		`apiserver_current_inflight_requests{request_kind="readOnly"}`:                        0, // a scrape is none
 		`apiserver_current_inflight_requests{request_kind="mutating"}`:                        0,
 		`etcd_request_duration_seconds_bucket{operation="create",type="endpoints",le="+Inf"}`: 4,
 	} {
