@@ -122,6 +122,7 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	i.running.Go(func() { returnMemory(run, time.Tick(memoryInterval)) })
 	i.running.Go(func() { objects.Run(run) })
 	if err := objects.WaitReady(ctx); err != nil {
 		return fmt.Errorf("cannot read the objects: %w", err)
