@@ -24,7 +24,7 @@ func (q *quiet) List(context.Context, string, storage.ListOptions) (storage.List
 
 func (q *quiet) Revision(context.Context) (int64, error) { return 5, nil }
 
-func (q *quiet) History(context.Context, string, int64, int64) ([]storage.Event, error) {
+func (q *quiet) History(context.Context, string, int64, int64, int) ([]storage.Event, error) {
 	return nil, nil
 }
 

@@ -137,7 +137,7 @@ func (st *watchStream) beginAfter(ctx context.Context, revision int64) error {
 		revision = current
 	}
 	st.after, st.revision = revision, revision
-	st.watcher, err = s.cache.Watch(ctx, st.selection.scope, min(revision, current))
+	st.watcher, err = s.cache.Watch(st.selection.scope, min(revision, current))
 	if errors.Is(err, storage.ErrCompacted) {
 		return s.tooOld(revision)
 	}

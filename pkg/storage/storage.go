@@ -59,10 +59,25 @@ type PutOptions struct {
 	Expect int64
 	// Guard is a further condition; nil means none.
 	Guard *Guard
+	// Reserve is what the write may use of the room that is kept free; 0 means nothing.
+	Reserve Reserve
 	// DryRun checks the size and every condition like the write would, and writes
 	// nothing. The response is the write's, except that Revision is the store's.
 	DryRun bool
 }
+
+// Reserve names the room that the store keeps free for writes that lead to more room.
+type Reserve int
+
+const (
+	// NoReserve is for a write that adds to what is stored.
+	NoReserve Reserve = iota
+	// ForShrinking lets a write that adds nothing use the last part of the database.
+	ForShrinking
+	// ForDeletion lets a write of an object that is being deleted use, besides, the last
+	// bytes of the largest value: the marks of a deletion make the value larger.
+	ForDeletion
+)
 
 // DeleteOptions are the conditions of a Delete.
 type DeleteOptions struct {
@@ -145,8 +160,8 @@ type Interface interface {
 
 	// History returns the changes, with Prev, of the keys with the prefix after the
 	// revision after and up to upTo, oldest first. It returns ErrCompacted if they are no
-	// longer all available.
-	History(ctx context.Context, prefix string, after, upTo int64) ([]Event, error)
+	// longer all available, and ErrTooMuch if their values take more than maxBytes.
+	History(ctx context.Context, prefix string, after, upTo int64, maxBytes int) ([]Event, error)
 
 	// Revision returns the latest revision, linearizably.
 	Revision(ctx context.Context) (int64, error)
@@ -168,9 +183,21 @@ var (
 	ErrTimeout = errors.New("the store did not answer in time")
 	// ErrUnknownOutcome: the connection or the deadline ended during a write.
 	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
-	// ErrNoSpace: the store's database is full; deleting still works.
+	// ErrNoSpace: the store's database is full: nothing is written, keys can be deleted.
 	ErrNoSpace = errors.New("the store's database is full")
+	// ErrTooMuch: what was asked for takes more memory than the caller has for it.
+	ErrTooMuch = errors.New("the answer is too large")
 )
+
+// NearlyFullError reports that the database has no room left for a write that adds to it.
+// Nothing was written.
+type NearlyFullError struct {
+	InUse, Limit, Quota int64 // bytes in use, from which on it has no such room, and in all
+}
+
+func (e *NearlyFullError) Error() string {
+	return fmt.Sprintf("the store's database uses %d bytes of %d, and takes nothing more from %d on", e.InUse, e.Quota, e.Limit)
+}
 
 // TooLargeError reports that a value exceeds what the store accepts in one request.
 type TooLargeError struct {

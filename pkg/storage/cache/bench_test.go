@@ -40,7 +40,7 @@ func BenchmarkEventTo1000Watchers(b *testing.B) {
 	revision := c.revision
 	watchers := make([]*Watcher[string], 1000)
 	for i := range watchers {
-		w, err := c.Watch(b.Context(), c.cfg.Prefix, revision)
+		w, err := c.Watch(c.cfg.Prefix, revision)
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func BenchmarkEventToOneOf10000(b *testing.B) {
 	revision := c.revision
 	var concerned *Watcher[string]
 	for i := range 10_000 {
-		w, err := c.Watch(b.Context(), benchKey(i), revision)
+		w, err := c.Watch(benchKey(i), revision)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -8,7 +8,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tidwall/btree"
@@ -24,11 +26,10 @@ type Config[T any] struct {
 	// Make converts a stored key to what is served. Several goroutines may call it at once, and
 	// again for a version that is read from the store's history. It must not modify the key.
 	Make func(*storage.KeyValue) T
-	// Size returns the memory of a T in bytes, which counts towards HistoryBytes.
+	// Size returns the memory of a T in bytes, which counts towards HistoryBytes and Bytes.
 	Size func(T) int
 	// HistoryEvents and HistoryBytes bound the recent events kept for watchers that are
-	// behind. 0 means 8,192 events and 32 MiB. HistoryBytes also bounds the older events
-	// read from the store for watchers that begin before these.
+	// behind. 0 means 8,192 events and 32 MiB.
 	HistoryEvents, HistoryBytes int
 	// Report receives the errors of following the store, which is then retried. It may be
 	// nil.
@@ -38,14 +39,14 @@ type Config[T any] struct {
 const (
 	defaultHistoryEvents = 8192
 	defaultHistoryBytes  = 32 << 20
-	// loadPage is how many keys are read at a time when the cache is filled.
-	loadPage = 1000
-	// startHistory is how many revisions back the history reaches when the cache is filled,
-	// so that watchers can resume after a restart.
-	startHistory = 2000
 	// retryPause is the wait after a failure before the store is followed again.
 	retryPause = 200 * time.Millisecond
 )
+
+// startHistory is how many revisions back the history reaches when the cache is filled, so
+// that watchers can resume after a restart. It is read in steps: etcd reads all that a watch
+// begins with into memory, and the size of a step tells whether there is room for the next.
+var startHistory = []int64{32, 256, 2000}
 
 // Entry is one key of the cache. It is immutable.
 type Entry[T any] struct {
@@ -77,7 +78,7 @@ func (e *Event[T]) Last(at func(prev T, revision int64) T) T {
 type Cache[T any] struct {
 	cfg   Config[T]
 	fresh freshness
-	past  past
+	bytes atomic.Int64 // see Bytes; changed with mu held
 
 	mu       sync.RWMutex
 	tree     *btree.Map[string, *Entry[T]] // nil until it is first filled
@@ -108,7 +109,6 @@ func New[T any](cfg Config[T]) (*Cache[T], error) {
 		advance:  make(chan struct{}),
 		progress: make(chan struct{}, 1),
 		fresh:    freshness{turn: make(chan struct{}, 1)},
-		past:     past{turns: make(chan struct{}, catchUps)},
 	}
 	c.history.init(cfg.HistoryEvents, cfg.HistoryBytes)
 	return c, nil
@@ -156,42 +156,70 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 
 // fill reads the prefix at one revision, and the history before it.
 func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
-	tree := new(btree.Map[string, *Entry[T]])
-	opts := storage.ListOptions{Limit: loadPage}
-	for {
-		page, err := c.cfg.Storage.List(ctx, c.cfg.Prefix, opts)
+	tree, revision, bytes := new(btree.Map[string, *Entry[T]]), int64(0), 0
+	for page, err := range storage.Pages(ctx, c.cfg.Storage, c.cfg.Prefix, storage.ListOptions{}) {
 		if err != nil {
 			return 0, err
 		}
 		for _, kv := range page.KVs {
-			tree.Load(kv.Key, c.entry(kv))
+			entry := c.entry(kv)
+			tree.Load(kv.Key, entry)
+			bytes += c.cfg.Size(entry.Value)
 		}
-		opts.Revision = page.Revision
-		if !page.More {
+		revision = page.Revision
+	}
+	past, since := c.readHistory(ctx, revision)
+	events := make([]*Event[T], 0, len(past))
+	size := 0
+	for _, change := range slices.Backward(past) {
+		now, _ := tree.Get(change.KV.Key)
+		event := c.pastEvent(&change, now)
+		if size += c.eventSize(event); size > c.cfg.HistoryBytes {
+			since = event.Revision
 			break
 		}
-		opts.From = page.KVs[len(page.KVs)-1].Key + "\x00"
-	}
-	since := max(opts.Revision-startHistory, 0)
-	past, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, since, opts.Revision)
-	if err != nil {
-		past, since = nil, opts.Revision // compacted, or slow: watchers that are behind list again
-	}
-	events := make([]*Event[T], len(past))
-	for i := range past {
-		now, _ := tree.Get(past[i].KV.Key)
-		events[i] = c.pastEvent(&past[i], now)
+		events = append(events, event)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tree, c.revision = tree, opts.Revision
+	c.tree, c.revision = tree, revision
+	c.bytes.Store(int64(bytes))
 	c.history.reset(since)
-	for _, event := range events {
-		c.history.append(event, c.eventSize(event))
+	for _, event := range slices.Backward(events) {
+		if event.Revision > since { // a revision is kept whole
+			c.history.append(event, c.eventSize(event))
+		}
 	}
 	c.signal()
 	return c.revision, nil
 }
+
+// readHistory returns the last changes up to the revision, and the revision after which it
+// has all of them. Where they are compacted, too large or slow to come, watchers that are
+// behind list again.
+func (c *Cache[T]) readHistory(ctx context.Context, revision int64) (past []storage.Event, since int64) {
+	since = revision
+	for _, back := range startHistory {
+		from := max(revision-back, 0)
+		events, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, from, revision, c.cfg.HistoryBytes)
+		if err != nil {
+			break
+		}
+		bytes := 0
+		for _, event := range events {
+			bytes += len(event.KV.Value)
+		}
+		past, since = events, from
+		if from == 0 || bytes > c.cfg.HistoryBytes/8 {
+			break
+		}
+	}
+	return past, since
+}
+
+// Bytes returns the memory of all values, in bytes; 0 before the cache is filled. Once the
+// cache has reached a revision it counts that of the changes up to it.
+func (c *Cache[T]) Bytes() int64 { return c.bytes.Load() }
 
 func (c *Cache[T]) entry(kv *storage.KeyValue) *Entry[T] {
 	return &Entry[T]{Key: kv.Key, Value: c.cfg.Make(kv), Revision: kv.ModRevision}
@@ -228,6 +256,14 @@ func (c *Cache[T]) eventSize(event *Event[T]) int {
 	return overhead + size
 }
 
+// entrySize returns the memory of an entry's value; nil has none.
+func (c *Cache[T]) entrySize(entry *Entry[T]) int64 {
+	if entry == nil {
+		return 0
+	}
+	return int64(c.cfg.Size(entry.Value))
+}
+
 // apply processes a response of the watch and wakes the goroutines that wait for it. Slow
 // work is done before taking the lock, and watchers are woken after releasing it, since
 // they begin by taking it.
@@ -256,6 +292,7 @@ func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T]) []*
 		} else {
 			event.Prev, _ = c.tree.Delete(event.Key)
 		}
+		c.bytes.Add(c.entrySize(event.Entry) - c.entrySize(event.Prev))
 		sequence := c.history.append(event, c.eventSize(event))
 		woken = c.watchers.notify(event.Key, sequence, woken)
 	}

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -174,7 +175,7 @@ func TestSnapshotsDoNotChange(t *testing.T) {
 // More than one page is loaded completely, at one revision.
 func TestFillReadsManyPages(t *testing.T) {
 	prefix := newPrefix()
-	const keys = 2*loadPage + 7
+	const keys = 2007
 	names := make([]string, 0, 100)
 	for i := range keys {
 		if names = append(names, fmt.Sprintf("%sns/e-%06d", prefix, i)); len(names) == cap(names) || i == keys-1 {
@@ -219,7 +220,7 @@ func TestFillIsTriedAgain(t *testing.T) {
 	_, _, getErr := c.Get(prefix + "a")
 	_, snapshotErr := c.Snapshot()
 	_, _, listErr := c.List(prefix)
-	_, watchErr := c.Watch(t.Context(), prefix, 1)
+	_, watchErr := c.Watch(prefix, 1)
 	_, revisionErr := c.Revision()
 	for _, err := range []error{getErr, snapshotErr, listErr, watchErr, revisionErr} {
 		if !errors.Is(err, storage.ErrUnavailable) {
@@ -325,7 +326,7 @@ func TestCompactionWhileTheWatchIsBroken(t *testing.T) {
 	if diff := cmp.Diff(storedContents(t, db.store, prefix, s.Revision), contents(s)); diff != "" {
 		t.Errorf("(-stored +cached):\n%s", diff)
 	}
-	if _, err := c.Watch(t.Context(), prefix, begin); !errors.Is(err, storage.ErrCompacted) {
+	if _, err := c.Watch(prefix, begin); !errors.Is(err, storage.ErrCompacted) {
 		t.Errorf("a watch from before: %v, want ErrCompacted", err)
 	}
 	again := c.watch(t, prefix, s.Revision)
@@ -355,5 +356,40 @@ func TestMissedEvents(t *testing.T) {
 	s := snapshot(t, c.Cache)
 	if diff := cmp.Diff(storedContents(t, shared.store, prefix, s.Revision), contents(s)); diff != "" {
 		t.Errorf("(-stored +cached):\n%s", diff)
+	}
+}
+
+// However much was written, what a start reads of the history is bounded, newest first and
+// by whole revisions; Bytes counts what there is.
+func TestHistoryAtStartIsBounded(t *testing.T) {
+	prefix := newPrefix()
+	value := strings.Repeat("x", 1000)
+	begin := shared.revision(t)
+	for i := range 100 {
+		shared.putAll(t, value, fmt.Sprintf("%sns/a%d", prefix, i%3), fmt.Sprintf("%sns/b%d", prefix, i%3))
+	}
+	shared.delete(t, prefix+"ns/a0")
+	last := shared.revision(t)
+	cfg := stringConfig(shared.store, prefix)
+	cfg.HistoryBytes = 20_500 // of 21 values, and each revision but the last has two
+	c := filled(t, start(t, cfg))
+	if _, err := c.Watch(prefix, begin); !errors.Is(err, storage.ErrCompacted) {
+		t.Errorf("a watch from before the history: %v, want ErrCompacted", err)
+	}
+	since := c.history.since
+	if since < last-20 || since >= last-1 {
+		t.Errorf("the history begins after %d of %d", since, last)
+	}
+	events, err := next(t, c.watch(t, prefix, since), last)
+	if diff := cmp.Diff(storedLines(t, shared.store, prefix, since), lines(events)); err != nil || diff != "" {
+		t.Errorf("%v (-stored +delivered):\n%s", err, diff)
+	}
+	if got := c.Bytes(); got != 5*1000 {
+		t.Errorf("%d bytes, want those of five values", got)
+	}
+	shared.delete(t, prefix+"ns/b1")
+	c.waitFor(t, shared.put(t, prefix+"ns/b2", "short"))
+	if got := c.Bytes(); got != 3*1000+int64(len("short")) {
+		t.Errorf("%d bytes after changes", got)
 	}
 }

@@ -14,10 +14,10 @@ type flaky struct {
 	storage.Interface
 	revisions, progress, histories, watches atomic.Int64
 
-	revision func(ctx context.Context) (int64, error)                                                 // nil: let through
-	history  func(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error)     // nil: let through
-	list     func(ctx context.Context, p string, o storage.ListOptions) (storage.ListResponse, error) // nil: let through
-	overtake chan int64                                                                               // nil, or the watch reports what comes on it instead of its events
+	revision func(ctx context.Context) (int64, error)                                                           // nil: let through
+	history  func(ctx context.Context, prefix string, after, upTo int64, maxBytes int) ([]storage.Event, error) // nil: let through
+	list     func(ctx context.Context, p string, o storage.ListOptions) (storage.ListResponse, error)           // nil: let through
+	overtake chan int64                                                                                         // nil, or the watch reports what comes on it instead of its events
 
 	mu   sync.Mutex
 	down error         // not nil: watches end with it, at once
@@ -88,12 +88,12 @@ func (f *flaky) countProgress(ctx context.Context, requests <-chan struct{}) <-c
 	return counted
 }
 
-func (f *flaky) History(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
+func (f *flaky) History(ctx context.Context, prefix string, after, upTo int64, maxBytes int) ([]storage.Event, error) {
 	f.histories.Add(1)
 	if f.history != nil {
-		return f.history(ctx, prefix, after, upTo)
+		return f.history(ctx, prefix, after, upTo, maxBytes)
 	}
-	return f.Interface.History(ctx, prefix, after, upTo)
+	return f.Interface.History(ctx, prefix, after, upTo, maxBytes)
 }
 
 func (f *flaky) List(ctx context.Context, prefix string, opts storage.ListOptions) (storage.ListResponse, error) {

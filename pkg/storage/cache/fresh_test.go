@@ -337,7 +337,7 @@ func TestProgressOnAStoreAtRest(t *testing.T) {
 	if err := first.Fresh(ctx); err != nil {
 		t.Error(err)
 	}
-	if _, err := db.store.History(ctx, newPrefix(), 1, db.revision(t)); err != nil {
+	if _, err := db.store.History(ctx, newPrefix(), 1, db.revision(t), 1<<20); err != nil {
 		t.Error(err)
 	}
 }

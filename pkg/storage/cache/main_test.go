@@ -71,7 +71,7 @@ type fenced struct {
 
 const fenceKey = "/fence"
 
-func (f *fenced) History(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
+func (f *fenced) History(ctx context.Context, prefix string, after, upTo int64, _ int) ([]storage.Event, error) {
 	if after >= upTo {
 		return nil, nil
 	}
@@ -229,7 +229,7 @@ func (r *running) waitFor(t testing.TB, revision int64) {
 // watch returns a watcher that is closed at the test's end.
 func (r *running) watch(t testing.TB, scope string, revision int64) *Watcher[string] {
 	t.Helper()
-	w, err := r.Watch(t.Context(), scope, revision)
+	w, err := r.Watch(scope, revision)
 	if err != nil {
 		t.Fatalf("watching %s after %d: %v", scope, revision, err)
 	}
@@ -280,7 +280,7 @@ func storedLines(t testing.TB, store storage.Interface, prefix string, after int
 	if err != nil {
 		t.Fatal(err)
 	}
-	changes, err := store.History(t.Context(), prefix, after, upTo)
+	changes, err := store.History(t.Context(), prefix, after, upTo, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}

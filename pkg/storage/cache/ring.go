@@ -57,14 +57,6 @@ func (r *ring[T]) at(sequence uint64) *Event[T] {
 	return r.slots[sequence%uint64(len(r.slots))].event
 }
 
-// middle returns the revision of the middle event, or since if the ring is empty.
-func (r *ring[T]) middle() int64 {
-	if r.first == r.next {
-		return r.since
-	}
-	return r.at(r.first + (r.next-r.first)/2).Revision
-}
-
 // after returns the sequence of the first event after the revision, which may be r.next, and
 // reports whether all events after the revision are kept.
 func (r *ring[T]) after(revision int64) (uint64, bool) {

@@ -1,7 +1,6 @@
 package cache
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
@@ -18,9 +17,6 @@ type Watcher[T any] struct {
 	cache *Cache[T]
 	scope string // a key, or a prefix that ends with a slash
 	wake  chan struct{}
-	past  []*Event[T] // undelivered events from before the history
-	// pastBytes is the watcher's share of cache.past.
-	pastBytes int64
 
 	// Guarded by cache.mu: written with the write lock held, or by the watcher itself with
 	// the read lock held.
@@ -33,15 +29,22 @@ type Watcher[T any] struct {
 // have reached. scope is a key, or a prefix that ends with a slash and is the cache's or one
 // level below it. It returns ErrCompacted if the events after the revision are no longer all
 // available. The watcher must be closed.
-func (c *Cache[T]) Watch(ctx context.Context, scope string, revision int64) (*Watcher[T], error) {
+func (c *Cache[T]) Watch(scope string, revision int64) (*Watcher[T], error) {
 	w := &Watcher[T]{cache: c, scope: scope, wake: make(chan struct{}, 1)}
-	if c.attach(w, revision) {
-		return w, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.tree == nil {
+		return nil, storage.ErrUnavailable
 	}
-	// The cache's history does not reach back that far, but the store's may.
-	if err := c.catchUp(ctx, w, revision); err != nil {
-		return nil, err
+	next, ok := c.history.after(revision)
+	if !ok {
+		return nil, fmt.Errorf("%w: the history begins after it", storage.ErrCompacted)
 	}
+	if next != c.history.next {
+		w.next = next
+		w.wake <- struct{}{}
+	}
+	c.watchers.add(w)
 	return w, nil
 }
 
@@ -58,25 +61,6 @@ func (c *Cache[T]) List(scope string) (Snapshot[T], *Watcher[T], error) {
 	return snapshot, w, nil
 }
 
-// attach adds the watcher at the revision, if the history reaches back that far.
-func (c *Cache[T]) attach(w *Watcher[T], revision int64) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.tree == nil {
-		return false
-	}
-	next, ok := c.history.after(revision)
-	if !ok {
-		return false
-	}
-	if next != c.history.next {
-		w.next = next
-		w.wake <- struct{}{}
-	}
-	c.watchers.add(w)
-	return true
-}
-
 // Wake returns a channel that has an element when Next may have something to return.
 func (w *Watcher[T]) Wake() <-chan struct{} { return w.wake }
 
@@ -84,10 +68,6 @@ func (w *Watcher[T]) Wake() <-chan struct{} { return w.wake }
 // up to which all have been delivered. It does not wait: no events means that there are none
 // yet. It returns ErrCompacted if the watcher has fallen behind the history.
 func (w *Watcher[T]) Next(events []*Event[T]) ([]*Event[T], int64, error) {
-	if len(w.past) > 0 {
-		events, revision := w.nextPast(events)
-		return events, revision, nil
-	}
 	c := w.cache
 	c.mu.RLock()
 	defer c.mu.RUnlock()
@@ -117,7 +97,6 @@ func (w *Watcher[T]) Next(events []*Event[T]) ([]*Event[T], int64, error) {
 
 // Close ends the watch.
 func (w *Watcher[T]) Close() {
-	w.release()
 	w.cache.mu.Lock()
 	defer w.cache.mu.Unlock()
 	w.cache.watchers.remove(w)

@@ -13,22 +13,22 @@ import (
 const progressRetry = 20 * time.Millisecond
 
 // History implements storage.Interface.
-func (s *Store) History(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
+func (s *Store) History(ctx context.Context, prefix string, after, upTo int64, maxBytes int) ([]storage.Event, error) {
 	after = max(after, 1) // nothing is written by then, and a Get at 0 would read the latest
 	if after >= upTo {
 		return nil, nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	events, err := s.changes(ctx, prefix, after, upTo)
+	events, err := s.changes(ctx, prefix, after, upTo, maxBytes)
 	if err != nil {
 		return nil, err
 	}
-	return events, s.addPrevious(ctx, events, after)
+	return events, s.addPrevious(ctx, events, after, maxBytes)
 }
 
 // changes reads the events after the revision after and up to upTo from a watch.
-func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) ([]storage.Event, error) {
+func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64, maxBytes int) ([]storage.Event, error) {
 	var events []storage.Event
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -49,7 +49,11 @@ func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) (
 			for _, event := range response.Events {
 				if event.KV.ModRevision <= upTo {
 					events = append(events, event)
+					maxBytes -= len(event.KV.Value)
 				}
+			}
+			if maxBytes < 0 {
+				return nil, storage.ErrTooMuch
 			}
 			if response.Revision >= upTo {
 				return events, nil
@@ -63,7 +67,7 @@ func (s *Store) changes(ctx context.Context, prefix string, after, upTo int64) (
 
 // addPrevious sets Prev, from the previous event of the same key or, for a key's first
 // event, from the store at the revision after.
-func (s *Store) addPrevious(ctx context.Context, events []storage.Event, after int64) error {
+func (s *Store) addPrevious(ctx context.Context, events []storage.Event, after int64, maxBytes int) error {
 	latest := map[string]*storage.KeyValue{}
 	for i := range events {
 		event := &events[i]
@@ -73,7 +77,12 @@ func (s *Store) addPrevious(ctx context.Context, events []storage.Event, after i
 			if err != nil {
 				return err
 			}
-			prev = got.KV
+			if prev = got.KV; prev != nil {
+				maxBytes -= len(prev.Value)
+			}
+			if maxBytes < 0 {
+				return storage.ErrTooMuch
+			}
 		}
 		event.Prev, latest[event.KV.Key] = prev, event.KV
 		if event.Deleted {

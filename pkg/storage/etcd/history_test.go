@@ -58,7 +58,7 @@ func TestHistory(t *testing.T) {
 			{r2, r3, all[2:]}, // what was before is asked of the store
 			{r3, r3, nil},
 		} {
-			got, err := s.History(t.Context(), prefix, tc.after, tc.upTo)
+			got, err := s.History(t.Context(), prefix, tc.after, tc.upTo, 100)
 			if err != nil {
 				t.Error(err)
 			}
@@ -101,7 +101,7 @@ func TestHistoryAmidProgress(t *testing.T) {
 		defer reading.Wait()
 		for range 40 {
 			reading.Go(func() {
-				if got, err := s.History(t.Context(), prefix, first, last); err != nil || len(got) != events {
+				if got, err := s.History(t.Context(), prefix, first, last, 0); err != nil || len(got) != events {
 					t.Errorf("got %d events, want %d: %v", len(got), events, err)
 				}
 			})
