@@ -80,6 +80,7 @@ func flagGroups(c *config) []flagGroup {
 	storage.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", c.EtcdCompactionInterval, "Interval at which old revisions are compacted in etcd, which is also how long they are kept at least; 0 disables compaction")
 	storage.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Maximum size of the embedded etcd's database, in bytes; 0 means 2 GiB")
 	storage.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Maximum size of an object as JSON, in bytes, before it is compressed for etcd, whose own request limit also applies")
+	storage.Int64Var(&c.MaxStoredBytes, "max-stored-bytes", c.MaxStoredBytes, "Maximum size of all objects together, as JSON in memory, in bytes; beyond it nothing is created or made larger; 0 means no limit")
 	serving := newFlagSet()
 	serving.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "IP address to listen on with TLS; 0.0.0.0 or :: means all addresses")
 	serving.IntVar(&c.SecurePort, "secure-port", c.SecurePort, "Port to listen on with TLS; 0 means any free port")

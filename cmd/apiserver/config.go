@@ -30,6 +30,7 @@ type config struct {
 	EtcdCompactionInterval time.Duration // 0 disables compaction
 	QuotaBackendBytes      int64         // 0 means the default of pkg/storage/embedded
 	MaxObjectBytes         int
+	MaxStoredBytes         int64 // 0 is no limit
 
 	BindAddress       string
 	SecurePort        int // 0 means any free port
@@ -60,6 +61,7 @@ func defaultConfig() config {
 		DataDir:                     "./berth.data",
 		EtcdCompactionInterval:      5 * time.Minute,
 		MaxObjectBytes:              apiserver.DefaultMaxObjectBytes,
+		MaxStoredBytes:              1 << 30,
 		BindAddress:                 "127.0.0.1",
 		SecurePort:                  6443,
 		TLSMinVersion:               "VersionTLS12",
@@ -108,6 +110,7 @@ func (c *config) validate() error {
 		{"quota-backend-bytes", require(c.QuotaBackendBytes >= 0, "%v is negative", c.QuotaBackendBytes)},
 		{"quota-backend-bytes", require(c.QuotaBackendBytes == 0 || embedded, "is for the embedded etcd and cannot be used with --etcd-servers")},
 		{"max-object-bytes", validateBetween(c.MaxObjectBytes, minObjectBytes, apiserver.MaxReadableBytes)},
+		{"max-stored-bytes", require(c.MaxStoredBytes >= 0, "%v is negative", c.MaxStoredBytes)},
 		{"bind-address", require(addressErr == nil, "%q is not an IP address", c.BindAddress)},
 		{"secure-port", validateBetween(c.SecurePort, 0, 65535)},
 		{"http-port", validateBetween(c.HTTPPort, 0, 65535)},

@@ -132,6 +132,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		CompactionInterval:          i.config.EtcdCompactionInterval,
 		WatchVersions:               len(i.config.EtcdServers) > 0,
 		MaxObjectBytes:              i.config.MaxObjectBytes,
+		MaxStoredBytes:              i.config.MaxStoredBytes,
 		Tokens:                      i.tokens,
 		Limiter:                     i.limiter,
 		TrustedProxies:              i.proxies,

@@ -47,6 +47,8 @@ type Config struct {
 	WatchVersions bool
 	// MaxObjectBytes bounds the JSON of an object; 0 is the registry's default.
 	MaxObjectBytes int
+	// MaxStoredBytes bounds what all objects take in memory; 0 is no bound.
+	MaxStoredBytes int64
 	// WrapStorage, if not nil, returns what takes the storage's place. For tests.
 	WrapStorage func(storage.Interface) storage.Interface
 
@@ -114,7 +116,7 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 		i.Storage = cfg.WrapStorage(store)
 	}
 	objects, err := registry.New(registry.Config{
-		Storage: i.Storage, MaxObjectBytes: cfg.MaxObjectBytes,
+		Storage: i.Storage, MaxObjectBytes: cfg.MaxObjectBytes, MaxStoredBytes: cfg.MaxStoredBytes,
 		Scheme: resources.Scheme(), TypeConverter: resources.TypeConverter(), Resources: resources.All(),
 		Report:     func(err error) { cfg.Logger.Error().Err(err).Msg("a fault in the background") },
 		Registerer: cfg.Metrics,
@@ -122,12 +124,20 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
+	i.running.Go(func() { store.WatchSpace(run) })
 	i.running.Go(func() { returnMemory(run, time.Tick(memoryInterval)) })
 	i.running.Go(func() { objects.Run(run) })
 	if err := objects.WaitReady(ctx); err != nil {
 		return fmt.Errorf("cannot read the objects: %w", err)
 	}
-	if err := namespaces.EnsureAlways(ctx, objects); err != nil {
+	if stored := objects.StoredBytes(); cfg.MaxStoredBytes > 0 && stored > cfg.MaxStoredBytes {
+		cfg.Logger.Warn().Int64("storedBytes", stored).Int64("maxStoredBytes", cfg.MaxStoredBytes).
+			Msg("more is stored than --max-stored-bytes allows: nothing is created or made larger until objects are deleted")
+	}
+	switch err := namespaces.EnsureAlways(ctx, objects); {
+	case registry.IsNoRoom(err):
+		cfg.Logger.Error().Err(err).Msg("cannot create the first namespaces")
+	case err != nil:
 		return fmt.Errorf("cannot create the first namespaces: %w", err)
 	}
 	if i.Handler, err = newHandler(cfg, i.Storage, objects); err != nil {

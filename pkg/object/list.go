@@ -17,6 +17,15 @@ type List struct {
 	// Adjacent says that nothing stored lies between the objects, so that other lists have
 	// the same ones next to each other; FromStart, that nothing precedes the first one.
 	Adjacent, FromStart bool
+	// Release gives back the memory that is reserved for the objects; nil: none is.
+	Release func()
+}
+
+// Done says that the list is not used any more. A nil List is none.
+func (l *List) Done() {
+	if l != nil && l.Release != nil {
+		l.Release()
+	}
 }
 
 // Event is one event of a watch.

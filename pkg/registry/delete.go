@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"fmt"
-	"math"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -107,7 +106,7 @@ func (s *Store) markDeleted(ctx context.Context, current *object.Object, obj API
 	if obj.GetGeneration() > 0 {
 		obj.SetGeneration(obj.GetGeneration() + 1)
 	}
-	marked, outcome, err := s.replace(ctx, current, obj, math.MaxInt, dryRun) // however large it is
+	marked, outcome, err := s.replace(ctx, current, obj, true, dryRun)
 	if outcome == done && err == nil && !dryRun && s.onMarked != nil {
 		s.onMarked()
 	}
@@ -144,21 +143,17 @@ func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *me
 		}
 		_, _, err = s.Delete(ctx, o.Namespace, o.Name, single)
 		if replaced := opts.Preconditions == nil && apierrors.IsConflict(err); err != nil && !replaced && !apierrors.IsNotFound(err) {
+			deleted.Done()
 			return nil, warnings, err
 		}
 	}
 	return deleted, warnings, nil
 }
 
-// deletePage is how many objects of a terminating namespace are read at once.
-const deletePage = 500
-
 // deleteAll deletes every object of the namespace, or marks those that finalizers hold. One
 // that cannot be read goes at once.
 func (s *Store) deleteAll(ctx context.Context, namespace string) error {
-	from := ""
-	for {
-		page, err := s.storage.List(ctx, s.resource.prefix(namespace), storage.ListOptions{Limit: deletePage, From: from})
+	for page, err := range storage.Pages(ctx, s.storage, s.resource.prefix(namespace), storage.ListOptions{}) {
 		if err != nil {
 			return err
 		}
@@ -171,10 +166,7 @@ func (s *Store) deleteAll(ctx context.Context, namespace string) error {
 			if err != nil && !apierrors.IsNotFound(err) {
 				return err
 			}
-			from = kv.Key + "\x00"
-		}
-		if !page.More {
-			return nil
 		}
 	}
+	return nil
 }

@@ -46,7 +46,7 @@ func TestDryRun(t *testing.T) {
 		"free name":            {ns, newEndpoints("free"), 0, ""},
 		"taken name":           {ns, newEndpoints("taken"), 409, `endpoints "taken" already exists`},
 		"invalid":              {ns, newEndpoints("A"), 422, "metadata.name"},
-		"too large":            {ns, large, 413, fmt.Sprintf("the limit is %d", limit)},
+		"too large":            {ns, large, 413, fmt.Sprintf("the limit is %d", limit-4<<10)},
 		"missing namespace":    {"missing", newEndpoints("free"), 404, `namespaces "missing" not found`},
 		"namespace on its way": {ns + "-dying", newEndpoints("free"), 403, "is being terminated"},
 	} {
@@ -77,7 +77,7 @@ func TestDryRun(t *testing.T) {
 		t.Errorf("the store went from revision %d to %d", before, after)
 	}
 	_, _, err = s.endpoints.Create(t.Context(), ns, large, createOptions())
-	checkStatus(t, err, 413, fmt.Sprintf("the limit is %d", limit))
+	checkStatus(t, err, 413, fmt.Sprintf("the limit is %d", limit-4<<10))
 }
 
 // A dry run of unknown outcome has written nothing either.

@@ -2,12 +2,8 @@ package registry
 
 // What the tests of this package use beyond its exported names.
 
-const (
-	// MaxNameAttempts is maxNameAttempts.
-	MaxNameAttempts = maxNameAttempts
-	// DeletePage is deletePage.
-	DeletePage = deletePage
-)
+// MaxNameAttempts is maxNameAttempts.
+const MaxNameAttempts = maxNameAttempts
 
 // Key is key.
 func (r *Resource) Key(namespace, name string) string { return r.key(namespace, name) }

@@ -13,7 +13,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
-	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -172,7 +171,7 @@ func TestDeletedNamespaceIsEmptied(t *testing.T) {
 	t.Parallel()
 	s := newStores(t, shared.store)
 	ns, neighbour := s.newNamespace(t), s.newNamespace(t)
-	fill(t, s, ns, registry.DeletePage+3)
+	fill(t, s, ns, 20)
 	s.create(t, neighbour, newEndpoints("stays"))
 	obj, _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{})
 	if err != nil {

@@ -13,12 +13,15 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
-	"github.com/berth-project/berth/pkg/storage"
 )
 
 // List returns the objects of the namespace, or with an empty namespace of all of them,
 // that opts selects, in the order of their keys and as of one revision. It goes on without
-// those whose stored values cannot be read; the warnings name them.
+// those whose stored values cannot be read; the warnings name them. Whoever has written the
+// list calls its Done.
+//
+// Errors: BadRequest for bad options and for more old versions than one list may have,
+// Expired, TooManyRequests where other lists of old versions take all the memory for them.
 func (s *Store) List(ctx context.Context, namespace string, opts *metav1.ListOptions) (list *object.List, warnings []string, err error) {
 	selection, err := s.selection(namespace, opts, true)
 	if err != nil {
@@ -94,44 +97,6 @@ func (s *Store) pageNow(ctx context.Context, selection *selection, limit int64, 
 	return p, nil
 }
 
-// storedPage is how many keys are read at once where a selector may leave out many.
-const storedPage = 500
-
-// pageAt is a page of the state of an exact revision, which only the store knows.
-func (s *Store) pageAt(ctx context.Context, selection *selection, limit, revision int64, from string) (*page, error) {
-	p := &page{selection: selection, limit: limit, continued: from != ""}
-	read := storage.ListOptions{Revision: revision, From: from}
-	if limit > 0 {
-		read.Limit = max(limit+1, storedPage)
-	}
-	for {
-		part, err := s.storage.List(ctx, selection.prefix, read)
-		switch {
-		case errors.Is(err, storage.ErrFutureRevision):
-			current, revisionErr := s.storage.Revision(ctx)
-			if revisionErr != nil {
-				return nil, apierr.FromStorage(revisionErr)
-			}
-			return nil, apierr.TooLargeVersion(revision, current)
-		case errors.Is(err, storage.ErrCompacted):
-			return nil, apierrors.NewResourceExpired("The resourceVersion for the provided list is too old.")
-		case err != nil:
-			return nil, apierr.FromStorage(err)
-		}
-		read.Revision, p.revision = part.Revision, part.Revision
-		for i, kv := range part.KVs {
-			if !p.add(s.cachedOrRead(kv)) {
-				p.remaining = part.Count - int64(i)
-				return p, nil
-			}
-			read.From = kv.Key + "\x00"
-		}
-		if !part.More {
-			return p, nil
-		}
-	}
-}
-
 // page is the selected objects of one page of a list.
 type page struct {
 	selection *selection
@@ -144,6 +109,7 @@ type page struct {
 	remaining int64  // how many keys follow, selected or not, readable or not
 
 	unreadable unreadableKeys // that it met, up to the end of the page
+	release    func()         // gives back what an exact page takes; nil: nothing
 }
 
 // add takes up a value if it is of a selected object; false: the page is full, and the
@@ -168,7 +134,7 @@ func (p *page) add(v stored) bool {
 // listOf makes the answer of a page.
 func (s *Store) listOf(p *page) *object.List {
 	list := &object.List{
-		Type: s.objects, Objects: p.objects, Adjacent: !p.skipped, FromStart: !p.continued,
+		Type: s.objects, Objects: p.objects, Adjacent: !p.skipped, FromStart: !p.continued, Release: p.release,
 		Meta: metav1.ListMeta{SelfLink: s.resource.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(p.revision)},
 	}
 	if p.last != "" {

@@ -227,6 +227,12 @@ func TestWatchRefusesBadOptions(t *testing.T) {
 // newOwnStores returns a running registry over an etcd of its own, which a test may compact.
 func newOwnStores(t testing.TB) (*stores, *embedded.Etcd) {
 	t.Helper()
+	store, db := newOwnStorage(t)
+	return newStores(t, store), db
+}
+
+func newOwnStorage(t testing.TB) (storage.Interface, *embedded.Etcd) {
+	t.Helper()
 	db, err := embedded.Start(t.Context(), embedded.Config{DataDir: t.TempDir()})
 	if err != nil {
 		t.Fatal(err)
@@ -240,7 +246,7 @@ func newOwnStores(t testing.TB) (*stores, *embedded.Etcd) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newStores(t, store), db
+	return store, db
 }
 
 func compact(t testing.TB, db *embedded.Etcd) {

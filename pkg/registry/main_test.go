@@ -73,6 +73,7 @@ func setUp(dir string) (err error) {
 
 // stores is a running registry and what it serves.
 type stores struct {
+	registry              *registry.Registry
 	namespaces, endpoints *registry.Store
 	failures              chan error // what it reported, as far as there is room
 	stop                  func()     // waits until nothing of it runs; the test's end calls it, too
@@ -87,13 +88,16 @@ func newStores(t testing.TB, store storage.Interface) *stores {
 // newLimitedStores is newStores with a limit of objects; 0 is the default.
 func newLimitedStores(t testing.TB, store storage.Interface, maxObjectBytes int) *stores {
 	t.Helper()
+	return startStores(t, registry.Config{Storage: store, MaxObjectBytes: maxObjectBytes})
+}
+
+// startStores is newStores with a configuration that lacks what all have.
+func startStores(t testing.TB, cfg registry.Config) *stores {
+	t.Helper()
 	s := &stores{failures: make(chan error, 100)}
-	r, err := registry.New(registry.Config{
-		Storage: store, Scheme: shared.scheme, TypeConverter: shared.converter,
-		Resources:      []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
-		MaxObjectBytes: maxObjectBytes,
-		Report:         s.report,
-	})
+	cfg.Scheme, cfg.TypeConverter, cfg.Report = shared.scheme, shared.converter, s.report
+	cfg.Resources = []*registry.Resource{namespaces.Resource(), endpoints.Resource()}
+	r, err := registry.New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +112,7 @@ func newLimitedStores(t testing.TB, store storage.Interface, maxObjectBytes int)
 	if err := r.WaitReady(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s.namespaces, s.endpoints = r.Stores()[0], r.Stores()[1]
+	s.registry, s.namespaces, s.endpoints = r, r.Stores()[0], r.Stores()[1]
 	return s
 }
 

@@ -13,6 +13,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -230,4 +232,29 @@ func TestNewRefusesAnIncompleteConfig(t *testing.T) {
 	if _, err := registry.New(registry.Config{}); err == nil || errors.Unwrap(err) != nil {
 		t.Errorf("got %v", err)
 	}
+}
+
+// While a cache is being filled, at the start or again after it has lost its place, writes go
+// by what the store has.
+func TestWritesWhileTheCacheIsFilled(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	s.create(t, ns, newEndpoints("a"))
+	unfilled, err := registry.New(registry.Config{
+		Storage: shared.store, Scheme: shared.scheme, TypeConverter: shared.converter,
+		Resources: []*registry.Resource{namespaces.Resource(), endpoints.Resource()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := unfilled.Stores()[1]
+	if _, _, _, err := store.Update(t.Context(), ns, "a", "", newEndpoints("a"), &metav1.UpdateOptions{FieldManager: "other"}); err != nil {
+		t.Error(err)
+	}
+	if _, _, err := store.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{}); err != nil {
+		t.Error(err)
+	}
+	_, _, err = store.Delete(t.Context(), ns, "a", &metav1.DeleteOptions{})
+	checkStatus(t, err, 404, "not found")
 }

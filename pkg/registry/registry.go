@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
@@ -40,6 +41,10 @@ type Config struct {
 	// compressed, in bytes: at most MaxReadableBytes, and 0 is DefaultMaxObjectBytes. What
 	// is larger already can be deleted, and be replaced by what is no larger.
 	MaxObjectBytes int
+	// MaxStoredBytes bounds what the objects of all resources take in memory, in bytes: their
+	// JSON, and some 350 bytes for each. Beyond it nothing is created or made larger; 0 is no
+	// bound.
+	MaxStoredBytes int64
 	// Forms bounds the memory of what is made of objects; nil is a budget of
 	// DefaultFormsBytes.
 	Forms *object.Budget
@@ -55,6 +60,8 @@ type Registry struct {
 	storage    storage.Interface
 	forms      *object.Budget
 	namespaces *lifecycle.Namespaces
+	exact      *exactReads
+	capacity   *capacity
 	stores     []*Store
 	// namespaceStore is the store of namespaces, one of stores.
 	namespaceStore *Store
@@ -77,12 +84,15 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.Report == nil {
 		cfg.Report = func(error) {}
 	}
-	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms}
+	if cfg.MaxStoredBytes < 0 {
+		return nil, fmt.Errorf("registry: a limit of %d bytes for all objects is negative", cfg.MaxStoredBytes)
+	}
+	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, exact: newExactReads(), capacity: newCapacity(cfg.MaxStoredBytes)}
 	registry.namespaces = lifecycle.New(lifecycle.Config{
 		Storage: cfg.Storage, Prefix: namespacePrefix, Decode: registry.decodeNamespace, Empty: registry.empty, Report: cfg.Report,
 	})
 	for _, resource := range cfg.Resources {
-		store, err := newStore(resource, registry.namespaces, cfg)
+		store, err := newStore(resource, registry, cfg)
 		if err != nil {
 			return nil, fmt.Errorf("registry: %s: %w", resource.API.Name, err)
 		}
@@ -95,6 +105,7 @@ func New(cfg Config) (*Registry, error) {
 	if registry.namespaceStore == nil {
 		return nil, errors.New("registry: the resource namespaces is required")
 	}
+	registry.capacity.stores = registry.stores
 	if cfg.Registerer != nil {
 		if err := registry.registerMetrics(cfg.Registerer); err != nil {
 			return nil, err
@@ -108,6 +119,13 @@ func (r *Registry) Stores() []*Store { return r.stores }
 
 // Namespaces returns the store of namespaces.
 func (r *Registry) Namespaces() *Store { return r.namespaceStore }
+
+// StoredBytes returns what the objects of all resources take in memory, in bytes, as
+// Config.MaxStoredBytes counts it.
+func (r *Registry) StoredBytes() int64 { return r.capacity.stored() }
+
+// IsNoRoom reports whether err refuses a write since too much is stored already.
+func IsNoRoom(err error) bool { return apierrors.HasStatusCause(err, apierr.CauseNoRoom) }
 
 // Run keeps the caches up to date and empties namespaces that are being deleted, until
 // ctx ends.
@@ -159,8 +177,8 @@ func (r *Registry) empty(ctx context.Context, namespace string) (bool, error) {
 	return true, nil
 }
 
-// registerMetrics exports what the kept forms take, how many stored values could not be
-// read, under kube-apiserver's name, and how many there are now.
+// registerMetrics exports what objects, their forms and lists of old versions take, how many
+// stored values could not be read, under kube-apiserver's name, and how many there are now.
 func (r *Registry) registerMetrics(registerer prometheus.Registerer) error {
 	decodeErrors := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "apiserver_storage_decode_errors_total",
@@ -169,14 +187,24 @@ func (r *Registry) registerMetrics(registerer prometheus.Registerer) error {
 	collectors := []prometheus.Collector{decodeErrors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "apiserver_object_forms_bytes",
 		Help: "Bytes of the forms that are kept of objects: compressed, protobuf and metadata alone.",
-	}, func() float64 { return float64(r.forms.Bytes()) })}
+	}, func() float64 { return float64(r.forms.Bytes()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "apiserver_exact_list_bytes",
+		Help: "Bytes reserved for old versions of objects in lists of exact versions that are being read or written.",
+	}, r.exact.bytes), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "apiserver_stored_bytes_limit",
+		Help: "Bytes that all objects together may take in memory; 0 is no limit.",
+	}, func() float64 { return float64(r.capacity.limit) })}
 	for _, store := range r.stores {
 		store.broken.errors = decodeErrors.WithLabelValues(store.resource.API.Group, store.resource.API.Name)
 		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "apiserver_storage_unreadable_objects",
 			Help:        "Objects whose stored values cannot be read, by group and resource.",
 			ConstLabels: prometheus.Labels{"group": store.resource.API.Group, "resource": store.resource.API.Name},
-		}, store.countBroken))
+		}, store.countBroken), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name:        "apiserver_stored_bytes",
+			Help:        "Bytes that the stored objects take in memory, as JSON, by group and resource.",
+			ConstLabels: prometheus.Labels{"group": store.resource.API.Group, "resource": store.resource.API.Name},
+		}, func() float64 { return float64(store.cache.Bytes()) }))
 	}
 	for _, collector := range collectors {
 		if err := registerer.Register(collector); err != nil {

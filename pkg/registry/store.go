@@ -30,6 +30,8 @@ type Store struct {
 	parts      map[string]*part // by subresource; "" is the object itself
 	maxObject  int              // bytes of JSON
 	selectors  labelSelectors
+	exact      *exactReads // of all resources
+	capacity   *capacity   // of all resources
 	broken     brokenValues
 	onMarked   func() // called when an object has been marked as deleted; nil: nothing is
 }
@@ -46,9 +48,10 @@ type (
 	cacheWatcher = cache.Watcher[stored]
 )
 
-func newStore(resource *Resource, namespaces *lifecycle.Namespaces, cfg Config) (*Store, error) {
+func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 	s := &Store{
-		resource: resource, storage: cfg.Storage, namespaces: namespaces, maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
+		resource: resource, storage: cfg.Storage, namespaces: r.namespaces, exact: r.exact, capacity: r.capacity,
+		maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
 		selectors: labelSelectors{parsed: map[string]weak.Pointer[labelSelector]{}},
 		objects: &object.Type{
 			Kind: resource.GroupVersionKind(), New: func() runtime.Object { return resource.New() },
@@ -152,8 +155,11 @@ func (s *Store) read(ctx context.Context, key string, fresh bool) (stored, error
 		return s.cachedOrRead(got.KV), nil
 	}
 	entry, _, err := s.cache.Get(key)
-	if err != nil || entry == nil {
-		return stored{}, apierr.FromStorage(err)
+	switch {
+	case err != nil: // it is being filled again
+		return s.read(ctx, key, true)
+	case entry == nil:
+		return stored{}, nil
 	}
 	return entry.Value, nil
 }

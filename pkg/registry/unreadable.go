@@ -116,10 +116,18 @@ func (s *Store) received(kv *storage.KeyValue) stored {
 
 // cachedOrRead is readValue, or what the cache keeps of the key if that is the same version.
 func (s *Store) cachedOrRead(kv *storage.KeyValue) stored {
+	if v := s.cached(kv); v.exists() {
+		return v
+	}
+	return s.readValue(kv)
+}
+
+// cached is what the cache keeps of the key, if that is the same version, and nothing if not.
+func (s *Store) cached(kv *storage.KeyValue) stored {
 	if entry, _, err := s.cache.Get(kv.Key); err == nil && entry != nil && entry.Revision == kv.ModRevision {
 		return entry.Value
 	}
-	return s.readValue(kv)
+	return stored{}
 }
 
 // unreadable is a value that cannot be read for that cause.

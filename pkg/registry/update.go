@@ -183,7 +183,7 @@ func (s *Store) modifyOnce(ctx context.Context, before stored, part *part, dryRu
 	if err != nil {
 		return nil, warnings, noop, err
 	}
-	obj, outcome, err := s.replace(ctx, before.object, next, before.object.ValueSize(), dryRun)
+	obj, outcome, err := s.replace(ctx, before.object, next, false, dryRun)
 	return obj, warnings, outcome, err
 }
 

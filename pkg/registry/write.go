@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -77,9 +78,10 @@ func (s *Store) checkSize(size, atLeast int) error {
 	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes as JSON, the limit is %d", size, s.maxObject))
 }
 
-// put commits a draft in the place of the version that expect names; 0: the key must not
-// exist. An outcome that is unknown is looked into.
-func (s *Store) put(ctx context.Context, d *object.Object, expect int64, guard *storage.Guard, dryRun bool) (storage.WriteResponse, error) {
+// put commits a draft in the place of the version that opts expect. adds is by how many bytes
+// the objects become larger in all, where that is bounded. An outcome that is unknown is
+// looked into.
+func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts storage.PutOptions) (storage.WriteResponse, error) {
 	packed, err := object.Pack(d.JSON())
 	if err == nil {
 		err = apierr.TimedOut(ctx, "the object was being validated and encoded")
@@ -87,9 +89,20 @@ func (s *Store) put(ctx context.Context, d *object.Object, expect int64, guard *
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
-	response, err := s.storage.Put(ctx, d.Key, packed, storage.PutOptions{Expect: expect, Guard: guard, DryRun: dryRun})
+	if err := s.capacity.reserve(adds); err != nil {
+		return storage.WriteResponse{}, err
+	}
+	response, err := s.storage.Put(ctx, d.Key, packed, opts)
 	if errors.Is(err, storage.ErrUnknownOutcome) {
-		return s.settle(ctx, d, packed, expect, err)
+		response, err = s.settle(ctx, d, packed, opts.Expect, err)
+	}
+	switch {
+	case errors.Is(err, storage.ErrUnknownOutcome):
+		s.capacity.settleLater(adds)
+	case err == nil && response.Succeeded && !opts.DryRun:
+		s.capacity.settle(s, adds, response.Revision)
+	default:
+		s.capacity.settle(s, adds, 0)
 	}
 	return response, err
 }
@@ -139,7 +152,7 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 		return nil, err
 	}
 	for {
-		response, err := s.put(ctx, d, 0, guard, dryRun)
+		response, err := s.put(ctx, d, int64(d.Size())+versionBytes, storage.PutOptions{Guard: guard, DryRun: dryRun})
 		switch {
 		case err != nil:
 			return nil, apierr.FromStorage(err)
@@ -164,7 +177,11 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 // replace commits next in the place of what was read, unless nothing has changed; it may
 // always be as large as atLeast, in bytes. An object that is being deleted and that nothing
 // holds any more is removed.
-func (s *Store) replace(ctx context.Context, current *object.Object, next APIObject, atLeast int, dryRun bool) (*object.Object, outcome, error) {
+func (s *Store) replace(ctx context.Context, current *object.Object, next APIObject, marking, dryRun bool) (*object.Object, outcome, error) {
+	atLeast := current.ValueSize()
+	if marking {
+		atLeast = math.MaxInt
+	}
 	d, err := s.draft(next, current.Identity, atLeast)
 	if err != nil {
 		return nil, noop, err
@@ -176,7 +193,15 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 	if next.GetDeletionTimestamp() != nil && !s.held(next) {
 		response, err = s.remove(ctx, current.Identity, dryRun)
 	} else {
-		response, err = s.put(ctx, d, current.Revision, nil, dryRun)
+		opts := storage.PutOptions{Expect: current.Revision, DryRun: dryRun}
+		adds := int64(d.ValueSize() - current.ValueSize())
+		switch dying := next.GetDeletionTimestamp() != nil; {
+		case marking, dying && adds <= 0:
+			adds, opts.Reserve = 0, storage.ForDeletion
+		case adds <= 0:
+			opts.Reserve = storage.ForShrinking
+		}
+		response, err = s.put(ctx, d, adds, opts)
 	}
 	switch {
 	case err != nil:

@@ -115,6 +115,7 @@ func (s *Server) serve(rec *record, resource *served, run handler) {
 	defer cancel()
 	defer c.end()
 	res, err := run(s, c)
+	defer res.list.Done()
 	c.end()
 	addWarnings(rec.Header(), c.warnings)
 	if err != nil {

@@ -42,6 +42,8 @@ type Config struct {
 	Authorizer auth.Authorizer
 	// DataDir is etcd's, and outlives the server; "" is one of its own, which does not.
 	DataDir string
+	// QuotaBytes is etcd's quota; 0 is its default.
+	QuotaBytes int64
 	// Wrap, if not nil, returns what takes the storage's place.
 	Wrap func(storage.Interface) storage.Interface
 	// Logger gets the server's log; the zero Logger discards it.
@@ -88,7 +90,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	if data == "" {
 		data = filepath.Join(s.dir, "etcd")
 	}
-	if s.etcd, err = embedded.Start(ctx, embedded.Config{DataDir: data}); err != nil {
+	if s.etcd, err = embedded.Start(ctx, embedded.Config{DataDir: data, QuotaBytes: cfg.QuotaBytes}); err != nil {
 		return err
 	}
 	s.core, err = apiserver.Start(ctx, apiserver.Config{
@@ -155,6 +157,12 @@ func (s *Server) Transport(http2 bool) *http.Transport {
 	transport.MaxIdleConnsPerHost = 64
 	transport.DisableCompression = true
 	return transport
+}
+
+// PutInEtcd writes a key past the server, as another program would.
+func (s *Server) PutInEtcd(ctx context.Context, key, value string) error {
+	_, err := s.etcd.Client().Put(ctx, key, value)
+	return err
 }
 
 // Close stops the server and removes its data.

@@ -18,6 +18,7 @@ import (
 // not know stay as they are: the server answers them with 500 and logs them.
 func FromStorage(err error) error {
 	var tooLarge *storage.TooLargeError
+	var nearlyFull *storage.NearlyFullError
 	switch {
 	case err == nil:
 		return nil
@@ -36,8 +37,12 @@ func FromStorage(err error) error {
 		return apierrors.NewTimeoutError("etcd did not answer within the time allotted to the request.", 1)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return apierrors.NewTimeoutError("The time allotted to the request ended before etcd was asked.", 1)
+	case errors.As(err, &nearlyFull):
+		return noRoom(fmt.Sprintf("etcd's database is nearly full: %d bytes of %d are in use, and this write may not go beyond %d. "+
+			"Delete objects: an embedded etcd has room again within seconds. Or raise the quota (--quota-backend-bytes)", nearlyFull.InUse, nearlyFull.Quota, nearlyFull.Limit), 10)
 	case errors.Is(err, storage.ErrNoSpace):
-		return unavailable("etcd's database is full: nothing can be written until space is made. Deleting objects still works; an embedded etcd then makes space by itself.", 10)
+		return noRoom("etcd's database is full: nothing can be written until space is made. Delete objects that have no finalizers, which still works; "+
+			"an embedded etcd then makes space by itself, and an external one needs compaction, etcdctl defrag and etcdctl alarm disarm, or a larger quota", 10)
 	case errors.Is(err, storage.ErrUnavailable):
 		return unavailable("etcd cannot be reached.", 1)
 	}
@@ -85,6 +90,24 @@ func unavailable(message string, retryAfterSeconds int32) error {
 	err := apierrors.NewServiceUnavailable(message)
 	err.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: retryAfterSeconds}
 	return err
+}
+
+// CauseNoRoom is the cause in the Status of a write that is refused since too much is stored.
+const CauseNoRoom metav1.CauseType = "StorageFull"
+
+// noRoom is a 503 for a write that has no room; 0: another try does not help by itself.
+func noRoom(message string, retryAfterSeconds int32) error {
+	err := apierrors.NewServiceUnavailable(message + ".")
+	err.ErrStatus.Details = &metav1.StatusDetails{
+		RetryAfterSeconds: retryAfterSeconds, Causes: []metav1.StatusCause{{Type: CauseNoRoom, Message: message}},
+	}
+	return err
+}
+
+// TooMuchStored is the 503 for a write that adds bytes to what is stored beyond the limit.
+func TooMuchStored(stored, adds, limit int64) error {
+	return noRoom(fmt.Sprintf("the stored objects take %d bytes and this write would add %d, but the limit of all together is %d (--max-stored-bytes). "+
+		"Delete objects or make them smaller, which still works, or raise the limit", stored, adds, limit), 0)
 }
 
 // TooLargeVersion is a 504 for a version that is not there yet.

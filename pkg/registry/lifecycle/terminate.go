@@ -48,12 +48,22 @@ func (n *Namespaces) Run(ctx context.Context) {
 
 // terminateAll takes every dying namespace as far as it goes, and reports whether any is left.
 func (n *Namespaces) terminateAll(ctx context.Context) (left bool, err error) {
-	list, err := n.cfg.Storage.List(ctx, n.cfg.Prefix, storage.ListOptions{})
-	if err != nil {
-		return false, err
-	}
 	var failures []error
-	for _, kv := range list.KVs {
+	for page, err := range storage.Pages(ctx, n.cfg.Storage, n.cfg.Prefix, storage.ListOptions{}) {
+		if err != nil {
+			return false, errors.Join(append(failures, err)...)
+		}
+		gone, faults := n.terminatePage(ctx, page)
+		left, failures = left || !gone, append(failures, faults...)
+	}
+	return left, errors.Join(failures...)
+}
+
+// terminatePage takes every dying namespace of a page as far as it goes, and reports whether
+// all of them are gone.
+func (n *Namespaces) terminatePage(ctx context.Context, page storage.ListResponse) (allGone bool, failures []error) {
+	allGone = true
+	for _, kv := range page.KVs {
 		namespace, err := n.cfg.Decode(kv)
 		if err != nil || namespace.DeletionTimestamp == nil {
 			continue // nobody knows whether one that cannot be read is being deleted
@@ -62,9 +72,9 @@ func (n *Namespaces) terminateAll(ctx context.Context) (left bool, err error) {
 		if err != nil {
 			failures = append(failures, fmt.Errorf("emptying namespace %s: %w", namespace.Name, err))
 		}
-		left = left || !gone
+		allGone = allGone && gone
 	}
-	return left, errors.Join(failures...)
+	return allGone, failures
 }
 
 // terminate deletes what is in the namespace. Once nothing is left, and no finalizer holds

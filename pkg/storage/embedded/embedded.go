@@ -44,8 +44,8 @@ type Config struct {
 	DataDir string
 
 	// QuotaBytes is the maximum size of the database file. Beyond it writes fail until
-	// deletions have freed space, which is then reclaimed automatically. 0 means
-	// 2 GiB.
+	// deletions have freed space. From 80 % of it on, old revisions are compacted at once,
+	// and free space is reclaimed. 0 means 2 GiB.
 	QuotaBytes int64
 
 	// Logger receives etcd's warnings and errors; the zero Logger discards them.
@@ -65,7 +65,7 @@ type Etcd struct {
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of maintain and the purger
 
-	compactRev int64 // used by maintain: revision a full database was compacted to, 0 if none
+	compactRev int64 // used by maintain: revision a nearly full database was compacted to, 0 if none
 
 	closeOnce sync.Once
 	closeErr  error

@@ -13,15 +13,16 @@ import (
 )
 
 const (
-	// maintainInterval is how often a full database is checked for, and for space that can
-	// be reclaimed in it.
+	// maintainInterval is how often the database's size is looked at, and whether space can be
+	// reclaimed in it.
 	maintainInterval = time.Second
 
 	// maintainTimeout bounds each maintenance request.
 	maintainTimeout = 10 * time.Second
 )
 
-// maintain reclaims space in a full database until ctx ends or etcd stops by itself.
+// maintain reclaims space in a database that is nearly full until ctx ends or etcd stops by
+// itself.
 func (e *Etcd) maintain(ctx context.Context) {
 	ticks := time.Tick(maintainInterval)
 	for {
@@ -36,30 +37,42 @@ func (e *Etcd) maintain(ctx context.Context) {
 			return
 		case <-ticks:
 			if err := e.reclaim(ctx); err != nil && ctx.Err() == nil {
-				e.log.Error().Err(err).Msg("reclaiming space in the full etcd database failed")
+				e.log.Error().Err(err).Msg("reclaiming space in the etcd database failed")
 			}
 		}
 	}
 }
 
-// reclaim makes a full database writable again: etcd counts the whole file, to which even
-// a deletion adds. It first compacts the history, in the background. A later round, when
-// at least a tenth of the quota is free inside the file, defragments the file and ends the
-// alarm.
+// reclaim keeps a database from filling up, and makes a full one writable again. etcd counts
+// the whole file, to which even a deletion adds. From four fifths of the quota on it compacts
+// the history, in the background, and the file is filled up again inside. A file that grows
+// beyond 95 % of the quota all the same is defragmented once that gains a fortieth of the quota,
+// and then the alarm ends.
 func (e *Etcd) reclaim(ctx context.Context) error {
-	if !e.full() {
+	full, backend := e.full(), e.server.Backend()
+	large := backend.Size() >= e.quota-e.quota/20
+	if !full && !large && backend.SizeInUse() < e.quota/5*4 {
 		e.compactRev = 0
 		return nil
 	}
-	if e.compactRev > 0 && e.compacted() >= e.compactRev {
+	if e.compactRev > 0 {
+		if e.compacted() < e.compactRev {
+			return nil
+		}
 		e.countFreePages()
-		if e.server.Backend().SizeInUse() <= e.quota-e.quota/10 {
-			return e.shrink(ctx)
+		if gain := backend.Size() - backend.SizeInUse(); large && gain >= e.quota/40 {
+			if err := e.server.Defragment(); err != nil { // blocks reads and writes
+				return fmt.Errorf("defragmenting: %w", err)
+			}
+			large = false
+		}
+		if full && !large {
+			return e.endAlarm(ctx)
 		}
 	}
 	rev := e.server.KV().Rev()
 	if rev <= e.compactRev {
-		return nil // nothing was deleted since the last round
+		return nil // nothing was written since the last round
 	}
 	ctx, cancel := context.WithTimeout(ctx, maintainTimeout)
 	defer cancel()
@@ -71,11 +84,8 @@ func (e *Etcd) reclaim(ctx context.Context) error {
 	return nil
 }
 
-// shrink defragments the file, which blocks reads and writes, and ends the alarm.
-func (e *Etcd) shrink(ctx context.Context) error {
-	if err := e.server.Defragment(); err != nil {
-		return fmt.Errorf("defragmenting: %w", err)
-	}
+// endAlarm has etcd write again.
+func (e *Etcd) endAlarm(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, maintainTimeout)
 	defer cancel()
 	_, err := e.server.Alarm(ctx, &etcdserverpb.AlarmRequest{

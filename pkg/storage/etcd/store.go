@@ -34,7 +34,8 @@ const (
 
 // Config configures a Store. Its zero value is ready to use.
 type Config struct {
-	// MaxValueBytes is the largest value that Put sends. 0 means what fits under etcd's
+	// MaxValueBytes is the largest value that Put sends; 4 KiB of it are kept for the marks
+	// of a deletion. 0 means what fits under etcd's
 	// default request limit: 1.5 MiB less RequestOverhead. If the cluster's
 	// --max-request-bytes differs, set it to that less RequestOverhead.
 	MaxValueBytes int
@@ -49,6 +50,7 @@ type Store struct {
 	timeout time.Duration // of a call
 	max     int
 	metrics *metrics
+	space   space
 }
 
 var _ storage.Interface = (*Store)(nil)
@@ -63,12 +65,16 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 	if cfg.MaxValueBytes < 0 {
 		return nil, fmt.Errorf("etcd: negative value limit %d", cfg.MaxValueBytes)
 	}
-	return &Store{
+	s := &Store{
 		client:  client,
 		timeout: requestTimeout,
 		max:     cmp.Or(cfg.MaxValueBytes, defaultMaxRequestBytes-RequestOverhead),
 		metrics: newMetrics(cfg.Registerer),
-	}, nil
+	}
+	if cfg.Registerer != nil {
+		cfg.Registerer.MustRegister(s.space.collectors()...)
+	}
+	return s, nil
 }
 
 // Get implements storage.Interface.
@@ -133,8 +139,17 @@ func (s *Store) call(ctx context.Context, operation, key string, request func(co
 
 // Put implements storage.Interface.
 func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.PutOptions) (storage.WriteResponse, error) {
-	if len(value) > s.max {
-		return storage.WriteResponse{}, &storage.TooLargeError{Size: len(value), Limit: s.max}
+	limit := s.max
+	if opts.Reserve != storage.ForDeletion {
+		limit -= markHeadroom
+	}
+	if len(value) > limit {
+		return storage.WriteResponse{}, &storage.TooLargeError{Size: len(value), Limit: limit}
+	}
+	if !opts.DryRun {
+		if err := s.space.take(len(value), opts.Reserve); err != nil {
+			return storage.WriteResponse{}, err
+		}
 	}
 	t := txn{operation: "update", key: key, size: len(value)}
 	if opts.Expect == 0 {
