@@ -98,7 +98,7 @@ func TestWatchesAreBounded(t *testing.T) {
 		t.Helper()
 		req := clientRequest(t, web.URL+testPath+"?watch=1")
 		req.Header.Set("X-Auth-Token", user)
-		resp, err := web.Client().Do(req)
+		resp, err := web.Client().Do(req) //nolint:bodyclose // the caller does
 		if err != nil {
 			t.Fatal(err)
 		}

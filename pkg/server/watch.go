@@ -77,7 +77,8 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	if err := s.chargeSize(c.rec, c.output.Work(initial), readBytes); err != nil {
 		end()
-		for range changes { //nolint:revive // they end at once, and must be read
+		for _, err := range changes { // they must be read, and end with the context
+			_ = err
 		}
 		return result{}, err
 	}
