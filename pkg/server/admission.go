@@ -49,7 +49,7 @@ const (
 // millisecond's work, or ten where the bucket is refilled a tenth as fast.
 const (
 	readBytes  = 1 << 20   // of plain JSON
-	writeBytes = 128 << 10 // of the body, and of the object that it changes
+	writeBytes = 256 << 10 // of the body or the object that it changes, whichever is larger
 )
 
 // pools are what all users share.
@@ -161,7 +161,7 @@ func (s *Server) begin(c *call, bodySize int) (err error) {
 		c.place, err = s.enter(c.rec, s.pools.readOnly, "reads in progress")
 		return err
 	}
-	if err := s.chargeSize(c.rec, bodySize+c.resource.Size(c.namespace, c.name), writeBytes); err != nil {
+	if err := s.chargeSize(c.rec, max(bodySize, c.resource.Size(c.namespace, c.name)), writeBytes); err != nil {
 		return err
 	}
 	c.place, err = s.enter(c.rec, s.pools.mutating, "writes in progress")

@@ -174,7 +174,7 @@ func TestRequestsAreChargedByTheirSize(t *testing.T) {
 		"a list":                      {http.MethodGet, "", "application/json", 0, 1 + size/readBytes},
 		"in protobuf":                 {http.MethodGet, "", "application/vnd.kubernetes.protobuf", 0, 1 + 4*size/readBytes},
 		"as a table":                  {http.MethodGet, "", "application/json;as=Table;v=v1;g=meta.k8s.io", 0, 1 + 10*size/readBytes},
-		"a create of a large object":  {http.MethodPost, "", "application/json", 1 << 20, 1 + (size+1<<20)/writeBytes},
+		"a create of a large object":  {http.MethodPost, "", "application/json", 1 << 20, 1 + size/writeBytes},
 		"a watch that begins with it": {http.MethodGet, "?watch=1&timeoutSeconds=1", "application/json", 0, 1 + size/readBytes},
 	} {
 		t.Run(name, func(t *testing.T) {
