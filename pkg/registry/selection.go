@@ -42,6 +42,14 @@ type selection struct {
 const (
 	maxRequirements = 100
 	maxValues       = 500 // of all requirements of a label selector together
+	// maxCommas is more than a selector within these bounds has. Parsing one of 60 KB takes 12 ms
+	// and 8 MB: it is not even tried.
+	maxCommas = maxRequirements + maxValues
+)
+
+var (
+	errLargeLabelSelector = fmt.Errorf("the label selector has more than %d requirements, or more than %d values", maxRequirements, maxValues)
+	errLargeFieldSelector = fmt.Errorf("the field selector has more than %d requirements", maxRequirements)
 )
 
 // labelSelector is a parsed label selector.
@@ -62,6 +70,9 @@ func (all *labelSelectors) parse(text string) (*labelSelector, error) {
 	if known := all.find(text); known != nil {
 		return known, nil
 	}
+	if strings.Count(text, ",") > maxCommas {
+		return nil, errLargeLabelSelector
+	}
 	selector, err := labels.Parse(text)
 	if err != nil {
 		return nil, err
@@ -72,7 +83,7 @@ func (all *labelSelectors) parse(text string) (*labelSelector, error) {
 		values += len(requirements[i].ValuesUnsorted())
 	}
 	if len(requirements) > maxRequirements || values > maxValues {
-		return nil, fmt.Errorf("the label selector has %d requirements with %d values, and may have %d with %d", len(requirements), values, maxRequirements, maxValues)
+		return nil, errLargeLabelSelector
 	}
 	parsed := &labelSelector{selector}
 	all.mu.Lock()
@@ -99,18 +110,28 @@ func (all *labelSelectors) forget(text string) {
 	}
 }
 
+// parseFieldSelector returns the parsed selector, or an error for one that is malformed or too
+// large.
+func parseFieldSelector(text string) (fields.Selector, error) {
+	if strings.Count(text, ",") > maxCommas {
+		return nil, errLargeFieldSelector
+	}
+	selector, err := fields.ParseSelector(text)
+	if err == nil && len(selector.Requirements()) > maxRequirements {
+		err = errLargeFieldSelector
+	}
+	return selector, err
+}
+
 // selection parses what opts selects. The order of the checks is kube-apiserver's.
 func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool) (*selection, error) {
 	byLabel, err := s.selectors.parse(opts.LabelSelector)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
-	byField, err := fields.ParseSelector(opts.FieldSelector)
+	byField, err := parseFieldSelector(opts.FieldSelector)
 	if err != nil {
 		return nil, apierrors.NewBadRequest(err.Error())
-	}
-	if n := len(byField.Requirements()); n > maxRequirements {
-		return nil, apierrors.NewBadRequest(fmt.Sprintf("the field selector has %d requirements, and may have %d", n, maxRequirements))
 	}
 	internal := &internalversion.ListOptions{
 		Watch: !list, AllowWatchBookmarks: opts.AllowWatchBookmarks, ResourceVersion: opts.ResourceVersion,

@@ -160,11 +160,13 @@ func TestSelectorsAreBounded(t *testing.T) {
 		want string // "": it is accepted
 	}{
 		"as many labels as there may be": {metav1.ListOptions{LabelSelector: many("a%d", 100, ",")}, ""},
-		"a label more":                   {metav1.ListOptions{LabelSelector: many("a%d", 101, ",")}, "the label selector has 101 requirements with 0 values, and may have 100 with 500"},
+		"a label more":                   {metav1.ListOptions{LabelSelector: many("a%d", 101, ",")}, "the label selector has more than 100 requirements, or more than 500 values"},
 		"as many values as there may be": {metav1.ListOptions{LabelSelector: "a in (" + many("v%d", 500, ",") + ")"}, ""},
-		"values of several labels":       {metav1.ListOptions{LabelSelector: "b=c,a notin (" + many("v%d", 500, ",") + ")"}, "has 2 requirements with 501 values"},
+		"values of several labels":       {metav1.ListOptions{LabelSelector: "b=c,a notin (" + many("v%d", 500, ",") + ")"}, "the label selector has more than 100 requirements, or more than 500 values"},
 		"as many fields as there may be": {metav1.ListOptions{FieldSelector: many("metadata.name!=a%d", 100, ",")}, ""},
-		"a field more":                   {metav1.ListOptions{FieldSelector: many("metadata.name!=a%d", 101, ",")}, "the field selector has 101 requirements, and may have 100"},
+		"labels by the thousand":         {metav1.ListOptions{LabelSelector: many("a%d", 5000, ",")}, "the label selector has more than 100 requirements, or more than 500 values"},
+		"fields by the thousand":         {metav1.ListOptions{FieldSelector: many("metadata.name!=a%d", 2000, ",")}, "the field selector has more than 100 requirements"},
+		"a field more":                   {metav1.ListOptions{FieldSelector: many("metadata.name!=a%d", 101, ",")}, "the field selector has more than 100 requirements"},
 	} {
 		_, _, listErr := s.endpoints.List(t.Context(), "nowhere", &tc.opts)
 		ctx, cancel := context.WithCancel(t.Context())
