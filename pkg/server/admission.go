@@ -28,7 +28,7 @@ const (
 const (
 	// maxUploadBytes bounds the bodies that are being received or worked on, in bytes beyond
 	// the first largeBody of each.
-	maxUploadBytes = 64 << 20
+	maxUploadBytes = 128 << 20
 	// defaultMemory bounds what decoding and encoding need at once, in bytes, where Go's
 	// memory limit does not say what there is.
 	defaultMemory = 128 << 20
@@ -120,14 +120,14 @@ func tooManyRequests(why string, wait time.Duration) error {
 	return apierrors.NewTooManyRequests("Too many requests: "+why+"; try again in "+strconv.Itoa(seconds)+" s", seconds)
 }
 
-// enter takes a place among those in progress for the request, until the caller gives it back.
-// Administrators take none: they must get through when all places are taken.
-func (s *Server) enter(rec *record, pool *share.Pool, what string) (share.Taken, error) {
+// enter takes n of a pool for the request, such as one place among those in progress, until the
+// caller gives it back. Administrators take nothing: they must get through when all is taken.
+func (s *Server) enter(rec *record, pool *share.Pool, n int, what string) (share.Taken, error) {
 	user := rec.identity.User
 	if slices.Contains(user.Groups, auth.SystemPrivilegedGroup) {
 		return share.Taken{}, nil
 	}
-	taken, err := pool.TryTake(user.Name, 1)
+	taken, err := pool.TryTake(user.Name, int64(n))
 	switch {
 	case errors.Is(err, share.ErrUser):
 		s.metrics.reject("user-concurrency-limit")
@@ -140,10 +140,10 @@ func (s *Server) enter(rec *record, pool *share.Pool, what string) (share.Taken,
 }
 
 // takeBytes takes memory for the call, for which it waits a while.
-func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share.Taken, error) {
+func (s *Server) takeBytes(c *call, n int, when string) (share.Taken, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, memoryWait)
 	defer cancel()
-	taken, err := pool.Take(ctx, c.rec.identity.User.Name, int64(n))
+	taken, err := s.pools.memory.Take(ctx, c.rec.identity.User.Name, int64(n))
 	if err == nil {
 		return taken, nil
 	}
@@ -151,20 +151,20 @@ func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share
 		return taken, err
 	}
 	s.metrics.reject("memory")
-	return taken, tooManyRequests(fmt.Sprintf("others are using the memory %s, of which one user may have %d bytes", when, pool.PerUser()), time.Second)
+	return taken, tooManyRequests(fmt.Sprintf("others are using the memory %s, of which one user may have %d bytes", when, s.pools.memory.PerUser()), time.Second)
 }
 
 // begin takes what a call needs to begin with, once its body is there: tokens for its weight,
 // and a place among the requests in progress. The call's end gives the place back.
 func (s *Server) begin(c *call, bodySize int) (err error) {
 	if isReadOnly(c.req) {
-		c.place, err = s.enter(c.rec, s.pools.readOnly, "reads in progress")
+		c.place, err = s.enter(c.rec, s.pools.readOnly, 1, "reads in progress")
 		return err
 	}
 	if err := s.chargeSize(c.rec, max(bodySize, c.resource.Size(c.namespace, c.name)), writeBytes); err != nil {
 		return err
 	}
-	c.place, err = s.enter(c.rec, s.pools.mutating, "writes in progress")
+	c.place, err = s.enter(c.rec, s.pools.mutating, 1, "writes in progress")
 	return err
 }
 
@@ -182,7 +182,7 @@ func (s *Server) weighBody(c *call, body *body, mediaType string, t *object.Type
 // is now. The call's end gives it back.
 func (s *Server) takeMemory(c *call, bytes int) (err error) {
 	if bytes += c.resource.Size(c.namespace, c.name) * decodedSize; bytes >= largeMemory {
-		c.memory, err = s.takeBytes(c, s.pools.memory, bytes, "to decode objects")
+		c.memory, err = s.takeBytes(c, bytes, "to decode objects")
 	}
 	return err
 }
@@ -222,6 +222,6 @@ func (s *Server) beginAnswer(c *call, res result) error {
 		memory += largest * decodedSize
 	}
 	var err error
-	c.memory, err = s.takeBytes(c, s.pools.memory, memory, "to encode objects")
+	c.memory, err = s.takeBytes(c, memory, "to encode objects")
 	return err
 }

@@ -69,8 +69,8 @@ func (s *Server) readBody(c *call) (*body, error) {
 	return b, nil
 }
 
-// receive reads the body into b. Of a large one it takes the beginning, and the rest once
-// there is room for it.
+// receive reads the body into b. Of a large one it takes the beginning, and the rest if there
+// is room for it.
 func (s *Server) receive(c *call, b *body) error {
 	n, err := b.buffer.ReadFrom(io.LimitReader(c.rec, largeBody))
 	if err == nil && n == largeBody {
@@ -78,7 +78,9 @@ func (s *Server) receive(c *call, b *body) error {
 		if length := int(c.req.ContentLength); length > 0 {
 			rest = length - largeBody
 		}
-		if b.taken, err = s.takeBytes(c, s.pools.uploads, rest, "for large bodies"); err != nil {
+		// Not waited for: what waits unread on a connection of HTTP/2 keeps its other requests
+		// from sending theirs.
+		if b.taken, err = s.enter(c.rec, s.pools.uploads, rest, "bytes of large bodies"); err != nil {
 			return err
 		}
 		b.buffer.Grow(rest + bytes.MinRead) // what is taken, and no more

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/ratelimit"
 )
 
 // A body that stops half-way is given up when the request's time is up; the next request
@@ -97,6 +98,28 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 	if code := post("alice", ""); code != http.StatusCreated {
 		t.Errorf("a large body afterwards got %d", code)
 	}
+}
+
+// Large bodies of one connection are received side by side: one that had to wait would keep
+// the others from coming.
+func TestLargeBodiesOfOneConnection(t *testing.T) {
+	cfg := testConfig(t, &fakeResource{create: echo})
+	withUsers(t, &cfg)
+	cfg.Limiter = ratelimit.New(&ratelimit.Config{Overrides: []ratelimit.Override{{Users: []string{"alice"}, Exempt: true}}})
+	web := start(t, newTestServer(t, cfg), true)
+	large := `{"metadata":{"annotations":{"large":"` + strings.Repeat("x", maxBodyBytes-1000) + `"}}}`
+	var all sync.WaitGroup
+	for range maxUploadBytes / inFlightShare / maxBodyBytes {
+		all.Go(func() {
+			req := clientRequest(t, web.URL+testPath)
+			req.Header.Set("X-Auth-Token", "alice")
+			req.Method, req.Body = http.MethodPost, io.NopCloser(strings.NewReader(large))
+			if resp, answer, err := send(t, web, req); err != nil || resp.code != http.StatusCreated {
+				t.Errorf("got %v %.300s, %v", resp, answer, err)
+			}
+		})
+	}
+	all.Wait()
 }
 
 // A body beyond the limit is refused, whether it tells its length or not; one at the limit

@@ -58,7 +58,7 @@ func (s *Server) watch(c *call) (result, error) {
 			return result{}, err
 		}
 	}
-	place, err := s.enter(c.rec, s.pools.watches, "open watches")
+	place, err := s.enter(c.rec, s.pools.watches, 1, "open watches")
 	if err != nil {
 		return result{}, err
 	}
