@@ -144,7 +144,11 @@ func TestWritersAtTheLimit(t *testing.T) {
 		if got := s.registry.StoredBytes(); got > maxStored || got < maxStored-2*size {
 			t.Errorf("round %d: %d bytes are stored", round, got)
 		}
-		if _, _, err := s.endpoints.DeleteCollection(t.Context(), ns, &metav1.DeleteOptions{}, &metav1.ListOptions{}); err != nil {
+		listed, _, err := s.endpoints.List(t.Context(), ns, &metav1.ListOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.endpoints.DeleteCollection(t.Context(), &metav1.DeleteOptions{}, listed); err != nil {
 			t.Fatal(err)
 		}
 		s.list(t, ns, metav1.ListOptions{}) // the cache has the deletions

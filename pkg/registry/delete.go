@@ -122,32 +122,27 @@ func (s *Store) deletedStatus(name string, uid types.UID) *metav1.Status {
 	}
 }
 
-// DeleteCollection deletes the objects that list selects, one by one, and returns the list of
-// them as they were. It ends with the first error, except that others may delete the same
-// objects meanwhile. Objects that cannot be read are left alone; the warnings name them.
-func (s *Store) DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted *object.List, warnings []string, err error) {
+// DeleteCollection deletes the objects of a list, one by one, unless they were replaced since.
+// It ends with the first error, except that others may delete the same objects meanwhile.
+// Objects that cannot be read are not in the list, and left alone.
+func (s *Store) DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) error {
 	if ignoresReadErrors(opts) {
-		return nil, nil, apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "DeleteOptions"}, "", field.ErrorList{
+		return apierrors.NewInvalid(schema.GroupKind{Group: metav1.GroupName, Kind: "DeleteOptions"}, "", field.ErrorList{
 			field.Invalid(field.NewPath(ignoreOption), true, "cannot be set for a collection: delete the objects one by one"),
 		})
 	}
-	deleted, warnings, err = s.List(ctx, namespace, list)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, o := range deleted.Objects {
+	for _, o := range listed.Objects {
 		single := opts
 		if opts.Preconditions == nil {
 			single = opts.DeepCopy()
 			single.Preconditions = metav1.NewUIDPreconditions(string(o.UID())) // not one that came after
 		}
-		_, _, err = s.Delete(ctx, o.Namespace, o.Name, single)
+		_, _, err := s.Delete(ctx, o.Namespace, o.Name, single)
 		if replaced := opts.Preconditions == nil && apierrors.IsConflict(err); err != nil && !replaced && !apierrors.IsNotFound(err) {
-			deleted.Done()
-			return nil, warnings, err
+			return err
 		}
 	}
-	return deleted, warnings, nil
+	return nil
 }
 
 // deleteAll deletes every object of the namespace, or marks those that finalizers hold. One

@@ -45,11 +45,12 @@ const (
 	listedOverhead = 16
 )
 
-// What a token of the bucket for reads and for writes pays for, in bytes. Both are about a
-// millisecond's work, or ten where the bucket is refilled a tenth as fast.
+// What a token pays for, in bytes. One of the bucket for reads is about a millisecond's work,
+// one of that for writes, which is refilled a tenth as fast, about ten.
 const (
-	readBytes  = 1 << 20   // of plain JSON
-	writeBytes = 256 << 10 // of the body or the object that it changes, whichever is larger
+	readBytes        = 1 << 20   // of plain JSON in the answer to a read
+	writeAnswerBytes = 16 << 20  // of plain JSON in the answer to a write
+	writeBytes       = 256 << 10 // of a body or the objects that it changes, whichever is larger
 )
 
 // pools are what all users share.
@@ -106,12 +107,17 @@ func (s *Server) charge(rec *record, tokens int) error {
 	return tooManyRequests(why, wait)
 }
 
-// chargeSize charges what a request weighs beside the token that each one costs.
-func (s *Server) chargeSize(rec *record, size, perToken int) error {
-	if tokens := size / perToken; tokens > 0 {
-		return s.charge(rec, tokens)
+// chargeSize charges what a call weighs beside the token that each one costs. size is that of
+// its objects as plain JSON.
+func (s *Server) chargeSize(c *call, size int) error {
+	tokens := c.output.Work(size) / readBytes
+	if !isReadOnly(c.req) {
+		tokens = max(size/writeBytes, c.output.Work(size)/writeAnswerBytes)
 	}
-	return nil
+	if tokens == 0 {
+		return nil
+	}
+	return s.charge(c.rec, tokens)
 }
 
 // tooManyRequests is a 429 that says exactly how long to wait.
@@ -161,7 +167,7 @@ func (s *Server) begin(c *call, bodySize int) (err error) {
 		c.place, err = s.enter(c.rec, s.pools.readOnly, 1, "reads in progress")
 		return err
 	}
-	if err := s.chargeSize(c.rec, max(bodySize, c.resource.Size(c.namespace, c.name)), writeBytes); err != nil {
+	if err := s.chargeSize(c, max(bodySize, c.resource.Size(c.namespace, c.name))); err != nil {
 		return err
 	}
 	c.place, err = s.enter(c.rec, s.pools.mutating, 1, "writes in progress")
@@ -187,8 +193,16 @@ func (s *Server) takeMemory(c *call, bytes int) (err error) {
 	return err
 }
 
-// end gives back what begin has taken: a client that is slow to read its answer keeps nothing
-// from others.
+// worked gives back what a call needs until its answer is written: a client that is slow to read
+// it keeps nothing from others. An answer that is made for it needs the memory still.
+func (c *call) worked() {
+	c.place.GiveBack()
+	if !c.output.IsMade() {
+		c.memory.GiveBack()
+	}
+}
+
+// end gives back all that the call has.
 func (c *call) end() {
 	c.place.GiveBack()
 	c.memory.GiveBack()
@@ -196,32 +210,31 @@ func (c *call) end() {
 
 // beginAnswer takes what writing the answer to a read needs.
 func (s *Server) beginAnswer(c *call, res result) error {
-	var objects []*object.Object
 	switch {
 	case !isReadOnly(c.req):
 		return nil
 	case res.object != nil:
-		objects = []*object.Object{res.object}
+		return s.beginObjects(c, []*object.Object{res.object})
 	case res.list != nil:
-		objects = res.list.Objects
+		return s.beginObjects(c, res.list.Objects)
 	}
+	return nil
+}
+
+// beginObjects takes what it needs to answer with objects: tokens for their weight, and memory.
+func (s *Server) beginObjects(c *call, objects []*object.Object) (err error) {
 	total, largest := 0, 0
 	for _, o := range objects {
 		size := o.Size()
 		total, largest = total+size, max(largest, size)
 	}
-	work := c.output.Work(total)
-	if err := s.chargeSize(c.rec, work, readBytes); err != nil {
+	if err := s.chargeSize(c, total); err != nil || total < largeBody {
 		return err
 	}
-	if total < largeBody {
-		return nil
-	}
 	memory := answerOverhead + len(objects)*listedOverhead
-	if work != total { // not finished bytes
+	if c.output.IsMade() {
 		memory += largest * decodedSize
 	}
-	var err error
 	c.memory, err = s.takeBytes(c, memory, "to encode objects")
 	return err
 }

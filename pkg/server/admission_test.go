@@ -147,10 +147,19 @@ type sized struct {
 	size int
 }
 
-func (s *sized) Size(string, string) int { return s.size }
+func (s *sized) Size(_, name string) int {
+	if name == "" { // of the collection
+		return 0
+	}
+	return s.size
+}
 
 func (s *sized) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
 	return func(func([]object.Event, error) bool) { <-ctx.Done() }, s.size, nil
+}
+
+func (s *sized) DeleteCollection(context.Context, *metav1.DeleteOptions, *object.List) error {
+	return nil
 }
 
 // A request takes tokens for what it is about, in the form in which it is asked for. What is
@@ -171,11 +180,13 @@ func TestRequestsAreChargedByTheirSize(t *testing.T) {
 		body                  int
 		cost                  int
 	}{
-		"a list":                      {http.MethodGet, "", "application/json", 0, 1 + size/readBytes},
-		"in protobuf":                 {http.MethodGet, "", "application/vnd.kubernetes.protobuf", 0, 1 + 4*size/readBytes},
-		"as a table":                  {http.MethodGet, "", "application/json;as=Table;v=v1;g=meta.k8s.io", 0, 1 + 10*size/readBytes},
-		"a create of a large object":  {http.MethodPost, "", "application/json", 1 << 20, 1 + size/writeBytes},
-		"a watch that begins with it": {http.MethodGet, "?watch=1&timeoutSeconds=1", "application/json", 0, 1 + size/readBytes},
+		"a list":                       {http.MethodGet, "", "application/json", 0, 1 + size/readBytes},
+		"in protobuf":                  {http.MethodGet, "", "application/vnd.kubernetes.protobuf", 0, 1 + 4*size/readBytes},
+		"as a table":                   {http.MethodGet, "", "application/json;as=Table;v=v1;g=meta.k8s.io", 0, 1 + 10*size/readBytes},
+		"a create of a large object":   {http.MethodPost, "", "application/json", 1 << 20, 1 + (1<<20)/writeBytes},
+		"the same, answered in YAML":   {http.MethodPost, "", "application/yaml", 1 << 20, 1 + 300*(1<<20)/writeAnswerBytes},
+		"a collection that is deleted": {http.MethodDelete, "", "application/json", 0, 1 + size/writeBytes},
+		"a watch that begins with it":  {http.MethodGet, "?watch=1&timeoutSeconds=1", "application/json", 0, 1 + size/readBytes},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t, resource)
@@ -195,7 +206,7 @@ func TestRequestsAreChargedByTheirSize(t *testing.T) {
 			}
 			alice, _ := cfg.Tokens.Authenticate("alice")
 			class := ratelimit.Read
-			if tc.method == http.MethodPost {
+			if tc.method != http.MethodGet {
 				class = ratelimit.Write
 			}
 			cost := burst

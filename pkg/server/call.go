@@ -55,9 +55,8 @@ type Resource interface {
 	Patch(ctx context.Context, namespace, name, subresource string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (patched *object.Object, created bool, warnings []string, err error)
 	// Delete returns a Status, or the object where it is only marked as deleted.
 	Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (*object.Object, *metav1.Status, error)
-	// DeleteCollection returns the list of the objects that it deleted, with the warnings of
-	// List.
-	DeleteCollection(ctx context.Context, namespace string, opts *metav1.DeleteOptions, list *metav1.ListOptions) (deleted *object.List, warnings []string, err error)
+	// DeleteCollection deletes the objects that List has returned, as they were then.
+	DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) error
 
 	media.Tabler
 }
@@ -116,7 +115,7 @@ func (s *Server) serve(rec *record, resource *served, run handler) {
 	defer c.end()
 	res, err := run(s, c)
 	defer res.list.Done()
-	c.end()
+	c.worked()
 	addWarnings(rec.Header(), c.warnings)
 	if err != nil {
 		s.renderError(rec, err)

@@ -248,9 +248,15 @@ func (s *Server) deleteCollection(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	deleted, warnings, err := c.resource.DeleteCollection(c.ctx, c.namespace, opts, list)
+	selected, warnings, err := c.resource.List(c.ctx, c.namespace, list)
 	c.warn(warnings...)
-	return result{code: http.StatusOK, list: deleted}, err
+	if err != nil {
+		return result{}, err
+	}
+	if err = s.beginObjects(c, selected.Objects); err == nil {
+		err = c.resource.DeleteCollection(c.ctx, opts, selected)
+	}
+	return result{code: http.StatusOK, list: selected}, err
 }
 
 var deleteOptionsType = &object.Type{

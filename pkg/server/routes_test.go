@@ -24,6 +24,7 @@ import (
 type journal struct {
 	authorised, called string
 	names              string // of what was called
+	listed             string // namespace that was listed to be deleted
 }
 
 // Authorize allows everything and notes the requests for resources.
@@ -60,7 +61,12 @@ func (r *journaled) Get(_ context.Context, namespace, name string, _ *metav1.Get
 func (r *journaled) Size(string, string) int { return 0 }
 
 func (r *journaled) List(_ context.Context, namespace string, _ *metav1.ListOptions) (*object.List, []string, error) {
-	return nil, nil, r.note("list", namespace, "", "")
+	err := r.note("list", namespace, "", "")
+	if strings.HasPrefix(r.to.authorised, "deletecollection ") {
+		r.to.listed = namespace
+		return &object.List{}, nil, nil
+	}
+	return nil, nil, err
 }
 
 func (r *journaled) Watch(_ context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
@@ -88,8 +94,8 @@ func (r *journaled) Delete(_ context.Context, namespace, name string, _ *metav1.
 	return nil, nil, r.note("delete", namespace, name, "")
 }
 
-func (r *journaled) DeleteCollection(_ context.Context, namespace string, _ *metav1.DeleteOptions, _ *metav1.ListOptions) (*object.List, []string, error) {
-	return nil, nil, r.note("deletecollection", namespace, "", "")
+func (r *journaled) DeleteCollection(context.Context, *metav1.DeleteOptions, *object.List) error {
+	return r.note("deletecollection", r.to.listed, "", "")
 }
 
 // harbour is a server of namespaced and cluster-scoped resources of two groups, one of them

@@ -75,7 +75,7 @@ func (s *Server) watch(c *call) (result, error) {
 		end()
 		return result{}, err
 	}
-	if err := s.chargeSize(c.rec, c.output.Work(initial), readBytes); err != nil {
+	if err := s.chargeSize(c, initial); err != nil {
 		end()
 		for _, err := range changes { // they must be read, and end with the context
 			_ = err

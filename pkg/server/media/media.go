@@ -161,6 +161,10 @@ func (o Output) Work(size int) int {
 	return size * work
 }
 
+// IsMade reports whether the answer is made of the objects for it alone, and not of bytes that
+// they have already.
+func (o Output) IsMade() bool { return o.Work(1) > 1 }
+
 // Any writes what is no object of a resource, such as a Status or a document.
 func (o Output) Any(w io.Writer, obj runtime.Object) error { return o.format.any(w, obj) }
 
