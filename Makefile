@@ -63,7 +63,7 @@ bench: ## run the benchmarks six times each, for benchstat
 
 # In the package's directory go test shows each row of the table when its attack has ended.
 .PHONY: attack
-attack: ## attack the server for half an hour; prints the table of docs/security.md
+attack: ## attack the server for half an hour, and print a table of the results
 	@cd test/attack && go test -count=1 -timeout 2h -run '$(ATTACK)' -args -long
 
 # go test fuzzes one target of one package at a time.

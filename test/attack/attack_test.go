@@ -1,6 +1,6 @@
 // Package attack lets one client attack the real server while another one works beside it.
 // The short form of each attack is part of `go test`; `make attack` runs the long ones and
-// prints the table of docs/security.md.
+// prints a table of the results.
 package attack
 
 import (
