@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"net/url"
 	"strings"
@@ -29,6 +30,9 @@ func checkReady(ctx context.Context, dir dataDir, server string) error {
 	token := ""
 	if !strings.HasPrefix(server, "http://") {
 		known, err := readKubeconfig(dir.kubeconfig())
+		if errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("%w: --data-dir must be the data directory of a server that has started", err)
+		}
 		if err != nil {
 			return err
 		}
@@ -39,6 +43,9 @@ func checkReady(ctx context.Context, dir dataDir, server string) error {
 			return fmt.Errorf("%s: %w", dir.kubeconfig(), err)
 		}
 		token = known.token
+	}
+	if !strings.HasPrefix(server, "http://") && !strings.HasPrefix(server, "https://") {
+		return &flagError{flag: "server", err: fmt.Errorf("%q is not a URL, such as https://127.0.0.1:6443", server)}
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(server, "/")+"/readyz", nil)
 	if err != nil {

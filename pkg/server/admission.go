@@ -102,7 +102,7 @@ func (s *Server) charge(rec *record, tokens int) error {
 	s.metrics.reject(class.String())
 	why := "the limit for " + class.String() + " requests is reached"
 	if tokens > 1 {
-		why = fmt.Sprintf("%s, as which this one counts %d times for the size and the form of what it is about", why, tokens+1)
+		why = fmt.Sprintf("%s: this one counts as %d because of its size and form", why, tokens+1)
 	}
 	return tooManyRequests(why, wait)
 }
@@ -157,7 +157,7 @@ func (s *Server) takeBytes(c *call, n int, when string) (share.Taken, error) {
 		return taken, err
 	}
 	s.metrics.reject("memory")
-	return taken, tooManyRequests(fmt.Sprintf("others are using the memory %s, of which one user may have %d bytes", when, s.pools.memory.PerUser()), time.Second)
+	return taken, tooManyRequests(fmt.Sprintf("the memory %s is in use, of which one user may have %d bytes", when, s.pools.memory.PerUser()), time.Second)
 }
 
 // begin takes what a call needs to begin with, once its body is there: tokens for its weight,

@@ -245,5 +245,5 @@ func TestHeavyRequestsAreRefused(t *testing.T) {
 			t.Fatalf("the bucket is not full: %v", wait)
 		}
 	}
-	get("bob", http.StatusTooManyRequests, "2", "as which this one counts 21 times for the size and the form of what it is about; try again in 2 s")
+	get("bob", http.StatusTooManyRequests, "2", "this one counts as 21 because of its size and form; try again in 2 s")
 }

@@ -58,7 +58,7 @@ func (s *Server) authenticate(rec *record) error {
 	}
 	if wait := s.cfg.Limiter.AllowAnonymous(rec.start, rec.client); wait > 0 {
 		s.metrics.reject("anonymous")
-		return tooManyRequests("too many requests without a valid token from this address", wait)
+		return tooManyRequests("the limit for requests without a valid token from this address is reached", wait)
 	}
 	rec.Header().Set("WWW-Authenticate", `Bearer realm="berth"`)
 	return apierrors.NewUnauthorized("Unauthorized")
@@ -85,7 +85,7 @@ func (s *Server) admitProbe(rec *record) error {
 		return s.charge(rec, 1)
 	}
 	s.metrics.reject("probe")
-	return tooManyRequests("too many requests for health and version without a valid token from this address", wait)
+	return tooManyRequests("the limit for health and version from this address is reached; a valid token passes it", wait)
 }
 
 // requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or "".

@@ -114,7 +114,7 @@ func TestGuessing(t *testing.T) {
 	if codes[401] != burst || codes[429] != workers*guesses-burst {
 		t.Errorf("answered %v, want 401 %d times and then 429", codes, burst)
 	}
-	checkCode(t, last, 429, "too many requests without a valid token from this address")
+	checkCode(t, last, 429, "the limit for requests without a valid token from this address is reached")
 	if after := retryAfter(t, last); after < 90*time.Second || after > 100*time.Second {
 		t.Errorf("told to wait %v", after)
 	}
