@@ -82,14 +82,15 @@ func (s *Server) admit(rec *record) error {
 	if err := s.authenticate(rec); err != nil {
 		return err
 	}
-	if err := s.charge(rec, 1); err != nil {
+	if err := s.charge(rec, 1, ""); err != nil {
 		return err
 	}
 	return refuseImpersonation(rec.req.Header)
 }
 
-// charge takes tokens from the bucket that the request's token has for its class.
-func (s *Server) charge(rec *record, tokens int) error {
+// charge takes tokens from the bucket that the request's token has for its class. weight is
+// added to the words of a refusal.
+func (s *Server) charge(rec *record, tokens int, weight string) error {
 	class := ratelimit.Write
 	if isReadOnly(rec.req) {
 		class = ratelimit.Read
@@ -100,11 +101,7 @@ func (s *Server) charge(rec *record, tokens int) error {
 		return nil
 	}
 	s.metrics.reject(class.String())
-	why := "the limit for " + class.String() + " requests is reached"
-	if tokens > 1 {
-		why = fmt.Sprintf("%s: this one counts as %d because of its size and form", why, tokens+1)
-	}
-	return tooManyRequests(why, wait)
+	return tooManyRequests("the limit for "+class.String()+" requests is reached"+weight, wait)
 }
 
 // chargeSize charges what a call weighs beside the token that each one costs. size is that of
@@ -117,7 +114,7 @@ func (s *Server) chargeSize(c *call, size int) error {
 	if tokens == 0 {
 		return nil
 	}
-	return s.charge(c.rec, tokens)
+	return s.charge(c.rec, tokens, fmt.Sprintf(": this one counts as %d because of its size and form", tokens+1))
 }
 
 // tooManyRequests is a 429 that says exactly how long to wait.

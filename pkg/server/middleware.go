@@ -82,7 +82,7 @@ func (s *Server) admitProbe(rec *record) error {
 	case wait == 0:
 		return nil
 	case s.identify(rec):
-		return s.charge(rec, 1)
+		return s.charge(rec, 1, "")
 	}
 	s.metrics.reject("probe")
 	return tooManyRequests("the limit for health and version from this address is reached; a valid token passes it", wait)
