@@ -40,7 +40,7 @@ type Object struct {
 	json     []byte  // as served, without a final newline
 	metadata span    // the value of "metadata" in json, braces included
 	version  span    // the member resourceVersion in json, with its comma; empty: where it belongs
-	labels   []label // in no order
+	labels   []label // by key
 	created  time.Time
 	fields   []string // the values of Type.Fields, in their order
 

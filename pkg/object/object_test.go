@@ -167,6 +167,21 @@ func TestReadRefuses(t *testing.T) {
 	}
 }
 
+// Labels are found in whatever order they are stored.
+func TestLabelsInAnyOrder(t *testing.T) {
+	o := mustRead(t, endpointsType(nil), "a", 42, []byte(`{"kind":"Endpoints","apiVersion":"v1","metadata":{"name":"a","namespace":"default","labels":{"d":"4","b":"2","e":"","a":"1","c":"3"}}}`))
+	for key, want := range map[string]string{"a": "1", "b": "2", "c": "3", "d": "4", "e": ""} {
+		if got, ok := o.Labels().Lookup(key); !ok || got != want {
+			t.Errorf("%s is %q (%v), want %q", key, got, ok, want)
+		}
+	}
+	for _, key := range []string{"", "0", "bb", "f"} {
+		if value, ok := o.Labels().Lookup(key); ok {
+			t.Errorf("%s is found, and is %q", key, value)
+		}
+	}
+}
+
 func TestSelectors(t *testing.T) {
 	o := mustRead(t, endpointsType(nil), "a", 42, mustEncode(t, endpointsType(nil), endpoints("a", 1)))
 	for text, want := range map[string]bool{

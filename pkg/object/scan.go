@@ -101,6 +101,7 @@ func (s *scanner) labels() (found []label, err error) {
 		found = append(found, label{key, value})
 		return err
 	})
+	slices.SortStableFunc(found, func(a, b label) int { return strings.Compare(a.key, b.key) })
 	return found, err
 }
 
@@ -177,14 +178,14 @@ func (o *objectLabels) Get(key string) string {
 	return value
 }
 
-// Lookup returns the value of a label, and whether there is one.
+// Lookup returns the value of a label, and whether there is one. An object may have thousands,
+// and a selector asks each object for a hundred.
 func (o *objectLabels) Lookup(key string) (string, bool) {
-	for _, l := range o.labels {
-		if l.key == key {
-			return l.value, true
-		}
+	i, ok := slices.BinarySearchFunc(o.labels, key, func(l label, key string) int { return strings.Compare(l.key, key) })
+	if !ok {
+		return "", false
 	}
-	return "", false
+	return o.labels[i].value, true
 }
 
 // Fields returns the fields that field selectors may name.
