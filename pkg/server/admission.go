@@ -88,15 +88,16 @@ func (s *Server) admit(rec *record) error {
 	return refuseImpersonation(rec.req.Header)
 }
 
-// charge takes tokens from the bucket that the request's token has for its class. weight is
-// added to the words of a refusal.
+// charge takes tokens from the bucket that the request's token has for its class. It may come
+// long after the request, whose body can take a while. weight is added to the words of a
+// refusal.
 func (s *Server) charge(rec *record, tokens int, weight string) error {
 	class := ratelimit.Write
 	if isReadOnly(rec.req) {
 		class = ratelimit.Read
 	}
 	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
-	wait := s.cfg.Limiter.Allow(rec.start, subject, class, tokens)
+	wait := s.cfg.Limiter.Allow(time.Now(), subject, class, tokens)
 	if wait == 0 {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -246,4 +247,40 @@ func TestHeavyRequestsAreRefused(t *testing.T) {
 		}
 	}
 	get("bob", http.StatusTooManyRequests, "2", "this one counts as 21 because of its size and form; try again in 2 s")
+}
+
+// What a request weighs is charged when it is known: the bucket has filled up meanwhile, and the
+// wait begins then.
+func TestWeightIsChargedWhenItIsKnown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		large := named(t, "a", 2<<20) // a table of which weighs 20
+		took := 3 * time.Second
+		cfg := testConfig(t, &fakeResource{get: func(context.Context) (*object.Object, error) {
+			time.Sleep(took)
+			return large, nil
+		}})
+		withUsers(t, &cfg)
+		cfg.Limiter = ratelimit.New(&ratelimit.Config{Defaults: ratelimit.Defaults{Read: &ratelimit.Limit{QPS: 5, Burst: 20}}})
+		s := newTestServer(t, cfg)
+		alice, _ := cfg.Tokens.Authenticate("alice")
+		drain := func() {
+			for cfg.Limiter.Allow(time.Now(), ratelimit.Subject{Token: alice.ID, User: "alice"}, ratelimit.Read, 1) == 0 {
+			}
+			time.Sleep(time.Second / 5) // one token is there
+		}
+		get := func(code int, retryAfter string) {
+			t.Helper()
+			req := requestOf(t, "alice", http.MethodGet, testPath+"/a", "")
+			req.Header.Set("Accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+			if w := serveOnce(s, req); w.Code != code || w.Header().Get("Retry-After") != retryAfter {
+				t.Errorf("got %d, Retry-After %q, want %d, %q: %.300s", w.Code, w.Header().Get("Retry-After"), code, retryAfter, w.Body)
+			}
+		}
+		drain()
+		get(http.StatusOK, "")
+		time.Sleep(time.Minute)
+		drain()
+		took = time.Second // half of what half of the bucket takes to be there
+		get(http.StatusTooManyRequests, "1")
+	})
 }
