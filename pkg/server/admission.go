@@ -172,11 +172,15 @@ func (s *Server) begin(c *call, bodySize int) (err error) {
 	return err
 }
 
-// weighBody takes the memory that decoding the body takes, or the error of one that has too
-// much in it. t is the type of the object that is decoded or patched.
+// weighBody takes the memory that decoding the body takes, and tokens for what the aliases of
+// YAML make of it. It returns the error of one that has too much in it. t is the type of the
+// object that is decoded or patched.
 func (s *Server) weighBody(c *call, body *body, mediaType string, t *object.Type) error {
-	weight, err := s.codecs.Weigh(body.bytes(), mediaType, t)
+	weight, size, err := s.codecs.Weigh(body.bytes(), mediaType, t)
 	if err != nil {
+		return err
+	}
+	if err := s.chargeSize(c, size-len(body.bytes())); err != nil {
 		return err
 	}
 	return s.takeMemory(c, int(weight))

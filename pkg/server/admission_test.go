@@ -284,3 +284,24 @@ func TestWeightIsChargedWhenItIsKnown(t *testing.T) {
 		get(http.StatusTooManyRequests, "1")
 	})
 }
+
+// What the aliases of YAML make of a small body is charged as a large body is.
+func TestAliasesAreCharged(t *testing.T) {
+	cfg := testConfig(t, &fakeResource{create: echo})
+	withUsers(t, &cfg)
+	cfg.Limiter = ratelimit.New(&ratelimit.Config{Defaults: ratelimit.Defaults{Write: &ratelimit.Limit{QPS: 0.001, Burst: 14}}})
+	s := newTestServer(t, cfg)
+	create := func(addresses, code int) {
+		t.Helper()
+		// The library refuses a document that has hardly anything but aliases.
+		body := "metadata: {name: a}\nsubsets: [{addresses: [" + strings.Repeat("{ip: 10.0.0.1}, ", 1000) + "]}, &s {addresses: [&a {ip: 10.0.0.1}" + strings.Repeat(", *a", addresses-1) + "]}" + strings.Repeat(", *s", 99) + "]\n"
+		req := requestOf(t, "alice", http.MethodPost, testPath, body)
+		req.Header.Set("Content-Type", "application/yaml")
+		if w := serveOnce(s, req); w.Code != code {
+			t.Errorf("%d addresses in %d bytes: got %d, want %d: %.300s", 100*addresses, len(body), w.Code, code, w.Body)
+		}
+	}
+	create(1, http.StatusCreated)
+	create(300, http.StatusCreated)
+	create(300, http.StatusTooManyRequests)
+}

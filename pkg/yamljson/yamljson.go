@@ -90,18 +90,36 @@ func checkExpanded(data []byte) error {
 	if tags := bytes.Count(data, []byte("!")); tags > 0 && longestDirective(data)*tags > MaxExpanded {
 		return ErrTooLarge
 	}
+	_, err := repeatedBytes(data)
+	return err
+}
+
+// Repeated returns about how many bytes, and how many names and values at most, a YAML document
+// has more once its aliases are expanded. Both are 0 for one that Convert refuses.
+func Repeated(data []byte) (size, elements int) {
+	size, err := repeatedBytes(data)
+	if err != nil {
+		return 0, 0
+	}
+	return size, size / leastExpanded
+}
+
+// repeatedBytes is how many bytes the aliases of a document add to it, or ErrTooLarge where it
+// then has more than MaxExpanded.
+func repeatedBytes(data []byte) (int, error) {
 	if bytes.IndexByte(data, '*') < 0 || bytes.IndexByte(data, '&') < 0 {
-		return nil
+		return 0, nil
 	}
 	var document yaml.Node
 	if err := yaml.Unmarshal(data, &document); err != nil {
-		return err
+		return 0, err
 	}
-	e := expansion{anchored: map[*yaml.Node]int{}}
-	if e.size(&document) > MaxExpanded {
-		return ErrTooLarge
+	all, once := expansion{anchored: map[*yaml.Node]int{}}, expansion{}
+	size := all.size(&document)
+	if size > MaxExpanded {
+		return 0, ErrTooLarge
 	}
-	return nil
+	return max(0, size-once.size(&document)), nil
 }
 
 // countDirectives returns the number of lines that begin with %TAG, except the first line.
@@ -127,17 +145,22 @@ func longestDirective(data []byte) int {
 
 // expansion measures a document as JSON with every alias expanded.
 type expansion struct {
-	anchored map[*yaml.Node]int // sizes of anchored nodes; tooMuch while being measured
+	// anchored are sizes of anchored nodes; tooMuch while being measured. nil: aliases are not
+	// expanded.
+	anchored map[*yaml.Node]int
 }
 
 // tooMuch stands for every size over the limit, including an infinite one.
 const tooMuch = MaxExpanded + 1
 
 func (e *expansion) size(n *yaml.Node) int {
+	if n.Kind == yaml.AliasNode && e.anchored == nil {
+		return leastExpanded
+	}
 	if n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	if n.Anchor != "" {
+	if n.Anchor != "" && e.anchored != nil {
 		if size, ok := e.anchored[n]; ok {
 			return size
 		}
@@ -153,7 +176,7 @@ func (e *expansion) size(n *yaml.Node) int {
 			break
 		}
 	}
-	if n.Anchor != "" {
+	if n.Anchor != "" && e.anchored != nil {
 		e.anchored[n] = size
 	}
 	return size

@@ -223,7 +223,7 @@ func FuzzDecode(f *testing.F) {
 	f.Fuzz(func(t *testing.T, data []byte, mediaType, validation uint8) {
 		kind := c.Types()[int(mediaType)%len(c.Types())]
 		fieldValidation := fieldValidations[int(validation)%len(fieldValidations)]
-		weight, tooLarge := c.Weigh(data, kind, endpointsType)
+		weight, _, tooLarge := c.Weigh(data, kind, endpointsType)
 		if tooLarge != nil && !apierrors.IsRequestEntityTooLargeError(tooLarge) {
 			t.Fatal(tooLarge)
 		}

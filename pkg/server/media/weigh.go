@@ -10,6 +10,7 @@ import (
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -17,9 +18,10 @@ import (
 )
 
 // Weigh returns about how many bytes of memory it takes to decode data, of the media type or
-// the type of patch, for an object of the type. It looks at the data once and allocates
-// nothing. The error is RequestEntityTooLarge: there are more than yamljson.MaxElements in it.
-func (c *Codecs) Weigh(data []byte, mediaType string, t *object.Type) (int64, error) {
+// the type of patch, for an object of the type, and how many bytes data has once the aliases of
+// YAML are expanded. The error is RequestEntityTooLarge: there are more than
+// yamljson.MaxElements in it.
+func (c *Codecs) Weigh(data []byte, mediaType string, t *object.Type) (weight int64, size int, err error) {
 	count := elementsOfJSON
 	if known := c.named(mediaType); known != nil {
 		count = known.elements
@@ -28,9 +30,14 @@ func (c *Codecs) Weigh(data []byte, mediaType string, t *object.Type) (int64, er
 	}
 	elements := count(data, t)
 	if elements > yamljson.MaxElements {
-		return 0, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the body has %d names and values, the limit is %d", elements, yamljson.MaxElements))
+		return 0, 0, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the body has %d names and values, the limit is %d", elements, yamljson.MaxElements))
 	}
-	return int64(len(data))*weightOfByte + int64(elements)*weightOfElement, nil
+	size = len(data)
+	if mediaType == runtime.ContentTypeYAML || mediaType == string(types.ApplyYAMLPatchType) {
+		repeated, more := yamljson.Repeated(data)
+		size, elements = size+repeated, elements+more
+	}
+	return int64(size)*weightOfByte + int64(elements)*weightOfElement, size, nil
 }
 
 // What a byte and an element of a body take once they are decoded, in bytes.

@@ -56,13 +56,34 @@ func TestWeigh(t *testing.T) {
 		"no envelope":             {protoType, strings.Repeat("\x12\x00", n), false},
 		"nothing in protobuf":     {protoType, "", false},
 	} {
-		weight, err := c.Weigh([]byte(tc.body), tc.kind, endpointsType)
-		if apierrors.IsRequestEntityTooLargeError(err) != tc.tooLarge || tc.tooLarge != (err != nil) || !tc.tooLarge && weight < int64(len(tc.body)) {
-			t.Errorf("%s: weight %d, %v", name, weight, err)
+		weight, size, err := c.Weigh([]byte(tc.body), tc.kind, endpointsType)
+		if apierrors.IsRequestEntityTooLargeError(err) != tc.tooLarge || tc.tooLarge != (err != nil) || !tc.tooLarge && (weight < int64(len(tc.body)) || size != len(tc.body)) {
+			t.Errorf("%s: weight %d, size %d, %v", name, weight, size, err)
 		}
 		if tc.tooLarge && !strings.Contains(err.Error(), "names and values, the limit is 400000") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What aliases stand for weighs as if it stood there, and what only looks like them weighs
+// nothing.
+func TestWeighAliases(t *testing.T) {
+	c := media.New(newScheme(t))
+	const n = 1000
+	bomb := "metadata: {name: a}\nsubsets: [&s {addresses: [&a {ip: 10.0.0.1}" + strings.Repeat(", *a", 99) + "]}" + strings.Repeat(", *s", n-1) + "]\n"
+	for _, kind := range []string{yamlType, string(types.ApplyYAMLPatchType)} {
+		weight, size, err := c.Weigh([]byte(bomb), kind, endpointsType)
+		if least := n * 100 * len(`{"ip":"10.0.0.1"}`); err != nil || size < least || weight < int64(least) || size > 10*least {
+			t.Errorf("%s of %d bytes: weight %d, size %d, %v; it has %d bytes as JSON", kind, len(bomb), weight, size, err, least)
+		}
+		text := "metadata: {name: a, annotations: {a: 'a && b * c', b: &b x}}\n"
+		if _, size, err := c.Weigh([]byte(text), kind, endpointsType); err != nil || size != len(text) {
+			t.Errorf("%s without aliases: size %d of %d, %v", kind, size, len(text), err)
+		}
+	}
+	if _, size, err := c.Weigh([]byte(bomb), runtime.ContentTypeJSON, endpointsType); err != nil || size != len(bomb) {
+		t.Errorf("what is no JSON: size %d, %v", size, err)
 	}
 }
 
