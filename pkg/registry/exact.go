@@ -24,6 +24,15 @@ const (
 	maxExactPage = 16 << 20
 )
 
+// maxOld returns what the old versions may take in a list with the limit, in bytes; 0 or less: it
+// has none.
+func maxOld(limit int64) int64 {
+	if limit > 0 {
+		return maxExactPage
+	}
+	return maxExactList
+}
+
 // exactReads are the pages of exact revisions that are being read or in use. Those who ask
 // for the same page share it, and the others wait until there is memory for theirs.
 type exactReads struct {
@@ -93,10 +102,7 @@ var errExactBusy = apierrors.NewTooManyRequests("lists of old versions take all 
 
 // fill reads the page of r.
 func (e *exactReads) fill(ctx context.Context, key exactKey, r *exactRead, read func(maxBytes int64) (*page, int64, error)) {
-	most := int64(maxExactList)
-	if key.limit > 0 {
-		most = maxExactPage
-	}
+	most := maxOld(key.limit)
 	defer close(r.done)
 	var page *page
 	held := int64(0)

@@ -34,13 +34,27 @@ func (s *Store) List(ctx context.Context, namespace string, opts *metav1.ListOpt
 	return s.listOf(page), page.unreadable.warnings(), nil
 }
 
+// OldVersions returns how many bytes of old versions the list may hold that opts ask for; 0: it
+// holds none.
+func (s *Store) OldVersions(opts *metav1.ListOptions) int64 {
+	if opts.Continue == "" && !isExact(opts) {
+		return 0
+	}
+	return maxOld(opts.Limit)
+}
+
+// isExact reports whether opts ask for the state of exactly the version that they name.
+func isExact(opts *metav1.ListOptions) bool {
+	return opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact ||
+		opts.Limit > 0 && opts.ResourceVersionMatch == "" && opts.ResourceVersion != "" && opts.ResourceVersion != "0"
+}
+
 // page collects the page that opts ask for.
 func (s *Store) page(ctx context.Context, selection *selection, opts *metav1.ListOptions) (*page, error) {
 	if opts.Continue != "" {
 		return s.pageContinued(ctx, selection, opts)
 	}
-	if opts.ResourceVersionMatch == metav1.ResourceVersionMatchExact ||
-		opts.Limit > 0 && opts.ResourceVersionMatch == "" && opts.ResourceVersion != "" && opts.ResourceVersion != "0" {
+	if isExact(opts) {
 		revision, err := parseResourceVersion(opts.ResourceVersion)
 		if err != nil {
 			return nil, err

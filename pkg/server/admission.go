@@ -11,6 +11,7 @@ import (
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
@@ -32,6 +33,9 @@ const (
 	// defaultMemory bounds what decoding and encoding need at once, in bytes, where Go's
 	// memory limit does not say what there is.
 	defaultMemory = 128 << 20
+	// maxOldVersions bounds the old versions of objects that the lists of one user hold, in bytes:
+	// half of what the registry has for all.
+	maxOldVersions = 64 << 20
 	// memoryWait is how long a request waits for memory before it is refused.
 	memoryWait = 10 * time.Second
 	// decodedSize is about how many times as large as its JSON an object is while it is
@@ -56,7 +60,7 @@ const (
 // pools are what all users share.
 type pools struct {
 	readOnly, mutating, watches *share.Pool // requests in progress
-	uploads, memory             *share.Pool // bytes
+	uploads, memory, old        *share.Pool // bytes
 }
 
 func newPools(cfg *Config) pools {
@@ -73,6 +77,7 @@ func newPools(cfg *Config) pools {
 		watches:  share.New(int64(cfg.MaxWatches), int64(cfg.MaxWatchesPerUser)),
 		uploads:  share.New(maxUploadBytes, maxUploadBytes/inFlightShare),
 		memory:   share.New(memory, memory/memoryShare),
+		old:      share.New(0, maxOldVersions),
 	}
 }
 
@@ -144,10 +149,10 @@ func (s *Server) enter(rec *record, pool *share.Pool, n int, what string) (share
 }
 
 // takeBytes takes memory for the call, for which it waits a while.
-func (s *Server) takeBytes(c *call, n int, when string) (share.Taken, error) {
+func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share.Taken, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, memoryWait)
 	defer cancel()
-	taken, err := s.pools.memory.Take(ctx, c.rec.identity.User.Name, int64(n))
+	taken, err := pool.Take(ctx, c.rec.identity.User.Name, int64(n))
 	if err == nil {
 		return taken, nil
 	}
@@ -155,7 +160,7 @@ func (s *Server) takeBytes(c *call, n int, when string) (share.Taken, error) {
 		return taken, err
 	}
 	s.metrics.reject("memory")
-	return taken, tooManyRequests(fmt.Sprintf("the memory %s is in use, of which one user may have %d bytes", when, s.pools.memory.PerUser()), time.Second)
+	return taken, tooManyRequests(fmt.Sprintf("the memory %s is in use, of which one user may have %d bytes", when, pool.PerUser()), time.Second)
 }
 
 // begin takes what a call needs to begin with, once its body is there: tokens for its weight,
@@ -190,7 +195,16 @@ func (s *Server) weighBody(c *call, body *body, mediaType string, t *object.Type
 // is now. The call's end gives it back.
 func (s *Server) takeMemory(c *call, bytes int) (err error) {
 	if bytes += c.resource.Size(c.namespace, c.name) * decodedSize; bytes >= largeMemory {
-		c.memory, err = s.takeBytes(c, bytes, "to decode objects")
+		c.memory, err = s.takeBytes(c, s.pools.memory, bytes, "to decode objects")
+	}
+	return err
+}
+
+// takeOld takes memory for the old versions that a list of opts may hold. Beyond their share
+// the lists of a user wait for each other, and not the others for them.
+func (s *Server) takeOld(c *call, opts *metav1.ListOptions) (err error) {
+	if bytes := c.resource.OldVersions(opts); bytes > 0 {
+		c.old, err = s.takeBytes(c, s.pools.old, int(bytes), "for lists of old versions")
 	}
 	return err
 }
@@ -237,6 +251,6 @@ func (s *Server) beginObjects(c *call, objects []*object.Object) (err error) {
 	if c.output.IsMade() {
 		memory += largest * decodedSize
 	}
-	c.memory, err = s.takeBytes(c, memory, "to encode objects")
+	c.memory, err = s.takeBytes(c, s.pools.memory, memory, "to encode objects")
 	return err
 }

@@ -305,3 +305,48 @@ func TestAliasesAreCharged(t *testing.T) {
 	create(300, http.StatusCreated)
 	create(300, http.StatusTooManyRequests)
 }
+
+// aged is a resource whose lists hold old versions.
+type aged struct{ *fakeResource }
+
+func (aged) OldVersions(opts *metav1.ListOptions) int64 { return opts.Limit << 20 }
+
+// A user's lists of old versions wait for each other, and the lists of others do not. What they
+// take comes back when they end, even by a panic.
+func TestListsOfOldVersions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		entered, leave := make(chan struct{}), make(chan bool)
+		cfg := testConfig(t, aged{&fakeResource{list: func(context.Context) (*object.List, []string, error) {
+			entered <- struct{}{}
+			if panics := <-leave; panics {
+				panic("oh dear")
+			}
+			return nil, nil, errors.New("oh dear")
+		}}})
+		withUsers(t, &cfg)
+		s := newTestServer(t, cfg)
+		codes := make(chan int)
+		list := func(user, limit string) {
+			go func() { codes <- serveOnce(s, requestOf(t, user, http.MethodGet, testPath+"?limit="+limit, "")).Code }()
+		}
+		for _, panics := range []bool{true, false} {
+			list("alice", "40")
+			<-entered
+			list("alice", "40")
+			if code := <-codes; code != http.StatusTooManyRequests {
+				t.Errorf("beside another of its own: got %d", code)
+			}
+			for _, other := range []struct{ user, limit string }{{"alice", "20"}, {"alice", "0"}, {"bob", "64"}} {
+				list(other.user, other.limit)
+				<-entered
+			}
+			for range 4 {
+				leave <- panics
+				<-codes
+			}
+			if n := s.pools.old.InUse(); n != 0 {
+				t.Errorf("%d bytes are not given back", n)
+			}
+		}
+	})
+}

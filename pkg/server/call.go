@@ -45,6 +45,9 @@ type Resource interface {
 	// List returns the objects of a namespace, or of all namespaces where it is empty, with
 	// warnings that name what it had to leave out.
 	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (list *object.List, warnings []string, err error)
+	// OldVersions returns how many bytes of old versions the list may hold that opts ask for,
+	// until its Done; 0: it holds none.
+	OldVersions(opts *metav1.ListOptions) int64
 	// Watch returns the changes of what List returns, a few at a time as they happen. The
 	// sequence must be read; it ends with ctx, or with an error for the client. initial is how
 	// many bytes of JSON the objects have with which it begins.
@@ -73,6 +76,7 @@ type call struct {
 	include                      metav1.IncludeObjectPolicy // what the rows of a table carry
 	warnings                     []string                   // for the client, repeated ones once
 	place, memory                share.Taken                // of the server's pools, while the call needs them
+	old                          share.Taken                // likewise, until the answer is written
 }
 
 // result is what a handler answers: one of an object, a list, anything else, or events.
@@ -113,6 +117,7 @@ func (s *Server) serve(rec *record, resource *served, run handler) {
 	}
 	defer cancel()
 	defer c.end()
+	defer c.old.GiveBack()
 	res, err := run(s, c)
 	defer res.list.Done()
 	c.worked()

@@ -60,6 +60,8 @@ func (f *fakeResource) Get(ctx context.Context, _, _ string, _ *metav1.GetOption
 
 func (f *fakeResource) Size(string, string) int { return 0 }
 
+func (f *fakeResource) OldVersions(*metav1.ListOptions) int64 { return 0 }
+
 func (f *fakeResource) List(ctx context.Context, _ string, _ *metav1.ListOptions) (*object.List, []string, error) {
 	return f.list(ctx)
 }

@@ -57,6 +57,9 @@ func (s *Server) list(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if err := s.takeOld(c, opts); err != nil {
+		return result{}, err
+	}
 	if err := s.begin(c, 0); err != nil {
 		return result{}, err
 	}
@@ -242,6 +245,9 @@ func (s *Server) delete(c *call) (result, error) {
 func (s *Server) deleteCollection(c *call) (result, error) {
 	list, err := listOptions(c)
 	if err != nil {
+		return result{}, err
+	}
+	if err := s.takeOld(c, list); err != nil {
 		return result{}, err
 	}
 	opts, err := s.deleteOptions(c)
