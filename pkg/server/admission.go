@@ -247,6 +247,7 @@ func (s *Server) beginObjects(c *call, objects []*object.Object) (err error) {
 	if err := s.chargeSize(c, total); err != nil || total < largeBody {
 		return err
 	}
+	c.memory.GiveBack() // what decoding the body has taken: nobody waits for more with some of it
 	memory := answerOverhead + len(objects)*listedOverhead
 	if c.output.IsMade() {
 		memory += largest * decodedSize

@@ -350,3 +350,27 @@ func TestListsOfOldVersions(t *testing.T) {
 		}
 	})
 }
+
+// What the options of a deletion take is given back, and not only what its answer takes.
+func TestMemoryOfDeletedCollections(t *testing.T) {
+	large := named(t, "a", largeBody)
+	cfg := testConfig(t, deleted{&fakeResource{list: func(context.Context) (*object.List, []string, error) {
+		return &object.List{Type: large.Type, Objects: []*object.Object{large}}, nil, nil
+	}}})
+	withUsers(t, &cfg)
+	s := newTestServer(t, cfg)
+	body := `{"kind":"DeleteOptions","apiVersion":"v1","unknown":"` + strings.Repeat("x", largeMemory) + `"}`
+	if w := serveOnce(s, requestOf(t, "alice", http.MethodDelete, testPath, body)); w.Code != http.StatusOK {
+		t.Errorf("got %d %.300s", w.Code, w.Body)
+	}
+	if n := s.pools.memory.InUse(); n != 0 {
+		t.Errorf("%d bytes are not given back", n)
+	}
+}
+
+// deleted is a resource whose collections can be deleted.
+type deleted struct{ *fakeResource }
+
+func (deleted) DeleteCollection(context.Context, *metav1.DeleteOptions, *object.List) error {
+	return nil
+}
