@@ -209,19 +209,11 @@ func (s *Server) takeOld(c *call, opts *metav1.ListOptions) (err error) {
 	return err
 }
 
-// worked gives back what a call needs until its answer is written: a client that is slow to read
-// it keeps nothing from others. An answer that is made for it needs the memory still.
-func (c *call) worked() {
-	c.place.GiveBack()
-	if !c.output.IsMade() {
-		c.memory.GiveBack()
-	}
-}
-
 // end gives back all that the call has.
 func (c *call) end() {
-	c.place.GiveBack()
-	c.memory.GiveBack()
+	for _, taken := range []*share.Taken{&c.place, &c.watching, &c.memory, &c.old} {
+		taken.GiveBack()
+	}
 }
 
 // beginAnswer takes what writing the answer to a read needs.

@@ -75,8 +75,8 @@ type call struct {
 	output                       media.Output
 	include                      metav1.IncludeObjectPolicy // what the rows of a table carry
 	warnings                     []string                   // for the client, repeated ones once
-	place, memory                share.Taken                // of the server's pools, while the call needs them
-	old                          share.Taken                // likewise, until the answer is written
+	place                        share.Taken                // among the requests in progress, until the answer is written
+	watching, memory, old        share.Taken                // of the server's other pools, until it has been written
 }
 
 // result is what a handler answers: one of an object, a list, anything else, or events.
@@ -117,10 +117,9 @@ func (s *Server) serve(rec *record, resource *served, run handler) {
 	}
 	defer cancel()
 	defer c.end()
-	defer c.old.GiveBack()
 	res, err := run(s, c)
 	defer res.list.Done()
-	c.worked()
+	c.place.GiveBack() // who is slow to read the answer keeps nothing from others
 	addWarnings(rec.Header(), c.warnings)
 	if err != nil {
 		s.renderError(rec, err)

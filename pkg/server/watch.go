@@ -58,8 +58,7 @@ func (s *Server) watch(c *call) (result, error) {
 			return result{}, err
 		}
 	}
-	place, err := s.enter(c.rec, s.pools.watches, 1, "open watches")
-	if err != nil {
+	if c.watching, err = s.enter(c.rec, s.pools.watches, 1, "open watches"); err != nil {
 		return result{}, err
 	}
 	c.output.MediaType = events.MediaType
@@ -68,7 +67,6 @@ func (s *Server) watch(c *call) (result, error) {
 	end := func() {
 		stop()
 		cancel()
-		place.GiveBack()
 	}
 	changes, initial, err := c.resource.Watch(ctx, c.namespace, opts)
 	if err != nil {
