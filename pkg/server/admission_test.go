@@ -256,7 +256,7 @@ func TestWeightIsChargedWhenItIsKnown(t *testing.T) {
 		large := named(t, "a", 2<<20) // a table of which weighs 20
 		took := 3 * time.Second
 		cfg := testConfig(t, &fakeResource{get: func(context.Context) (*object.Object, error) {
-			time.Sleep(took)
+			<-time.After(took)
 			return large, nil
 		}})
 		withUsers(t, &cfg)
@@ -266,7 +266,7 @@ func TestWeightIsChargedWhenItIsKnown(t *testing.T) {
 		drain := func() {
 			for cfg.Limiter.Allow(time.Now(), ratelimit.Subject{Token: alice.ID, User: "alice"}, ratelimit.Read, 1) == 0 {
 			}
-			time.Sleep(time.Second / 5) // one token is there
+			<-time.After(time.Second / 5) // one token is there
 		}
 		get := func(code int, retryAfter string) {
 			t.Helper()
@@ -278,7 +278,7 @@ func TestWeightIsChargedWhenItIsKnown(t *testing.T) {
 		}
 		drain()
 		get(http.StatusOK, "")
-		time.Sleep(time.Minute)
+		<-time.After(time.Minute)
 		drain()
 		took = time.Second // half of what half of the bucket takes to be there
 		get(http.StatusTooManyRequests, "1")
