@@ -30,17 +30,17 @@ func TestHealthChecksAreShared(t *testing.T) {
 			return down
 		})
 		first, leave := context.WithCancel(t.Context())
-		go func() {
+		var probes sync.WaitGroup
+		probes.Go(func() {
 			if err := check.answer(first); !errors.Is(err, down) {
 				t.Errorf("the first got %v", err)
 			}
-		}()
+		})
 		synctest.Wait()
 		leave()
 		if err := check.answer(first); err == nil {
 			t.Error("a probe that has gone still waits")
 		}
-		var probes sync.WaitGroup
 		for range 100 {
 			probes.Go(func() {
 				if err := check.answer(t.Context()); !errors.Is(err, down) {
