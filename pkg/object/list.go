@@ -17,6 +17,9 @@ type List struct {
 	// Adjacent says that nothing stored lies between the objects, so that other lists have
 	// the same ones next to each other; FromStart, that nothing precedes the first one.
 	Adjacent, FromStart bool
+	// Comparisons is how many requirements of selectors objects were compared with to find
+	// these.
+	Comparisons int
 	// Release gives back the memory that is reserved for the objects; nil: none is.
 	Release func()
 }

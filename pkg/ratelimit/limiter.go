@@ -93,18 +93,36 @@ func (l *Limiter) SetConfig(cfg *Config) {
 func (l *Limiter) Allow(now time.Time, s Subject, class Class, n int) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	t := l.advance(now)
+	b := l.bucketOf(t, s, class)
+	if b == nil {
+		return 0
+	}
+	return fromNow(now, t, b.take(t, n))
+}
+
+// Owe takes n tokens of s, whether they are there or not, for work that is done already.
+func (l *Limiter) Owe(now time.Time, s Subject, class Class, n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.advance(now)
+	if b := l.bucketOf(t, s, class); b != nil {
+		b.owe(t, min(n, maxWeight))
+	}
+}
+
+// bucketOf returns the bucket of s, nil if s is exempt. l.mu must be held.
+func (l *Limiter) bucketOf(t time.Time, s Subject, class Class) *bucket {
 	i := l.policy.match(s.User, s.Groups)
 	r := &l.policy.rules[i]
 	if r.exempt {
-		return 0
+		return nil
 	}
 	k := key{token: s.Token, user: s.User, class: class}
 	if r.perUser {
 		k.token = [32]byte{}
 	}
-	t := l.advance(now)
-	b := l.subjects.get(t, k, key{class: class, overflow: len(l.policy.rules) - i}, r.limits[class])
-	return fromNow(now, t, b.take(t, n))
+	return l.subjects.get(t, k, key{class: class, overflow: len(l.policy.rules) - i}, r.limits[class])
 }
 
 // addressOverflow is the bucket shared by addresses that do not fit into a table.

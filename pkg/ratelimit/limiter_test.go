@@ -60,6 +60,22 @@ func TestAllow(t *testing.T) {
 	drain(t, "after a long time", 3, func() time.Duration { return write(alice, 1e9) })
 }
 
+// What is owed is taken from what is there and from what comes.
+func TestOwe(t *testing.T) {
+	l := New(&Config{Defaults: Defaults{Read: &Limit{10, 20}}})
+	alice := subject(1, "alice")
+	l.Owe(at(0), alice, Read, 50)
+	if wait := l.Allow(at(0), alice, Read, 1); wait != 3100*time.Millisecond {
+		t.Errorf("a request must wait %v for 30 tokens that are owed, and its own", wait)
+	}
+	drain(t, "afterwards", 1, func() time.Duration { return l.Allow(at(3.1), alice, Read, 1) })
+	root := subject(2, "root", "system:masters")
+	l.Owe(at(0), root, Read, 50)
+	if wait := l.Allow(at(0), root, Read, 1); wait != 0 {
+		t.Errorf("who is exempt must wait %v", wait)
+	}
+}
+
 func TestExempt(t *testing.T) {
 	l := New(nil)
 	for i := range 10_000 {

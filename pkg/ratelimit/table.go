@@ -55,10 +55,15 @@ func (b *bucket) take(t time.Time, n int) time.Duration {
 	if wait := b.wait(t, b.whole()); wait > 0 {
 		return wait
 	}
+	b.owe(t, n)
+	return 0
+}
+
+// owe takes n tokens, more than there are if need be.
+func (b *bucket) owe(t time.Time, n int) {
 	for ; n > 0; n -= b.limit.Burst {
 		b.rate.ReserveN(t, min(n, b.limit.Burst))
 	}
-	return 0
 }
 
 // whole is the largest number of tokens that must be there for a request of that weight.

@@ -121,6 +121,7 @@ type page struct {
 	objects   []*object.Object
 	last      string // the key of the last object on the page, set where more follow
 	remaining int64  // how many keys follow, selected or not, readable or not
+	examined  int    // how many objects the selection was compared with
 
 	unreadable unreadableKeys // that it met, up to the end of the page
 	release    func()         // gives back what an exact page takes; nil: nothing
@@ -129,6 +130,7 @@ type page struct {
 // add takes up a value if it is of a selected object; false: the page is full, and the
 // object belongs to the next one.
 func (p *page) add(v stored) bool {
+	p.examined++
 	switch {
 	case v.broken != nil:
 		if p.selection.covers(v.broken) {
@@ -149,7 +151,8 @@ func (p *page) add(v stored) bool {
 func (s *Store) listOf(p *page) *object.List {
 	list := &object.List{
 		Type: s.objects, Objects: p.objects, Adjacent: !p.skipped, FromStart: !p.continued, Release: p.release,
-		Meta: metav1.ListMeta{SelfLink: s.resource.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(p.revision)},
+		Comparisons: p.examined * p.selection.requirements,
+		Meta:        metav1.ListMeta{SelfLink: s.resource.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(p.revision)},
 	}
 	if p.last != "" {
 		list.Meta.Continue = encodeContinue(p.last[len(p.selection.prefix):]+"\x00", p.revision)

@@ -28,11 +28,12 @@ const (
 
 // selection is what a list or a watch is about.
 type selection struct {
-	namespace string
-	prefix    string // of the keys
-	scope     string // prefix, or the one key that can match
-	labels    *labelSelector
-	fields    fields.Selector
+	namespace    string
+	prefix       string // of the keys
+	scope        string // prefix, or the one key that can match
+	labels       *labelSelector
+	fields       fields.Selector
+	requirements int // of both selectors
 	// initialEvents is what a watch says of its beginning, with kube-apiserver's defaults; nil:
 	// it begins after the version that it names.
 	initialEvents *bool
@@ -147,6 +148,8 @@ func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool)
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	sel := &selection{namespace: namespace, prefix: s.resource.prefix(namespace), labels: byLabel, fields: byField, initialEvents: internal.SendInitialEvents}
+	byLabels, _ := byLabel.Requirements()
+	sel.requirements = len(byLabels) + len(byField.Requirements())
 	sel.scope = sel.prefix
 	if name, ok := byField.RequiresExactMatch(nameField); ok && name != "" && !strings.Contains(name, "/") && (namespace != "" || !s.resource.API.Namespaced) {
 		sel.scope = s.resource.key(namespace, name)

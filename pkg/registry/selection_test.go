@@ -185,3 +185,25 @@ func TestSelectorsAreBounded(t *testing.T) {
 		}
 	}
 }
+
+// A list tells what it took to find its objects, which is more than what it found.
+func TestComparisons(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	names := s.createNumbered(t, ns, 3)
+	for _, tc := range []struct {
+		opts metav1.ListOptions
+		want int
+	}{
+		{metav1.ListOptions{}, 0},
+		{metav1.ListOptions{LabelSelector: "nobody=has,these=labels"}, 6},
+		{metav1.ListOptions{LabelSelector: "!x", FieldSelector: "metadata.name!=" + names[1]}, 6},
+		{metav1.ListOptions{FieldSelector: "metadata.name=" + names[1]}, 1},
+	} {
+		list, _, err := s.endpoints.List(t.Context(), ns, &tc.opts)
+		if err != nil || list.Comparisons != tc.want {
+			t.Errorf("%+v: %d comparisons, %v, want %d", tc.opts, list.Comparisons, err, tc.want)
+		}
+	}
+}

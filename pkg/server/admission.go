@@ -49,12 +49,13 @@ const (
 	listedOverhead = 16
 )
 
-// What a token pays for, in bytes. One of the bucket for reads is about a millisecond's work,
+// What a token pays for, in bytes if not said otherwise. One of the bucket for reads is about a millisecond's work,
 // one of that for writes, which is refilled a tenth as fast, about ten.
 const (
 	readBytes        = 1 << 20   // of plain JSON in the answer to a read
 	writeAnswerBytes = 16 << 20  // of plain JSON in the answer to a write
 	writeBytes       = 256 << 10 // of a body or the objects that it changes, whichever is larger
+	comparisons      = 20_000    // of objects with the requirements of selectors, in a list
 )
 
 // pools are what all users share.
@@ -97,17 +98,31 @@ func (s *Server) admit(rec *record) error {
 // long after the request, whose body can take a while. weight is added to the words of a
 // refusal.
 func (s *Server) charge(rec *record, tokens int, weight string) error {
-	class := ratelimit.Write
-	if isReadOnly(rec.req) {
-		class = ratelimit.Read
-	}
-	subject := ratelimit.Subject{Token: rec.identity.ID, User: rec.identity.User.Name, Groups: rec.identity.User.Groups}
+	subject, class := rec.bucket()
 	wait := s.cfg.Limiter.Allow(time.Now(), subject, class, tokens)
 	if wait == 0 {
 		return nil
 	}
 	s.metrics.reject(class.String())
 	return tooManyRequests("the limit for "+class.String()+" requests is reached"+weight, wait)
+}
+
+// owe charges what the request has cost already: to refuse it would save nothing.
+func (s *Server) owe(rec *record, tokens int) {
+	if tokens > 0 {
+		subject, class := rec.bucket()
+		s.cfg.Limiter.Owe(time.Now(), subject, class, tokens)
+	}
+}
+
+// bucket tells whose bucket a request is charged to, and which.
+func (r *record) bucket() (ratelimit.Subject, ratelimit.Class) {
+	class := ratelimit.Write
+	if isReadOnly(r.req) {
+		class = ratelimit.Read
+	}
+	user := &r.identity.User
+	return ratelimit.Subject{Token: r.identity.ID, User: user.Name, Groups: user.Groups}, class
 }
 
 // chargeSize charges what a call weighs beside the token that each one costs. size is that of

@@ -167,11 +167,11 @@ func (s *sized) DeleteCollection(context.Context, *metav1.DeleteOptions, *object
 // more than half of the bucket is owed.
 func TestRequestsAreChargedByTheirSize(t *testing.T) {
 	large := named(t, "a", 3<<20)
-	size := large.Size()
+	size, compared := large.Size(), 0
 	resource := &sized{&fakeResource{
 		get: func(context.Context) (*object.Object, error) { return large, nil },
 		list: func(context.Context) (*object.List, []string, error) {
-			return &object.List{Type: large.Type, Objects: []*object.Object{large}}, nil, nil
+			return &object.List{Type: large.Type, Objects: []*object.Object{large}, Comparisons: compared}, nil, nil
 		},
 		create: echo,
 	}, size}
@@ -180,14 +180,17 @@ func TestRequestsAreChargedByTheirSize(t *testing.T) {
 		method, query, accept string
 		body                  int
 		cost                  int
+		compared              int
 	}{
-		"a list":                       {http.MethodGet, "", "application/json", 0, 1 + size/readBytes},
-		"in protobuf":                  {http.MethodGet, "", "application/vnd.kubernetes.protobuf", 0, 1 + 4*size/readBytes},
-		"as a table":                   {http.MethodGet, "", "application/json;as=Table;v=v1;g=meta.k8s.io", 0, 1 + 10*size/readBytes},
-		"a create of a large object":   {http.MethodPost, "", "application/json", 1 << 20, 1 + (1<<20)/writeBytes},
-		"the same, answered in YAML":   {http.MethodPost, "", "application/yaml", 1 << 20, 1 + 300*(1<<20)/writeAnswerBytes},
-		"a collection that is deleted": {http.MethodDelete, "", "application/json", 0, 1 + size/writeBytes},
-		"a watch that begins with it":  {http.MethodGet, "?watch=1&timeoutSeconds=1", "application/json", 0, 1 + size/readBytes},
+		"a list":                       {http.MethodGet, "", "application/json", 0, 1 + size/readBytes, 0},
+		"in protobuf":                  {http.MethodGet, "", "application/vnd.kubernetes.protobuf", 0, 1 + 4*size/readBytes, 0},
+		"as a table":                   {http.MethodGet, "", "application/json;as=Table;v=v1;g=meta.k8s.io", 0, 1 + 10*size/readBytes, 0},
+		"a create of a large object":   {http.MethodPost, "", "application/json", 1 << 20, 1 + (1<<20)/writeBytes, 0},
+		"a list that compares a lot":   {http.MethodGet, "", "application/json", 0, 1 + 5 + size/readBytes, 5 * comparisons},
+		"a deletion that does":         {http.MethodDelete, "", "application/json", 0, 1 + 5 + size/writeBytes, 5 * comparisons},
+		"the same, answered in YAML":   {http.MethodPost, "", "application/yaml", 1 << 20, 1 + 300*(1<<20)/writeAnswerBytes, 0},
+		"a collection that is deleted": {http.MethodDelete, "", "application/json", 0, 1 + size/writeBytes, 0},
+		"a watch that begins with it":  {http.MethodGet, "?watch=1&timeoutSeconds=1", "application/json", 0, 1 + size/readBytes, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := testConfig(t, resource)
@@ -200,6 +203,7 @@ func TestRequestsAreChargedByTheirSize(t *testing.T) {
 				head, tail := `{"metadata":{"name":"a","annotations":{"a":"`, `"}}}`
 				body = head + strings.Repeat("x", tc.body-len(head)-len(tail)) + tail
 			}
+			compared = tc.compared
 			req := requestOf(t, "alice", tc.method, testPath+tc.query, body)
 			req.Header.Set("Accept", tc.accept)
 			if w := serveOnce(s, req); w.Code/100 != 2 {

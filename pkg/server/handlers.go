@@ -63,9 +63,18 @@ func (s *Server) list(c *call) (result, error) {
 	if err := s.begin(c, 0); err != nil {
 		return result{}, err
 	}
+	list, err := s.listed(c, opts)
+	return result{code: http.StatusOK, list: list}, err
+}
+
+// listed returns the list, and charges what it took to find it.
+func (s *Server) listed(c *call, opts *metav1.ListOptions) (*object.List, error) {
 	list, warnings, err := c.resource.List(c.ctx, c.namespace, opts)
 	c.warn(warnings...)
-	return result{code: http.StatusOK, list: list}, err
+	if list != nil {
+		s.owe(c.rec, list.Comparisons/comparisons)
+	}
+	return list, err
 }
 
 func listOptions(c *call) (*metav1.ListOptions, error) {
@@ -254,8 +263,7 @@ func (s *Server) deleteCollection(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	selected, warnings, err := c.resource.List(c.ctx, c.namespace, list)
-	c.warn(warnings...)
+	selected, err := s.listed(c, list)
 	if err != nil {
 		return result{}, err
 	}
