@@ -75,8 +75,8 @@ type call struct {
 	output                       media.Output
 	include                      metav1.IncludeObjectPolicy // what the rows of a table carry
 	warnings                     []string                   // for the client, repeated ones once
-	place                        share.Taken                // among the requests in progress, until the answer is written
-	watching, memory, old        share.Taken                // of the server's other pools, until it has been written
+	place                        share.Taken                // among the requests in progress, until the answer begins
+	watching, memory, old        share.Taken                // of the server's other pools, until the answer ends
 }
 
 // result is what a handler answers: one of an object, a list, anything else, or events.

@@ -92,8 +92,8 @@ func (m *metrics) handler() http.Handler {
 	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 }
 
-// observe counts a request that has ended; cut: before its answer was whole. Clients cannot add values of their own to the
-// labels.
+// observe counts a request that has ended; cut says that its answer was not whole. Clients
+// cannot add values of their own to the labels.
 func (m *metrics) observe(rec *record, cut bool) {
 	dryRun, group, version, resource := "", "", "", ""
 	if rec.dryRun {

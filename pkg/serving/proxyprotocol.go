@@ -25,9 +25,9 @@ func (cs *connections) expectHeader(c *conn) *conn {
 	return c
 }
 
-// readHeader reads the PROXY header of c, if it must have one, until ctx ends. c then has the
-// address that the header names, its own if that is none, and is added. If that fails,
-// readHeader closes c and returns nil.
+// readHeader reads the PROXY header of c, if it must have one, until ctx ends. It then adds c
+// under the address that the header names, or under its own if the header names no address. If
+// that fails, readHeader closes c and returns nil.
 func (c *conn) readHeader(ctx context.Context) *conn {
 	proxied, ok := c.Conn.(*proxyproto.Conn)
 	if !ok {
