@@ -7,6 +7,7 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"testing"
 	"time"
@@ -33,7 +34,9 @@ const shortAttack = 300 * time.Millisecond
 // attack is what one client does to the server, with an ordinary token or with none.
 type attack struct {
 	name string
-	// prepare makes what the attack needs, before the victim is watched; nil: nothing.
+	// crowd is whether it needs the namespace crowd.
+	crowd bool
+	// prepare makes what else it needs, before the victim is watched; nil: nothing.
 	prepare func(*attacker)
 	// run attacks until the attacker's context is done.
 	run func(*attacker)
@@ -65,28 +68,29 @@ func TestAttack(t *testing.T) {
 		t.Skip("takes a minute")
 	}
 	binary := harness.Build(t, false) // the race detector's memory is not the server's
+	attacker := startAttacker(t)
 	if *long {
 		fmt.Fprint(os.Stdout, tableHead)
 	}
-	for _, group := range groups {
-		t.Run(group.name, func(t *testing.T) { runGroup(t, binary, group.attacks) })
+	for i := range groups {
+		t.Run(groups[i].name, func(t *testing.T) { runGroup(t, binary, attacker, i) })
 	}
 }
 
-// runGroup runs attacks: the short forms on one server, the long ones each on a server of its
-// own.
-func runGroup(t *testing.T, binary string, attacks []attack) {
+// runGroup runs the attacks of a group: the short forms on one server, the long ones each on a
+// server of its own.
+func runGroup(t *testing.T, binary string, attacker *process, group int) {
 	var shared *server
 	if !*long {
 		shared = startServer(t, binary)
 	}
-	for i := range attacks {
-		t.Run(attacks[i].name, func(t *testing.T) {
+	for i := range groups[group].attacks {
+		t.Run(groups[group].attacks[i].name, func(t *testing.T) {
 			s := shared
 			if *long {
 				s = startServer(t, binary)
 			}
-			r := s.suffer(t, i, &attacks[i])
+			r := s.suffer(t, attacker, s.newOrders(group, i))
 			if *long {
 				fmt.Fprint(os.Stdout, r.row())
 			}
@@ -94,24 +98,20 @@ func runGroup(t *testing.T, binary string, attacks []attack) {
 	}
 }
 
-// suffer runs an attack against the server and checks what comes of it. Attacks on one server
-// have different numbers.
-func (s *server) suffer(t *testing.T, number int, a *attack) *result {
+// suffer runs an attack against the server and checks what comes of it.
+func (s *server) suffer(t *testing.T, attacker *process, o orders) *result {
+	a := o.attack()
 	aloneFor, attackedFor := time.Duration(0), max(a.short, shortAttack)
 	if *long {
 		aloneFor, attackedFor = 3*time.Second, 10*time.Second
 	}
-	attacker := s.newAttacker(t, number, a.near)
-	if a.prepare != nil {
-		attacker.prepare(a.prepare)
-	}
+	s.prepare(t, o)
 	s.warmUp(t)
 	r := &result{name: a.name, idle: s.memory(t, "VmRSS")}
 	r.alone = s.victimFor(t, aloneFor, func(context.Context) {}) // only the long form looks at it
 	s.resetPeak(t)
-	r.attacked = s.victimFor(t, attackedFor, func(ctx context.Context) { attacker.run(ctx, a.run) })
-	r.answers = attacker.answers.String()
-	s.clean(t, attacker)
+	r.attacked = s.victimFor(t, attackedFor, func(ctx context.Context) { r.answers = attacker.attack(ctx, t, o) })
+	s.clean(t, o.Namespace)
 	if *long {
 		r.after = s.settle(t, r.idle+maxAfter)
 	}
@@ -119,6 +119,23 @@ func (s *server) suffer(t *testing.T, number int, a *attack) *result {
 	r.peak = s.memory(t, "VmHWM")
 	r.check(t)
 	return r
+}
+
+// prepare makes the attacker's namespace and what else its attack needs.
+func (s *server) prepare(t *testing.T, o orders) {
+	t.Helper()
+	s.mustAdmin(t, http.StatusCreated, http.MethodPost, "/api/v1/namespaces", `{"metadata":{"name":"`+o.Namespace+`"}}`)
+	if o.attack().crowd {
+		s.fillCrowd(t)
+	}
+	if o.attack().prepare == nil {
+		return
+	}
+	a, err := newAttacker(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.run(t.Context(), o.attack().prepare)
 }
 
 // result is what an attack came to.

@@ -11,17 +11,17 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"testing"
 	"time"
 
 	"golang.org/x/time/rate"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 // attacker is a client that means harm. Its methods may be called by many goroutines.
 type attacker struct {
-	t         *testing.T
-	server    *server
 	ctx       context.Context // done when the attack ends
+	url       string          // of the server
 	token     string          // "" for an attack without one
 	namespace string          // of its own
 	client    *http.Client
@@ -57,34 +57,25 @@ func (a *answers) String() string {
 	return strings.Join(all, ", ")
 }
 
-// newAttacker returns the attacker of that number: near ones have the victim's address.
-func (s *server) newAttacker(t *testing.T, number int, near bool) *attacker {
-	t.Helper()
-	a := &attacker{
-		t: t, server: s, token: attackerToken(number), namespace: fmt.Sprintf("attack-%d", number),
-		dialer: &net.Dialer{}, answers: answers{counts: map[int]int{}},
+// newAttacker returns the attacker that the orders are for.
+func newAttacker(o orders) (*attacker, error) {
+	trusting, err := harness.NewClient(o.CAFile)
+	if err != nil {
+		return nil, err
 	}
-	if !near {
+	a := &attacker{url: o.URL, token: o.Token, namespace: o.Namespace, dialer: &net.Dialer{}, answers: answers{counts: map[int]int{}}}
+	if !o.attack().near {
 		a.dialer.LocalAddr = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}
 	}
-	trusted := s.Client.Transport.(*http.Transport).TLSClientConfig
-	a.config = &tls.Config{RootCAs: trusted.RootCAs, MinVersion: tls.VersionTLS12, ServerName: "127.0.0.1"}
+	a.config = trusting.Transport.(*http.Transport).TLSClientConfig
+	a.config.ServerName = "127.0.0.1"
 	a.client = &http.Client{Transport: &http.Transport{
 		TLSClientConfig: a.config.Clone(), DialContext: a.dialer.DialContext, ForceAttemptHTTP2: true, DisableCompression: true,
 	}}
-	t.Cleanup(a.client.CloseIdleConnections)
-	s.mustAdmin(t, http.StatusCreated, http.MethodPost, "/api/v1/namespaces", `{"metadata":{"name":"`+a.namespace+`"}}`)
-	return a
+	return a, nil
 }
 
-// prepare calls what prepares an attack.
-func (a *attacker) prepare(prepare func(*attacker)) {
-	a.ctx = a.t.Context()
-	prepare(a)
-	a.answers.counts = map[int]int{}
-}
-
-// run attacks until ctx is done.
+// run calls what attacks, or what prepares an attack, which ends with ctx.
 func (a *attacker) run(ctx context.Context, run func(*attacker)) {
 	defer a.client.CloseIdleConnections()
 	a.ctx = ctx
@@ -93,7 +84,7 @@ func (a *attacker) run(ctx context.Context, run func(*attacker)) {
 
 // do sends a request, reads the answer, and counts its status; 0 if there was none.
 func (a *attacker) do(method, path, body string, headers ...string) {
-	code, _, err := exchange(a.ctx, a.client, a.server.URL, a.token, method, path, body, headers...)
+	code, _, err := exchange(a.ctx, a.client, a.url, a.token, method, path, body, headers...)
 	if err != nil {
 		code = 0
 	}
@@ -154,7 +145,7 @@ func (a *attacker) hold(workers int, do func(worker int)) {
 
 // dial opens a connection that ends with the attack, or returns nil.
 func (a *attacker) dial() net.Conn {
-	conn, err := a.dialer.DialContext(a.ctx, "tcp", strings.TrimPrefix(a.server.URL, "https://"))
+	conn, err := a.dialer.DialContext(a.ctx, "tcp", strings.TrimPrefix(a.url, "https://"))
 	if err != nil {
 		a.answers.add(0)
 		return nil

@@ -23,38 +23,38 @@ const (
 
 // lists read much, or often.
 var lists = []attack{
-	{name: "lists that nobody reads", short: 3 * time.Second, prepare: crowded, run: func(a *attacker) {
+	{name: "lists that nobody reads", short: 3 * time.Second, crowd: true, run: func(a *attacker) {
 		a.hold(400, func(int) { a.unread(crowdPath) })
 	}},
-	{name: "lists that nobody reads, as a table", prepare: crowded, run: func(a *attacker) {
+	{name: "lists that nobody reads, as a table", crowd: true, run: func(a *attacker) {
 		a.hold(100, func(int) { a.unread(crowdPath, "Accept: "+asTable) })
 	}},
-	{name: "exact lists of a version that has passed", prepare: crowded, run: func(a *attacker) {
+	{name: "exact lists of a version that has passed", crowd: true, run: func(a *attacker) {
 		path := crowdPath + "?resourceVersionMatch=Exact&resourceVersion=" + a.pastVersion()
 		a.parallel(60, func(int, int) { a.get(path) })
 	}},
-	{name: "exact lists of many versions", prepare: crowded, run: func(a *attacker) {
+	{name: "exact lists of many versions", crowd: true, run: func(a *attacker) {
 		a.parallel(10, func(int, int) { a.get(crowdPath + "?resourceVersionMatch=Exact&resourceVersion=" + a.pastVersion()) })
 	}},
-	{name: "lists in JSON", prepare: crowded, run: listsAs("application/json")},
-	{name: "lists in YAML", prepare: crowded, run: listsAs(asYAML)},
-	{name: "lists in protobuf", prepare: crowded, run: listsAs(asProtobuf)},
-	{name: "lists as a table", prepare: crowded, run: listsAs(asTable)},
-	{name: "lists as a table with the objects", prepare: crowded, run: func(a *attacker) {
+	{name: "lists in JSON", crowd: true, run: listsAs("application/json")},
+	{name: "lists in YAML", crowd: true, run: listsAs(asYAML)},
+	{name: "lists in protobuf", crowd: true, run: listsAs(asProtobuf)},
+	{name: "lists as a table", crowd: true, run: listsAs(asTable)},
+	{name: "lists as a table with the objects", crowd: true, run: func(a *attacker) {
 		a.parallel(10, func(int, int) { a.get(crowdPath+"?includeObject=Object", "Accept", asTable) })
 	}},
-	{name: "lists of metadata", prepare: crowded, run: listsAs(asMetadata)},
-	{name: "lists with gzip, indented", prepare: crowded, run: func(a *attacker) {
+	{name: "lists of metadata", crowd: true, run: listsAs(asMetadata)},
+	{name: "lists with gzip, indented", crowd: true, run: func(a *attacker) {
 		a.parallel(10, func(int, int) { a.get(crowdPath+"?pretty=1", "Accept-Encoding", "gzip") })
 	}},
-	{name: "lists in every form at once", prepare: crowded, run: func(a *attacker) {
+	{name: "lists in every form at once", crowd: true, run: func(a *attacker) {
 		forms := []string{asYAML, asProtobuf, asTable, asMetadata, "application/json"}
 		a.parallel(20, func(worker, _ int) { a.get(crowdPath, "Accept", forms[worker%len(forms)]) })
 	}},
-	{name: "pages of one object", prepare: crowded, run: func(a *attacker) {
+	{name: "pages of one object", crowd: true, run: func(a *attacker) {
 		a.paced(20, 1000, func(int, int) { a.get(crowdPath + "?limit=1&labelSelector=a!=b") })
 	}},
-	{name: "large objects, one by one", prepare: crowded, run: func(a *attacker) {
+	{name: "large objects, one by one", crowd: true, run: func(a *attacker) {
 		a.paced(20, 300, func(_, n int) { a.get(fmt.Sprintf("%s/large-%d", crowdPath, n%10), "Accept", asYAML) })
 	}},
 	{name: "discovery and OpenAPI", run: func(a *attacker) {
@@ -67,9 +67,6 @@ var lists = []attack{
 	}},
 	{name: "requests over the limit", run: flood(3000, func(a *attacker, _ int) { a.get(endpointsIn("default")) })},
 }
-
-// crowded prepares a namespace with 26 MB of objects.
-func crowded(a *attacker) { a.server.fillCrowd(a.t) }
 
 func listsAs(accept string) func(*attacker) {
 	return func(a *attacker) {
@@ -97,7 +94,7 @@ func (a *attacker) unread(path string, headers ...string) {
 
 // pastVersion returns the version of the crowd, after which it changes.
 func (a *attacker) pastVersion() string {
-	_, answer, err := exchange(a.ctx, a.client, a.server.URL, a.token, http.MethodGet, crowdPath+"?limit=1", "", "Accept", asMetadata)
+	_, answer, err := exchange(a.ctx, a.client, a.url, a.token, http.MethodGet, crowdPath+"?limit=1", "", "Accept", asMetadata)
 	var list struct {
 		Metadata struct {
 			ResourceVersion string `json:"resourceVersion"`

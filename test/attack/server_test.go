@@ -85,12 +85,12 @@ func (s *server) mustAdmin(t *testing.T, want int, method, path, body string) st
 }
 
 // clean deletes what an attack has stored, and waits until it is gone.
-func (s *server) clean(t *testing.T, a *attacker) {
+func (s *server) clean(t *testing.T, namespace string) {
 	t.Helper()
 	// Finalizers would keep the object. Most attacks leave none, or not even the object.
-	_, _, _ = exchange(t.Context(), s.Client, s.URL, adminToken, http.MethodPatch, endpointsIn(a.namespace)+"/object",
+	_, _, _ = exchange(t.Context(), s.Client, s.URL, adminToken, http.MethodPatch, endpointsIn(namespace)+"/object",
 		`{"metadata":{"finalizers":null}}`, "Content-Type", "application/"+mergePatch)
-	path := "/api/v1/namespaces/" + a.namespace
+	path := "/api/v1/namespaces/" + namespace
 	s.eventually(t, "the attacker's namespace is gone", func() bool {
 		code, _, err := s.admin(t.Context(), http.MethodDelete, path, "")
 		return err == nil && code == http.StatusNotFound

@@ -34,7 +34,7 @@ var stored = []attack{
 			}
 		})
 	}},
-	{name: "collections deleted as a dry run", prepare: crowded, run: func(a *attacker) {
+	{name: "collections deleted as a dry run", crowd: true, run: func(a *attacker) {
 		a.parallel(16, func(int, int) { a.do(http.MethodDelete, crowdPath+"?dryRun=All", "") })
 	}},
 	{name: "namespaces made and deleted", run: func(a *attacker) {

@@ -24,7 +24,7 @@ var streams = []attack{
 			}
 		})
 	}},
-	{name: "lists in streams with a window of 0", prepare: crowded, run: func(a *attacker) {
+	{name: "lists in streams with a window of 0", crowd: true, run: func(a *attacker) {
 		a.hold(10, func(int) {
 			if c := a.dialHTTP2(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0}); c != nil {
 				for id := uint32(1); id < 100 && c.request(id, a.token, crowdPath, true) == nil; id += 2 {

@@ -16,27 +16,27 @@ const watchPath = "/api/v1/endpoints?watch=1"
 var watches = []attack{
 	{name: "watches by the thousand", run: watchesOf(func(int) string { return watchPath })},
 	{name: "watches with a selector of 57 KB", run: watchesOf(func(n int) string { return watchPath + "&labelSelector=" + selector(n) })},
-	{name: "lists with a selector of 57 KB", prepare: crowded, run: flood(200, func(a *attacker, n int) { a.get(crowdPath + "?labelSelector=" + selector(n)) })},
-	{name: "lists with 57 KB of field selectors", prepare: crowded, run: flood(200, func(a *attacker, n int) {
+	{name: "lists with a selector of 57 KB", crowd: true, run: flood(200, func(a *attacker, n int) { a.get(crowdPath + "?labelSelector=" + selector(n)) })},
+	{name: "lists with 57 KB of field selectors", crowd: true, run: flood(200, func(a *attacker, n int) {
 		a.get(fmt.Sprintf("%s?fieldSelector=metadata.name!=n%d%s", crowdPath, n, strings.Repeat(",metadata.name!=a", 3300)))
 	})},
 	{name: "watches for ever, and for no time at all", run: watchesOf(func(n int) string {
 		return watchPath + "&timeoutSeconds=" + []string{"4000000000", "9223372036854775807", "-1", "0"}[n%4]
 	})},
-	{name: "watches that begin with everything", prepare: crowded, run: func(a *attacker) {
+	{name: "watches that begin with everything", crowd: true, run: func(a *attacker) {
 		a.paced(500, 100, func(int, int) { a.get(initialEvents) })
 	}},
-	{name: "watches that nobody reads", prepare: crowded, run: func(a *attacker) {
+	{name: "watches that nobody reads", crowd: true, run: func(a *attacker) {
 		a.hold(300, func(int) { a.unread(initialEvents) })
 	}},
 	{name: "watches opened and given up", run: flood(1000, func(a *attacker, _ int) { a.abort(watchPath, 5*time.Millisecond) })},
-	{name: "lists given up half-way", prepare: crowded, run: flood(200, func(a *attacker, _ int) { a.abort(crowdPath, 5*time.Millisecond) })},
+	{name: "lists given up half-way", crowd: true, run: flood(200, func(a *attacker, _ int) { a.abort(crowdPath, 5*time.Millisecond) })},
 	{name: "a large object that changes before 200 watches", prepare: object(10_000), run: func(a *attacker) {
 		forms := []string{"application/json", asMetadata, asTable, asProtobuf + ";stream=watch"}
 		go a.paced(1, 20, func(_, n int) { a.patch(mergePatch, fmt.Sprintf(`{"metadata":{"labels":{"n":"%d"}}}`, n)) })
 		a.paced(200, 200, func(worker, _ int) { a.get(endpointsIn(a.namespace)+"?watch=1", "Accept", forms[worker%len(forms)]) })
 	}},
-	{name: "timeouts of every length", prepare: crowded, run: flood(300, func(a *attacker, n int) {
+	{name: "timeouts of every length", crowd: true, run: flood(300, func(a *attacker, n int) {
 		a.get(crowdPath+"?timeout="+[]string{"1ns", "1ms", "0.5s", "9999h", "-1s", "292y"}[n%6], "Accept", asYAML)
 	})},
 }
@@ -59,7 +59,7 @@ func selector(n int) string {
 func (a *attacker) abort(path string, after time.Duration) {
 	aborted := *a.client
 	aborted.Timeout = after
-	code, _, err := exchange(a.ctx, &aborted, a.server.URL, a.token, http.MethodGet, path, "")
+	code, _, err := exchange(a.ctx, &aborted, a.url, a.token, http.MethodGet, path, "")
 	if err != nil {
 		code = 0
 	}
