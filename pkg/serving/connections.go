@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -235,6 +236,15 @@ func belowTLS(nc net.Conn) net.Conn {
 		return secured.NetConn()
 	}
 	return nc
+}
+
+// Read lets other goroutines run before it returns. A connection that always has more to read,
+// such as one that is flooded with frames, would otherwise start requests faster than they are
+// handled, and keep its core for a whole time slice.
+func (c *conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	runtime.Gosched()
+	return n, err
 }
 
 // Close closes the connection, which then is no longer counted.

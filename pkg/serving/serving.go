@@ -26,8 +26,9 @@ const (
 	// and the time that net/http's clients keep an idle connection.
 	readHeaderTimeout = 32 * time.Second
 	idleTimeout       = 90 * time.Second
-	// Clients open another connection beyond this many requests on one.
-	maxConcurrentStreams = 250
+	// As kube-apiserver's, and what Go's clients assume until they are told. They open another
+	// connection beyond this many requests on one.
+	maxConcurrentStreams = 100
 	// A connection whose peer has vanished is closed after both.
 	pingAfter   = 30 * time.Second
 	pingTimeout = 15 * time.Second
