@@ -20,6 +20,9 @@ BENCH ?= .
 COUNT ?= 6
 PKG ?= ./pkg/... ./test/api
 
+# Flags of the server that `make run` starts: make run ARGS='--secure-port=7443'
+ARGS ?=
+
 # What `make load` sends: make load LOAD='--rate=500 --duration=1m'
 LOAD ?= --rate=200 --duration=10s --watchers=20
 
@@ -39,8 +42,8 @@ build: ## build the server and the load generator as static binaries: bin/apiser
 	@$(STATIC) go build -ldflags '-X main.version=$(VERSION)' -o bin/ ./cmd/apiserver ./cmd/loadtest
 
 .PHONY: run
-run: build ## build and run the server with its defaults, with its data in ./berth.data
-	@exec bin/apiserver
+run: build ## build and run the server, with its data in ./berth.data
+	@exec bin/apiserver $(ARGS)
 
 .PHONY: load
 load: build ## generate load on the server of `make run`, with a report in berth.data/load.html

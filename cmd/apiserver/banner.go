@@ -34,11 +34,11 @@ type banner struct {
 	access     access
 	caFile     string
 	tokenFile  string // empty if --token-auth-file is set
-	kubeconfig string
+	kubeconfig string // an absolute path: a shell may change its directory
 	insecure   string // URL without TLS; empty if there is no such port
 }
 
-// print writes the address and two commands that can be pasted into a shell in the server's
+// print writes the address and commands that can be pasted into a shell in the server's
 // working directory.
 func (b banner) print(w io.Writer) error {
 	var s strings.Builder
@@ -47,7 +47,7 @@ func (b banner) print(w io.Writer) error {
 		fmt.Fprintf(&s, "without TLS, on this machine only: %s\n", b.insecure)
 	}
 	fmt.Fprintf(&s, "\nCreate an Endpoints with curl:\n\n%s\n", b.curl())
-	fmt.Fprintf(&s, "\nSee it with kubectl:\n\nkubectl --kubeconfig=%s get endpoints -A\n\n", shellQuote(b.kubeconfig))
+	fmt.Fprintf(&s, "\nSee it with kubectl:\n\nexport KUBECONFIG=%s\nkubectl get endpoints -A\n\n", shellQuote(b.kubeconfig))
 	_, err := io.WriteString(w, s.String())
 	return err
 }

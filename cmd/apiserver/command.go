@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -31,11 +32,17 @@ func newCommand(hangups <-chan os.Signal, stdout, stderr io.Writer) *cobra.Comma
 		Short: "Serve the Kubernetes API for Endpoints and leases from etcd",
 		Long: `Berth serves the Kubernetes API for Endpoints, leases and namespaces from etcd. Without flags
 it runs an embedded etcd, keeps everything in ./berth.data and listens on https://127.0.0.1:6443.`,
-		Version:       binaryVersion(),
-		Args:          cobra.NoArgs,
+		Version: binaryVersion(),
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())
+			}
+			return nil
+		},
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			c.UnknownVariables = unknownVariables(cmd.Flags(), os.Environ())
 			return withEnvironment(cmd.Flags(), func() error { return run(cmd.Context(), c, hangups, stdout, stderr) })
 		},
 	}
@@ -45,11 +52,25 @@ it runs an embedded etcd, keeps everything in ./berth.data and listens on https:
 	cmd.Flags().SortFlags = false
 	cmd.SetOut(stdout)
 	cmd.SetErr(stderr)
-	cmd.SetVersionTemplate("apiserver {{.Version}} (Kubernetes API v" + kubernetesVersion + ")\n")
+	cmd.SetVersionTemplate(versionLine())
 	cmd.SetHelpFunc(func(cmd *cobra.Command, _ []string) { printHelp(cmd, groups) })
-	cmd.CompletionOptions.HiddenDefaultCmd = true
-	cmd.AddCommand(newReadyCommand())
+	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
+	})
+	cmd.AddCommand(newReadyCommand(), newVersionCommand())
 	return cmd
+}
+
+func newVersionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "version",
+		Short: "Print the version",
+		Long:  "Prints the version of the binary and of the Kubernetes API that it serves, as --version does.",
+		Args:  cobra.NoArgs,
+		Run: func(cmd *cobra.Command, _ []string) {
+			fmt.Fprint(cmd.OutOrStdout(), versionLine())
+		},
+	}
 }
 
 func newReadyCommand() *cobra.Command {
@@ -143,6 +164,21 @@ func printHelp(cmd *cobra.Command, groups []flagGroup) {
 // envName returns the environment variable of a flag.
 func envName(flag string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// unknownVariables returns the names in environ, of NAME=VALUE, that look like those of flags
+// and belong to none, sorted: most are misspelt. The tests' own are no mistakes.
+func unknownVariables(flags *pflag.FlagSet, environ []string) (unknown []string) {
+	known := map[string]bool{}
+	flags.VisitAll(func(flag *pflag.Flag) { known[envName(flag.Name)] = true })
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		if strings.HasPrefix(name, envPrefix) && !strings.HasPrefix(name, envPrefix+"TEST_") && !known[name] {
+			unknown = append(unknown, name)
+		}
+	}
+	slices.Sort(unknown)
+	return unknown
 }
 
 // withEnvironment sets every flag that is not on the command line from its environment

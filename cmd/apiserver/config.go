@@ -54,6 +54,8 @@ type config struct {
 
 	LogLevel  string
 	LogFormat string
+
+	UnknownVariables []string // of the environment, which are ignored
 }
 
 func defaultConfig() config {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,20 +121,41 @@ func checkEtcd(ctx context.Context, client *clientv3.Client) (silent []string, e
 		return err == nil, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("etcd at %s: no answer within %v: %s", strings.Join(client.Endpoints(), ","), etcdStartTimeout, connectionFailure(reason))
+		return nil, fmt.Errorf("etcd at %s: no answer within %v: %s", strings.Join(client.Endpoints(), ","), etcdStartTimeout, connectionFailure(client.Endpoints(), reason))
 	}
 	return etcd.CheckVersions(ctx, client)
 }
 
 // connectionFailure returns the innermost reason in an error of gRPC, which wraps the
-// network's error in several layers of text.
-func connectionFailure(err error) string {
+// network's error in several layers of text, and what the user can do about it.
+func connectionFailure(endpoints []string, err error) string {
 	message := err.Error()
-	if _, inner, ok := strings.Cut(message, `desc = "`); ok {
-		message = strings.TrimSuffix(inner, `"`)
+	if _, inner, ok := strings.Cut(message, `desc = `); ok {
+		message = strings.Trim(inner, `"`)
 	}
 	for _, layer := range []string{"transport: ", "Error while dialing: "} {
 		message = strings.TrimPrefix(message, layer)
 	}
+	for _, known := range connectionRemedies {
+		sameScheme := slices.ContainsFunc(endpoints, func(e string) bool { return strings.HasPrefix(e, known.scheme+"://") })
+		if sameScheme && strings.Contains(message, known.failure) {
+			return message + ": " + known.remedy
+		}
+	}
 	return message
 }
+
+// connectionRemedies tell what a failure to connect means that gRPC and TLS do not explain.
+var connectionRemedies = []struct{ scheme, failure, remedy string }{
+	{"http", "error reading server preface", "it may expect TLS, that is https:// in --etcd-servers"},
+	{"https", "first record does not look like a TLS handshake", "it has no TLS: use http:// in --etcd-servers"},
+	{"https", "certificate required", "it wants a client certificate, --etcd-certfile and --etcd-keyfile"},
+	{"https", "certificate signed by unknown authority", "name the CA of its certificate by --etcd-cafile"},
+	{"https", "bad certificate", refusedCertificate},
+	{"https", "unknown certificate authority", refusedCertificate},
+	// The connection can break before the alert that says so is read.
+	{"https", "broken pipe", refusedCertificate},
+	{"https", "connection reset", refusedCertificate},
+}
+
+const refusedCertificate = "it may not accept the client certificate of --etcd-certfile"

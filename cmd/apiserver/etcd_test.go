@@ -128,7 +128,24 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 		t.Parallel()
 		otherCA := filepath.Join(t.TempDir(), "ca.crt")
 		harness.WriteFile(t, otherCA, harness.ReadFile(t, ourSide.CACert()))
-		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCAFile = otherCA }, "certificate signed by unknown authority")
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCAFile = otherCA }, ": name the CA of its certificate by --etcd-cafile")
+	})
+	t.Run("no certificate of ours", func(t *testing.T) {
+		t.Parallel()
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCertFile, c.EtcdKeyFile = "", "" }, "certificate required: it wants a client certificate, --etcd-certfile and --etcd-keyfile")
+	})
+	t.Run("http to https", func(t *testing.T) {
+		t.Parallel()
+		expectNoEtcd(t, func(c *config) { c.EtcdServers = []string{"http://" + address} }, ": it may expect TLS, that is https:// in --etcd-servers")
+	})
+	t.Run("https to http", func(t *testing.T) {
+		t.Parallel()
+		plain := serveEtcd(t, nil)
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdServers = []string{"https://" + plain} }, ": it has no TLS: use http:// in --etcd-servers")
+	})
+	t.Run("certificate that etcd does not trust", func(t *testing.T) {
+		t.Parallel()
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCertFile, c.EtcdKeyFile = etcdSide.Cert(), etcdSide.Key() }, ": it may not accept the client certificate of --etcd-certfile")
 	})
 	t.Run("no etcd", func(t *testing.T) {
 		t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,8 +28,8 @@ func TestExecuteReportsFailuresInOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		"an unknown flag":       {args: []string{"--no-such-flag"}, want: "unknown flag: --no-such-flag"},
-		"an unknown command":    {args: []string{"serve"}, want: `unknown command "serve"`},
+		"an unknown flag":       {args: []string{"--no-such-flag"}, want: "unknown flag: --no-such-flag; see apiserver --help"},
+		"an unknown command":    {args: []string{"serve"}, want: `unknown command "serve"; see apiserver --help`},
 		"a value of a flag":     {args: []string{"--secure-port=http"}, want: `"--secure-port"`},
 		"a range of a flag":     {args: []string{"--secure-port=70000"}, want: "--secure-port: 70000 is not between 0 and 65535"},
 		"a value of a variable": {env: map[string]string{"BERTH_REQUEST_TIMEOUT": "5"}, want: `BERTH_REQUEST_TIMEOUT: invalid value "5"`},
@@ -78,11 +79,14 @@ func TestReadyPrintsNoControlCharacters(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	var stdout, stderr bytes.Buffer
-	if status := execute([]string{"--version"}, &stdout, &stderr); status != 0 || stderr.Len() > 0 {
-		t.Fatalf("status %d, stderr %q", status, &stderr)
-	}
-	if want := "apiserver " + binaryVersion() + " (Kubernetes API v" + kubernetesVersion + ")\n"; stdout.String() != want {
-		t.Errorf("got %q, want %q", &stdout, want)
+	for _, arg := range []string{"--version", "version"} {
+		stdout.Reset()
+		if status := execute([]string{arg}, &stdout, &stderr); status != 0 || stderr.Len() > 0 {
+			t.Fatalf("%s: status %d, stderr %q", arg, status, &stderr)
+		}
+		if want := "apiserver " + binaryVersion() + " (Kubernetes API v" + kubernetesVersion + ")\n"; stdout.String() != want {
+			t.Errorf("%s: got %q, want %q", arg, &stdout, want)
+		}
 	}
 }
 
@@ -121,5 +125,27 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 		if len(line) > helpWidth+10 {
 			t.Errorf("a line of %d characters: %s", len(line), line)
 		}
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	for _, shell := range []string{"bash", "fish", "zsh"} {
+		var stdout, stderr bytes.Buffer
+		if status := execute([]string{"completion", shell}, &stdout, &stderr); status != 0 || stderr.Len() > 0 || !strings.Contains(stdout.String(), "apiserver") {
+			t.Errorf("%s: status %d, stderr %q, %d bytes", shell, status, &stderr, stdout.Len())
+		}
+	}
+}
+
+func TestUnknownVariables(t *testing.T) {
+	got := unknownVariables(newCommand(nil, nil, nil).Flags(), []string{
+		"BERTH_SECURE_PORTS=1", "BERTH_DATA_DIR=x", "HOME=/", "BERTH_ETCD_SERVER=", "BERTH_TEST_X=1", "BERTH=1",
+	})
+	if want := []string{"BERTH_ETCD_SERVER", "BERTH_SECURE_PORTS"}; !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	s := runServer(t, func(started *config) { started.UnknownVariables = got })
+	for _, name := range got {
+		s.stderr.Await(t, "("+name+").* belongs to no flag", s.ended)
 	}
 }

@@ -108,7 +108,8 @@ func TestProcessHoldsItsDataDirectory(t *testing.T) {
 	first := startProcess(t, dir)
 	first.awaitReady(t)
 	kubeconfig := harness.ReadFile(t, first.dir.kubeconfig())
-	second := startProcess(t, dir)
+	// The port is taken, too, which is not what the user has to know.
+	second := startProcess(t, dir, "--secure-port="+first.url[strings.LastIndexByte(first.url, ':')+1:])
 	<-second.ended
 	if want := "apiserver: data directory " + dir + " is in use by another process\n"; second.status != 1 || second.stderr.String() != want {
 		t.Errorf("status %d, stderr %q, want 1 and %q", second.status, second.stderr, want)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"time"
@@ -27,9 +28,6 @@ const (
 	shutdownGrace = 30 * time.Second
 	// adminUser is the user of the token in the data directory.
 	adminUser = "admin"
-	// loopback is where --http-port listens, whatever --bind-address is: without TLS a token
-	// must not leave the machine.
-	loopback = "127.0.0.1"
 )
 
 // run serves until ctx ends and then returns nil, even if it is not ready by then. It prints
@@ -38,7 +36,7 @@ const (
 // come before it is ready count as one.
 //
 // The steps that can fail without side effects come first: the flags, the user's files, the
-// ports and the lock of the data directory. Only then is anything written.
+// lock of the data directory and the ports. Only then is anything written.
 func run(ctx context.Context, c config, hangups <-chan os.Signal, stdout, stderr io.Writer) error {
 	if err := c.validate(); err != nil {
 		return err
@@ -48,29 +46,20 @@ func run(ctx context.Context, c config, hangups <-chan os.Signal, stdout, stderr
 		return err
 	}
 	defer flushLog()
+	for _, name := range c.UnknownVariables {
+		logger.Warn().Str("variable", name).Msg("an environment variable belongs to no flag, and is ignored; see apiserver --help")
+	}
 	in, err := loadInputs(c, logger)
 	if err != nil {
 		return err
 	}
-	secure, err := serving.Listen(ctx, c.BindAddress, c.SecurePort)
-	if err != nil {
-		return &flagError{flag: "secure-port", err: err}
-	}
-	defer secure.Close()
-	var insecure net.Listener
-	if c.HTTPPort != 0 {
-		if insecure, err = serving.Listen(ctx, loopback, c.HTTPPort); err != nil {
-			return &flagError{flag: "http-port", err: err}
-		}
-		defer insecure.Close()
-	}
-	lock, err := c.DataDir.lock()
+	claimed, err := claim(ctx, c)
+	defer claimed.close()
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
 
-	i := &instance{config: c, inputs: in, hangups: hangups, secure: secure, insecure: insecure, logger: logger, metrics: prometheus.NewRegistry()}
+	i := &instance{config: c, inputs: in, claims: claimed, hangups: hangups, logger: logger, metrics: prometheus.NewRegistry()}
 	i.proxies, _ = parseProxies(c.TrustedProxies) // they are valid
 	if err = i.start(ctx); err == nil {
 		err = i.serve(ctx, stdout)
@@ -83,13 +72,12 @@ func run(ctx context.Context, c config, hangups <-chan os.Signal, stdout, stderr
 // instance is one running server.
 type instance struct {
 	*inputs
-	config   config
-	hangups  <-chan os.Signal
-	secure   net.Listener
-	insecure net.Listener // nil if --http-port is 0
-	proxies  []netip.Prefix
-	logger   zerolog.Logger
-	metrics  *prometheus.Registry
+	*claims
+	config  config
+	hangups <-chan os.Signal
+	proxies []netip.Prefix
+	logger  zerolog.Logger
+	metrics *prometheus.Registry
 
 	backend *backend
 	core    *apiserver.Instance
@@ -279,7 +267,11 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 
 // announce tells the user that the server is ready, and how to use it.
 func (i *instance) announce(stdout io.Writer) error {
-	b := banner{access: i.access(), caFile: i.certs.Get().CAFile, kubeconfig: i.config.DataDir.kubeconfig()}
+	kubeconfig, err := filepath.Abs(i.config.DataDir.kubeconfig())
+	if err != nil {
+		return err
+	}
+	b := banner{access: i.access(), caFile: i.certs.Get().CAFile, kubeconfig: kubeconfig}
 	if i.config.TokenAuthFile == "" {
 		b.tokenFile = i.config.DataDir.token()
 	}

@@ -300,7 +300,7 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 		change func(*config)
 		want   string
 	}{
-		"port taken":        {func(c *config) { c.SecurePort = port }, fmt.Sprintf("--secure-port: cannot listen on 127.0.0.1:%d: ", port)},
+		"port taken":        {func(c *config) { c.SecurePort = port }, fmt.Sprintf("--secure-port: cannot listen on 127.0.0.1:%d: bind: address already in use; ", port)},
 		"HTTP port taken":   {func(c *config) { c.HTTPPort = port }, fmt.Sprintf("--http-port: cannot listen on 127.0.0.1:%d: ", port)},
 		"broken tokens":     {func(c *config) { c.TokenAuthFile = broken }, "--token-auth-file: token file " + broken + ": line 1: "},
 		"broken limits":     {func(c *config) { c.RateLimitConfig = broken }, "--rate-limit-config: " + broken + ": "},

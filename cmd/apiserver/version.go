@@ -17,7 +17,12 @@ var version string
 // so gitVersion begins with it. It must match k8s.io/api in go.mod.
 const kubernetesVersion = "1.37.2"
 
-// binaryVersion returns what --version prints.
+// versionLine is what --version prints.
+func versionLine() string {
+	return "apiserver " + binaryVersion() + " (Kubernetes API v" + kubernetesVersion + ")\n"
+}
+
+// binaryVersion returns the version of the binary.
 func binaryVersion() string {
 	if version != "" {
 		return version
