@@ -1,6 +1,7 @@
 package object
 
 import (
+	"encoding/json"
 	"fmt"
 	"sync"
 
@@ -20,6 +21,8 @@ const (
 	Protobuf
 	// MetadataProtobuf is the message of a PartialObjectMetadata.
 	MetadataProtobuf
+	// Cells is a list in JSON, of what Type.Cells returns.
+	Cells
 
 	formCount
 )
@@ -85,19 +88,23 @@ func (o *Object) Body(f Form) ([]byte, error) {
 		return o.json[o.metadata.start-len(metadataMember) : o.metadata.end], nil
 	}
 	fs := o.formSet()
-	fs.mu.Lock()
-	body := fs.bodies[f]
-	if body != nil {
-		fs.mu.Unlock()
-		return body, nil
-	}
-	body, err := o.makeBody(f)
-	fs.bodies[f] = body
-	fs.mu.Unlock()
-	if err == nil {
+	body, made, err := fs.body(f, o.makeBody)
+	if made {
 		o.Type.Forms.add(fs, bodySlot+slot(f), len(body))
 	}
 	return body, err
+}
+
+// body returns the bytes of a form, which are made if they are not kept.
+func (fs *forms) body(f Form, produce func(Form) ([]byte, error)) (body []byte, made bool, err error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock() // Type.Cells may panic
+	if body := fs.bodies[f]; body != nil {
+		return body, false, nil
+	}
+	body, err = produce(f)
+	fs.bodies[f] = body
+	return body, err == nil, err
 }
 
 // makeBody makes the bytes of a form that is not a part of the JSON; they are never nil.
@@ -119,6 +126,12 @@ func (o *Object) makeBody(f Form) ([]byte, error) {
 			return nil, err
 		}
 		return (&metav1.PartialObjectMetadata{ObjectMeta: *metadata}).Marshal()
+	case Cells:
+		obj, err := o.decodeForTable()
+		if err != nil {
+			return nil, err
+		}
+		return json.Marshal(o.Type.Cells(obj))
 	}
 	return nil, fmt.Errorf("nothing makes form %d", f)
 }

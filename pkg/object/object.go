@@ -215,9 +215,9 @@ func (o *Object) Decode() (runtime.Object, error) {
 	return obj, nil
 }
 
-// DecodeForTable is Decode for whoever makes a row of a table: of the metadata, which takes
-// longer than all the rest, it has the name, the namespace and the creationTimestamp.
-func (o *Object) DecodeForTable() (runtime.Object, error) {
+// decodeForTable is Decode for Type.Cells: of the metadata, which takes longer than all the
+// rest, it has the name and the namespace.
+func (o *Object) decodeForTable() (runtime.Object, error) {
 	rest := make([]byte, 0, len(o.json)-(o.metadata.end-o.metadata.start)+len("{}"))
 	rest = append(append(append(rest, o.json[:o.metadata.start]...), "{}"...), o.json[o.metadata.end:]...)
 	obj, err := o.Type.Decode(rest)
@@ -230,7 +230,6 @@ func (o *Object) DecodeForTable() (runtime.Object, error) {
 	}
 	accessor.SetName(o.Name)
 	accessor.SetNamespace(o.Namespace)
-	accessor.SetCreationTimestamp(metav1.NewTime(o.created))
 	return obj, nil
 }
 
@@ -242,6 +241,22 @@ func (o *Object) Metadata() (*metav1.ObjectMeta, error) {
 	}
 	return metadata, nil
 }
+
+// SelfLink returns the object's selfLink, or "" where it has none.
+func (o *Object) SelfLink() string {
+	var names struct {
+		SelfLink string `json:"selfLink"`
+	}
+	// It stands before the place of the resourceVersion.
+	before := o.json[o.metadata.start:o.version.start]
+	if unmarshal(append(before[:len(before):len(before)], '}'), &names) != nil {
+		return ""
+	}
+	return names.SelfLink
+}
+
+// Created returns the object's creationTimestamp, zero where it has none.
+func (o *Object) Created() time.Time { return o.created }
 
 // UID returns the object's uid, or "" where it has none.
 func (o *Object) UID() types.UID {

@@ -11,7 +11,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/s2"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -229,27 +228,58 @@ func TestBookmark(t *testing.T) {
 	}
 }
 
-func TestDecodeForTable(t *testing.T) {
+// Cells are made once, of the whole object except most of its metadata, and made again after
+// they have failed.
+func TestCells(t *testing.T) {
+	var got []runtime.Object
+	fail := true
+	typ := endpointsType(nil)
+	typ.Cells = func(obj runtime.Object) []any {
+		if fail {
+			panic("oh dear")
+		}
+		got = append(got, obj)
+		return []any{"<a>", 7}
+	}
+	e := endpoints("web", 2)
+	o := mustRead(t, typ, "web", 7, mustEncode(t, typ, e)).At(9)
+	func() {
+		defer func() { _ = recover() }()
+		_, _ = o.Body(object.Cells)
+	}()
+	fail = false
+	for range 2 {
+		if cells, err := o.Body(object.Cells); err != nil || string(cells) != `["\u003ca\u003e",7]` {
+			t.Errorf("got %s, %v", cells, err)
+		}
+	}
+	e.ObjectMeta = metav1.ObjectMeta{Name: "web", Namespace: "default"}
+	if diff := cmp.Diff([]runtime.Object{e}, got); diff != "" {
+		t.Errorf("cells were made of (-want +got)\n%s", diff)
+	}
+}
+
+// What a table needs of the metadata is what the metadata has, wherever it is stored.
+func TestTableMetadata(t *testing.T) {
 	created := metav1.Date(2026, 11, 26, 12, 0, 0, 0, time.UTC)
-	for name, given := range map[string]metav1.Time{"a time": created, "no time": {}} {
-		e := endpoints("web", 2)
-		e.CreationTimestamp = given
-		typ := endpointsType(nil)
-		value, err := typ.Encode(e)
-		if err != nil {
-			t.Fatal(err)
-		}
-		o, err := object.Written(typ, object.Identity{Key: "/k", Namespace: "default", Name: "web", Revision: 7}, value)
-		if err != nil {
-			t.Fatal(err)
-		}
-		got, err := o.At(9).DecodeForTable()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e.ObjectMeta = metav1.ObjectMeta{Name: "web", Namespace: "default", CreationTimestamp: given}
-		if !equality.Semantic.DeepEqual(got, e) {
-			t.Errorf("%s: %v, want %v", name, got, e)
+	typ := endpointsType(nil)
+	for name, metadata := range map[string]string{
+		"as written":    `"name":"web","namespace":"default","selfLink":"/a\"b","uid":"u","creationTimestamp":"2026-11-26T12:00:00Z"`,
+		"another order": `"labels":{"selfLink":"x"},"creationTimestamp":"2026-11-26T12:00:00Z","selfLink":"/a\"b","namespace":"default","name":"web"`,
+		"neither":       `"name":"web","namespace":"default","labels":{"selfLink":"x"}`,
+	} {
+		stored := mustRead(t, typ, "web", 7, []byte(`{"kind":"Endpoints","apiVersion":"v1","metadata":{`+metadata+`}}`))
+		for _, o := range []*object.Object{stored, stored.At(9)} {
+			link, at := `/a"b`, created.Time
+			if name == "neither" {
+				link, at = "", time.Time{}
+			}
+			if o.SelfLink() != link || !o.Created().Equal(at) {
+				t.Errorf("%s: got %q and %v, want %q and %v", name, o.SelfLink(), o.Created(), link, at)
+			}
+			if metadata, err := o.Metadata(); err != nil || metadata.SelfLink != link {
+				t.Errorf("%s: the metadata is %v, %v", name, metadata, err)
+			}
 		}
 	}
 }

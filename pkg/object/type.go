@@ -10,6 +10,7 @@ import (
 
 	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	kjson "sigs.k8s.io/json"
@@ -26,6 +27,11 @@ type Type struct {
 	// metadata.namespace, such as spec.clusterIP. Their values are strings, numbers or
 	// booleans.
 	Fields []string
+	// Columns are those of the objects' table, except the last one, which is their age. Cells
+	// returns an object's cells in them, at least one, and nothing that changes while the object
+	// does not. obj is of New's type, and of its metadata has the name and the namespace.
+	Columns []metav1.TableColumnDefinition
+	Cells   func(obj runtime.Object) []any
 	// Forms bounds the memory of what is made of objects; nil keeps all of it.
 	Forms *Budget
 

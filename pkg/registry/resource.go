@@ -5,12 +5,10 @@ package registry
 
 import (
 	"strings"
-	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/duration"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -58,8 +56,8 @@ type Resource struct {
 	// that fails is answered in the words of updates.
 	DeletesByUpdate bool
 
-	// Columns and Cells are the resource's table, as kubectl get shows it. Cells gets an
-	// object of New's type.
+	// Columns and Cells are the resource's table, as kubectl get shows it, except the age: see
+	// object.Type.
 	Columns []metav1.TableColumnDefinition
 	Cells   func(obj runtime.Object) []any
 }
@@ -185,16 +183,5 @@ func (r *Resource) selfLink(namespace, name string) string {
 	return link
 }
 
-// NameColumn and AgeColumn are the first and the last column of kubectl's tables.
-var (
-	NameColumn = metav1.TableColumnDefinition{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]}
-	AgeColumn  = metav1.TableColumnDefinition{Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]}
-)
-
-// Age is the cell of AgeColumn.
-func Age(created metav1.Time) string {
-	if created.IsZero() {
-		return "<unknown>"
-	}
-	return duration.HumanDuration(time.Since(created.Time))
-}
+// NameColumn is the first column of kubectl's tables.
+var NameColumn = metav1.TableColumnDefinition{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]}

@@ -55,7 +55,7 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 		selectors: labelSelectors{parsed: map[string]weak.Pointer[labelSelector]{}},
 		objects: &object.Type{
 			Kind: resource.GroupVersionKind(), New: func() runtime.Object { return resource.New() },
-			Fields: resource.Fields, Forms: cfg.Forms,
+			Fields: resource.Fields, Columns: resource.Columns, Cells: resource.Cells, Forms: cfg.Forms,
 		},
 	}
 	s.broken.report = cfg.Report
@@ -102,13 +102,6 @@ func (s *Store) Subresources() []metav1.APIResource {
 
 // Type is the type of the resource's objects.
 func (s *Store) Type() *object.Type { return s.objects }
-
-// Columns are the columns of the resource's table.
-func (s *Store) Columns() []metav1.TableColumnDefinition { return s.resource.Columns }
-
-// Cells are an object's cells in the resource's table. obj is of the type of New
-// and may have no more metadata than object.DecodeForTable gives.
-func (s *Store) Cells(obj runtime.Object) []any { return s.resource.Cells(obj) }
 
 // Get returns one object. Without opts.ResourceVersion the read is linearizable; with
 // "0" it is whatever the cache has; with another it is at least that new. StorageReadError:

@@ -60,8 +60,6 @@ type Resource interface {
 	Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (*object.Object, *metav1.Status, error)
 	// DeleteCollection deletes the objects that List has returned, as they were then.
 	DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) error
-
-	media.Tabler
 }
 
 // call is one call to a resource, authorised and with its answer's form settled.
@@ -221,9 +219,9 @@ func (c *call) write(w *stream.Writer, res result) (err error) {
 	}()
 	switch {
 	case res.object != nil:
-		return c.output.Object(c.ctx, w, res.object, c.resource, c.include)
+		return c.output.Object(c.ctx, w, res.object, c.include)
 	case res.list != nil:
-		return c.output.List(c.ctx, w, res.list, c.resource, c.include)
+		return c.output.List(c.ctx, w, res.list, c.include)
 	}
 	return c.output.Any(w, res.other)
 }

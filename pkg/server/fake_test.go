@@ -37,7 +37,6 @@ type fakeResource struct {
 	list   func(ctx context.Context) (*object.List, []string, error)
 	create func(ctx context.Context, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error)
 	watch  func(ctx context.Context) iter.Seq2[[]object.Event, error]
-	cells  func(obj runtime.Object) []any
 }
 
 func (f *fakeResource) APIResource() metav1.APIResource {
@@ -74,21 +73,13 @@ func (f *fakeResource) Create(ctx context.Context, _ string, obj runtime.Object,
 	return f.create(ctx, obj, opts)
 }
 
-func (f *fakeResource) Columns() []metav1.TableColumnDefinition {
-	return []metav1.TableColumnDefinition{{Name: "Name", Type: "string"}}
-}
-
-func (f *fakeResource) Cells(obj runtime.Object) []any {
-	if f.cells == nil {
-		return []any{obj.(*corev1.Endpoints).Name}
-	}
-	return f.cells(obj)
-}
-
 func newType(kind schema.GroupVersionKind) *object.Type {
 	return &object.Type{
 		Kind: kind,
 		New:  func() runtime.Object { return &corev1.Endpoints{} },
+
+		Columns: []metav1.TableColumnDefinition{{Name: "Name", Type: "string"}},
+		Cells:   func(obj runtime.Object) []any { return []any{obj.(*corev1.Endpoints).Name} },
 	}
 }
 
@@ -116,6 +107,13 @@ func named(t testing.TB, name string, size int) *object.Object {
 		t.Fatal(err)
 	}
 	return finished
+}
+
+// withCells gives the object a type of its own, with these cells.
+func withCells(obj *object.Object, cells func(runtime.Object) []any) *object.Object {
+	obj.Type = newType(obj.Type.Kind)
+	obj.Type.Cells = cells
+	return obj
 }
 
 func added(obj *object.Object) object.Event { return object.Event{Type: watch.Added, Object: obj} }

@@ -91,55 +91,46 @@ func TestStatusOf(t *testing.T) {
 	}
 }
 
-// rowsThat is a resource whose tables fail after so many rows.
-func rowsThat(fail func() []any, after int) *fakeResource {
-	rows := 0
-	return &fakeResource{cells: func(runtime.Object) []any {
-		if rows++; rows > after {
-			return fail()
-		}
-		return []any{"row"}
-	}}
-}
-
 // An answer that fails before its first byte is a 500, as if nothing had been written; one
 // that fails in the middle ends the connection, so that the client notices. The server goes
 // on.
 func TestAnswersThatFail(t *testing.T) {
 	const most = 2000 // rows, of some 150 bytes
-	unencodable := func() []any { return []any{func() {}} }
-	panics := func() []any { panic("oh dear") }
+	unencodable := func(runtime.Object) []any { return []any{func() {}} }
+	panics := func(runtime.Object) []any { panic("oh dear") }
 	for name, tc := range map[string]struct {
-		resource func() *fakeResource
+		cells    func(runtime.Object) []any // of the last row
+		before   int                        // rows
 		encoding string
 		cut      bool
 		logged   string
 	}{
-		"encoding":           {func() *fakeResource { return rowsThat(unencodable, 0) }, "identity", false, "unsupported type"},
-		"encoding, half-way": {func() *fakeResource { return rowsThat(unencodable, most-1) }, "identity", true, "unsupported type"},
+		"encoding":           {unencodable, 0, "identity", false, "unsupported type"},
+		"encoding, half-way": {unencodable, most-1, "identity", true, "unsupported type"},
 		// The rows compress to less than is written at once: nothing is out, and what was to
 		// come would have been compressed.
-		"encoding, half-way, gzip": {func() *fakeResource { return rowsThat(unencodable, most-1) }, "gzip", false, "unsupported type"},
-		"panic":                    {func() *fakeResource { return rowsThat(panics, 0) }, "identity", false, "oh dear"},
-		"panic, half-way":          {func() *fakeResource { return rowsThat(panics, most-1) }, "identity", true, "oh dear"},
-		"panic, half-way, gzip":    {func() *fakeResource { return rowsThat(panics, most-1) }, "gzip", false, "oh dear"},
-		"panic of nil":             {func() *fakeResource { return rowsThat(func() []any { panic(nil) }, 0) }, "identity", false, "panic called with nil"},
+		"encoding, half-way, gzip": {unencodable, most-1, "gzip", false, "unsupported type"},
+		"panic":                    {panics, 0, "identity", false, "oh dear"},
+		"panic, half-way":          {panics, most-1, "identity", true, "oh dear"},
+		"panic, half-way, gzip":    {panics, most-1, "gzip", false, "oh dear"},
+		"panic of nil":             {func(runtime.Object) []any { panic(nil) }, 0, "identity", false, "panic called with nil"},
 	} {
 		for _, http2 := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s http2=%v", name, http2), func(t *testing.T) {
-				checkFails(t, tc.resource(), most, http2, tc.encoding, tc.cut, tc.logged)
+				checkFails(t, append(slices.Repeat([]*object.Object{named(t, "a", 0)}, tc.before), withCells(named(t, "b", 0), tc.cells)), http2, tc.encoding, tc.cut, tc.logged)
 			})
 		}
 	}
 }
 
-func checkFails(t *testing.T, resource *fakeResource, rows int, http2 bool, encoding string, cut bool, logged string) {
+func checkFails(t *testing.T, objects []*object.Object, http2 bool, encoding string, cut bool, logged string) {
 	t.Helper()
 	var log strings.Builder
-	list := &object.List{Type: endpointsType, Objects: slices.Repeat([]*object.Object{named(t, "a", 0)}, rows)}
-	resource.list = func(context.Context) (*object.List, []string, error) { return list, nil, nil }
-	resource.get = func(context.Context) (*object.Object, error) { return list.Objects[0], nil }
-	cfg := testConfig(t, resource)
+	list := &object.List{Type: endpointsType, Objects: objects}
+	cfg := testConfig(t, &fakeResource{
+		list: func(context.Context) (*object.List, []string, error) { return list, nil, nil },
+		get:  func(context.Context) (*object.Object, error) { return list.Objects[0], nil },
+	})
 	cfg.Logger = zerolog.New(zerolog.SyncWriter(&log))
 	web := start(t, newTestServer(t, cfg), http2)
 	resp, body, err := send(t, web, clientRequest(t, web.URL+testPath, "Accept", "application/json;as=Table;g=meta.k8s.io;v=v1", "Accept-Encoding", encoding))

@@ -45,7 +45,7 @@ func (s *Server) watch(c *call) (result, error) {
 	if err := c.tableOptions(); err != nil {
 		return result{}, err
 	}
-	events, err := s.codecs.Events(c.output, c.resource, c.include)
+	events, err := s.codecs.Events(c.output, c.include)
 	if err != nil {
 		return result{}, err
 	}

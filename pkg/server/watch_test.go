@@ -257,19 +257,13 @@ func TestWatchErrors(t *testing.T) {
 
 // An event that cannot be shown does not take away those before it, and is told.
 func TestEventsThatCannotBeShownEndAWatchWithAnError(t *testing.T) {
-	events := []object.Event{added(named(t, "a", 0)), added(named(t, "b", 0)), added(named(t, "c", 0))}
+	bad := withCells(named(t, "b", 0), func(runtime.Object) []any { return []any{func() {}} })
+	events := []object.Event{added(named(t, "a", 0)), added(bad), added(named(t, "c", 0))}
 	resource := sequence(func(_ context.Context, yield func([]object.Event, error) bool) { yield(events, nil) })
-	rows := 0
-	resource.cells = func(runtime.Object) []any {
-		if rows++; rows == 2 {
-			return []any{func() {}}
-		}
-		return []any{fmt.Sprint("row ", rows)}
-	}
 	web := start(t, newTestServer(t, testConfig(t, resource)), false)
 	_, got, err := send(t, web, clientRequest(t, web.URL+testPath+"?watch=1", "Accept", "application/json;as=Table;g=meta.k8s.io;v=v1"))
 	lines := strings.Split(strings.TrimSpace(string(got)), "\n")
-	if err != nil || len(lines) != 2 || !strings.Contains(lines[0], `"row 1"`) || !strings.HasPrefix(lines[1], `{"type":"ERROR","object":{"kind":"Status"`) {
+	if err != nil || len(lines) != 2 || !strings.Contains(lines[0], `"cells":["a","\u003cunknown\u003e"]`) || !strings.HasPrefix(lines[1], `{"type":"ERROR","object":{"kind":"Status"`) {
 		t.Errorf("got %q, %v", got, err)
 	}
 }

@@ -33,8 +33,12 @@ var watches = []attack{
 	{name: "lists given up half-way", crowd: true, run: flood(200, func(a *attacker, _ int) { a.abort(crowdPath, 5*time.Millisecond) })},
 	{name: "a large object that changes before 200 watches", prepare: object(10_000), run: func(a *attacker) {
 		forms := []string{"application/json", asMetadata, asTable, asProtobuf + ";stream=watch"}
-		go a.paced(1, 20, func(_, n int) { a.patch(mergePatch, fmt.Sprintf(`{"metadata":{"labels":{"n":"%d"}}}`, n)) })
-		a.paced(200, 200, func(worker, _ int) { a.get(endpointsIn(a.namespace)+"?watch=1", "Accept", forms[worker%len(forms)]) })
+		a.watchChanges(func(worker int) { a.get(endpointsIn(a.namespace)+"?watch=1", "Accept", forms[worker%len(forms)]) })
+	}},
+	{name: "a large object that changes before 200 watches as tables", prepare: object(10_000), run: func(a *attacker) {
+		a.watchChanges(func(worker int) {
+			a.get(endpointsIn(a.namespace)+"?watch=1&includeObject="+[]string{"Metadata", "Object"}[worker%2], "Accept", asTable)
+		})
 	}},
 	{name: "timeouts of every length", crowd: true, run: flood(300, func(a *attacker, n int) {
 		a.get(crowdPath+"?timeout="+[]string{"1ns", "1ms", "0.5s", "9999h", "-1s", "292y"}[n%6], "Accept", asYAML)
@@ -48,6 +52,12 @@ func watchesOf(path func(n int) string) func(*attacker) {
 	return func(a *attacker) {
 		a.paced(12_000, rate.Limit(1000), func(worker, n int) { a.get(path(n*12_000 + worker)) })
 	}
+}
+
+// watchChanges changes the object that is named object, before 200 watches.
+func (a *attacker) watchChanges(watch func(worker int)) {
+	go a.paced(1, 20, func(_, n int) { a.patch(mergePatch, fmt.Sprintf(`{"metadata":{"labels":{"n":"%d"}}}`, n)) })
+	a.paced(200, 200, func(worker, _ int) { watch(worker) })
 }
 
 // selector is a label selector with 6,500 terms that no other one shares.

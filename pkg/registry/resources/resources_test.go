@@ -55,12 +55,12 @@ func TestEveryResourceHasItsTypes(t *testing.T) {
 	})
 }
 
-// A table has a cell for each column, whatever an object lacks.
+// A table has a cell for each column, the first being the name, whatever an object lacks.
 func TestEveryResourceHasItsTable(t *testing.T) {
 	eachResource(t, func(t *testing.T, resource *registry.Resource) {
 		cells := resource.Cells(resource.New())
-		if len(cells) != len(resource.Columns) {
-			t.Errorf("%d cells for %d columns", len(cells), len(resource.Columns))
+		if len(cells) == 0 || len(cells) != len(resource.Columns) || resource.Columns[0].Name != registry.NameColumn.Name {
+			t.Errorf("%d cells for the columns %v", len(cells), resource.Columns)
 		}
 	})
 }

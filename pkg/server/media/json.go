@@ -92,6 +92,11 @@ func jsonListHead(l *object.List, s *shape) ([]byte, error) {
 	return append(append([]byte(`{"kind":"`+kind+`List","apiVersion":"`+apiVersion+`","metadata":`), meta...), `,"items":`...), nil
 }
 
+// appendEventHead appends an event up to its object.
+func appendEventHead(dst []byte, eventType watch.EventType) []byte {
+	return append(append(append(dst, `{"type":"`...), eventType...), `","object":`...)
+}
+
 // event writes one line.
 func (jsonFormat) event(w *stream.Writer, e object.Event, version string) error {
 	s := jsonShapes[version]
@@ -99,7 +104,7 @@ func (jsonFormat) event(w *stream.Writer, e object.Event, version string) error 
 	if err != nil {
 		return err
 	}
-	head := appendJSONHead([]byte(`{"type":"`+string(e.Type)+`","object":`), e.Object, s)
+	head := appendJSONHead(appendEventHead(nil, e.Type), e.Object, s)
 	return s.writeFramed(w, e.Object, body, head, s.Tail+"}\n", w.Compressed())
 }
 
@@ -110,7 +115,7 @@ func (j jsonFormat) anyEvent(w *stream.Writer, eventType watch.EventType, obj ru
 	if err := j.encoder.Encode(obj, &encoded); err != nil {
 		return err
 	}
-	w.WriteString(`{"type":"` + string(eventType) + `","object":`)
+	_, _ = w.Write(appendEventHead(nil, eventType))
 	_, _ = w.Write(bytes.TrimSuffix(encoded.Bytes(), []byte("\n")))
 	w.WriteString("}\n")
 	return nil

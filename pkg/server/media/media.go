@@ -111,33 +111,25 @@ type Output struct {
 	version   string // of meta.k8s.io, to which the view belongs; "" for viewObject
 }
 
-// Tabler is what a table shows of a resource's objects.
-type Tabler interface {
-	Columns() []metav1.TableColumnDefinition
-	// Cells are an object's cells; obj is of the resource's Go type, and of its metadata has
-	// the name, the namespace and the creationTimestamp.
-	Cells(obj runtime.Object) []any
-}
-
 // Object writes one object. include is for a table alone.
-func (o Output) Object(ctx context.Context, w *stream.Writer, obj *object.Object, rows Tabler, include metav1.IncludeObjectPolicy) error {
+func (o Output) Object(ctx context.Context, w *stream.Writer, obj *object.Object, include metav1.IncludeObjectPolicy) error {
 	switch o.view {
 	case viewMetaList:
 		return notAcceptableView(o.view)
 	case viewTable:
-		return o.table(ctx, w, singleMeta(obj), []*object.Object{obj}, rows, include)
+		return o.table(ctx, w, singleMeta(obj), obj.Type, []*object.Object{obj}, include)
 	}
 	return o.format.object(w, obj, o.version)
 }
 
 // List writes a list, an object at a time. include is for a table alone. It ends with ctx's
 // error where making the form takes longer than ctx lasts.
-func (o Output) List(ctx context.Context, w *stream.Writer, list *object.List, rows Tabler, include metav1.IncludeObjectPolicy) error {
+func (o Output) List(ctx context.Context, w *stream.Writer, list *object.List, include metav1.IncludeObjectPolicy) error {
 	switch o.view {
 	case viewMetadata:
 		return notAcceptableView(o.view)
 	case viewTable:
-		return o.table(ctx, w, &list.Meta, list.Objects, rows, include)
+		return o.table(ctx, w, &list.Meta, list.Type, list.Objects, include)
 	}
 	return o.format.list(ctx, w, list, o.version)
 }
@@ -174,14 +166,13 @@ type Events struct {
 	MediaType string
 
 	output  Output
-	rows    Tabler
 	include metav1.IncludeObjectPolicy
-	tables  int // how many tables have been written
+	begun   bool // whether a table has been written
 }
 
 // Events returns what writes the events of a watch, or NotAcceptable where the media type
 // has none.
-func (c *Codecs) Events(o Output, rows Tabler, include metav1.IncludeObjectPolicy) (*Events, error) {
+func (c *Codecs) Events(o Output, include metav1.IncludeObjectPolicy) (*Events, error) {
 	if o.of.events == nil {
 		var streams []string
 		for i := range c.types {
@@ -191,7 +182,7 @@ func (c *Codecs) Events(o Output, rows Tabler, include metav1.IncludeObjectPolic
 		}
 		return nil, NotAcceptable(streams)
 	}
-	return &Events{MediaType: o.of.eventsName, output: o, rows: rows, include: include}, nil
+	return &Events{MediaType: o.of.eventsName, output: o, include: include}, nil
 }
 
 // Write writes one event.
@@ -202,12 +193,9 @@ func (e *Events) Write(w *stream.Writer, event object.Event) error {
 		if event.Type == watch.Bookmark && include == metav1.IncludeNone {
 			include = metav1.IncludeMetadata // there is nothing else to a bookmark
 		}
-		table, err := o.eventTable(event.Object, e.rows, include, e.tables == 0)
-		if err != nil {
-			return err
-		}
-		e.tables++
-		return o.of.events.anyEvent(w, event.Type, table)
+		isFirst := !e.begun
+		e.begun = true
+		return o.tableEvent(w, event, include, isFirst)
 	}
 	return o.of.events.event(w, event, o.version)
 }

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -29,6 +30,13 @@ import (
 var endpointsType = &object.Type{
 	Kind: corev1.SchemeGroupVersion.WithKind("Endpoints"),
 	New:  func() runtime.Object { return &corev1.Endpoints{} },
+	Columns: []metav1.TableColumnDefinition{
+		{Name: "Name", Type: "string"}, {Name: "Count", Type: "integer"}, {Name: "Text", Type: "string"},
+	},
+	Cells: func(obj runtime.Object) []any {
+		e := obj.(*corev1.Endpoints)
+		return []any{e.Namespace + "/" + e.Name, len(e.Subsets), "<&>"}
+	},
 }
 
 func newScheme(t testing.TB) *runtime.Scheme {
@@ -38,17 +46,6 @@ func newScheme(t testing.TB) *runtime.Scheme {
 		t.Fatal(err)
 	}
 	return scheme
-}
-
-type rows struct{}
-
-func (rows) Columns() []metav1.TableColumnDefinition {
-	return []metav1.TableColumnDefinition{{Name: "Name", Type: "string"}, {Name: "Count", Type: "integer"}}
-}
-
-func (rows) Cells(obj runtime.Object) []any {
-	e := obj.(*corev1.Endpoints)
-	return []any{e.Name, len(e.Subsets)}
 }
 
 // list returns a list of n objects, finished and as the library has it.
@@ -61,8 +58,11 @@ func list(t testing.TB, n int) (*object.List, *corev1.EndpointsList) {
 	for i := range n {
 		e := corev1.Endpoints{
 			TypeMeta:   metav1.TypeMeta{Kind: "Endpoints", APIVersion: "v1"},
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("e-%d", i), Namespace: "default", UID: "u", Labels: map[string]string{"a": "<&>"}},
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("e-%d", i), Namespace: "default", SelfLink: "/e<>", UID: "u", Labels: map[string]string{"a": "<&>"}},
 			Subsets:    []corev1.EndpointSubset{{Addresses: []corev1.EndpointAddress{{IP: "10.0.0.1"}}}},
+		}
+		if i%2 == 1 {
+			e.CreationTimestamp = metav1.NewTime(time.Now().Add(-72 * time.Hour).Truncate(time.Second))
 		}
 		value, err := endpointsType.Encode(&e)
 		if err != nil {
@@ -181,7 +181,7 @@ func TestListsAgree(t *testing.T) {
 		for _, test := range tests {
 			for _, gzip := range []bool{false, true} {
 				got := answer(t, c, request(test.accept, gzip), func(out media.Output, w *stream.Writer) error {
-					return out.List(t.Context(), w, finished, rows{}, "")
+					return out.List(t.Context(), w, finished, "")
 				})
 				if want := encode(t, test.encoder, test.want); got != want {
 					t.Errorf("%d objects as %s, gzip %v (-want +got)\n%s", n, test.accept, gzip, cmp.Diff(head(want), head(got)))
@@ -218,7 +218,7 @@ func TestObjectsAgree(t *testing.T) {
 		"application/vnd.kubernetes.protobuf" + meta + "beta1": encode(t, proto, older),
 	} {
 		got := answer(t, c, request(accept, true), func(out media.Output, w *stream.Writer) error {
-			return out.Object(t.Context(), w, finished.Objects[0], rows{}, "")
+			return out.Object(t.Context(), w, finished.Objects[0], "")
 		})
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", accept, diff)
@@ -247,7 +247,7 @@ func TestLargeObjectsAgree(t *testing.T) {
 		protoType: encode(t, protobuf.NewSerializer(scheme, scheme), one),
 	} {
 		got := answer(t, c, request(accept, true), func(out media.Output, w *stream.Writer) error {
-			err := out.Object(t.Context(), w, finished, rows{}, "")
+			err := out.Object(t.Context(), w, finished, "")
 			if !w.Compressed() {
 				t.Errorf("%s: it is not compressed", accept)
 			}
@@ -296,7 +296,7 @@ func TestEventsAgree(t *testing.T) {
 	} {
 		for _, gzip := range []bool{false, true} {
 			got := answer(t, c, request(accept, gzip), func(out media.Output, w *stream.Writer) error {
-				events, err := c.Events(out, rows{}, "")
+				events, err := c.Events(out, "")
 				if err != nil {
 					return err
 				}
@@ -317,7 +317,7 @@ func TestEventsAgree(t *testing.T) {
 	}
 	if out, err := c.Negotiate(request("application/yaml", false)); err != nil {
 		t.Error(err)
-	} else if _, err := c.Events(out, rows{}, ""); err == nil {
+	} else if _, err := c.Events(out, ""); err == nil {
 		t.Error("a watch is answered in YAML")
 	}
 }

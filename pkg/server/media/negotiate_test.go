@@ -152,10 +152,10 @@ func TestViewsThatDoNotFit(t *testing.T) {
 	finished, _ := list(t, 1)
 	for accept, write := range map[string]func(media.Output, *stream.Writer) error{
 		plainJSON + asList: func(out media.Output, w *stream.Writer) error {
-			return out.Object(t.Context(), w, finished.Objects[0], rows{}, "")
+			return out.Object(t.Context(), w, finished.Objects[0], "")
 		},
 		protoType + asObject: func(out media.Output, w *stream.Writer) error {
-			return out.List(t.Context(), w, finished, rows{}, "")
+			return out.List(t.Context(), w, finished, "")
 		},
 	} {
 		out, err := c.Negotiate(negotiation("", "Accept", accept))
@@ -188,7 +188,7 @@ func TestEventsMediaType(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		events, err := c.Events(out, rows{}, "")
+		events, err := c.Events(out, "")
 		switch {
 		case want == "" && !apierrors.IsNotAcceptable(err):
 			t.Errorf("%s: got %v, want NotAcceptable", accept, err)

@@ -4,11 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
+	"strconv"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/duration"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/stream"
@@ -58,37 +61,44 @@ func notAcceptableView(v view) error {
 	}}
 }
 
+// ageColumn is the last column of every table.
+var ageColumn = metav1.TableColumnDefinition{Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]}
+
+// age is the cell of ageColumn.
+func age(o *object.Object) string {
+	if o.Created().IsZero() {
+		return "<unknown>"
+	}
+	return duration.HumanDuration(time.Since(o.Created()))
+}
+
 // singleMeta is the metadata of the table of one object.
 func singleMeta(o *object.Object) *metav1.ListMeta {
-	meta := &metav1.ListMeta{}
-	if metadata, err := o.Metadata(); err == nil {
-		meta.ResourceVersion, meta.SelfLink = metadata.ResourceVersion, metadata.SelfLink
+	meta := &metav1.ListMeta{SelfLink: o.SelfLink()}
+	if o.Revision != 0 {
+		meta.ResourceVersion = strconv.FormatInt(o.Revision, 10)
 	}
 	return meta
 }
 
-// table writes objects as rows. A row is put together of the object's finished metadata:
-// to encode a metav1.Table would take several times as long.
-func (o Output) table(ctx context.Context, w *stream.Writer, meta *metav1.ListMeta, objects []*object.Object, rows Tabler, include metav1.IncludeObjectPolicy) error {
+// table writes objects of the type as rows.
+func (o Output) table(ctx context.Context, w *stream.Writer, meta *metav1.ListMeta, t *object.Type, objects []*object.Object, include metav1.IncludeObjectPolicy) error {
 	format, ok := o.format.(documentFormat)
 	if !ok {
 		return notAcceptableView(o.view)
 	}
-	empty, err := o.newTable(meta, nil, rows, include, true)
-	if err != nil {
-		return err
-	}
-	whole, err := json.Marshal(empty)
+	whole, err := o.emptyTable(meta, columnsOf(t))
 	if err != nil {
 		return err
 	}
 	return format.document(w, whole, "rows", func(yield func([]byte, error) bool) {
 		var row []byte
 		for _, obj := range objects {
-			var err error
-			if row, err = o.appendRow(row[:0], obj, rows, include); err == nil {
+			r, err := o.appendRow(row[:0], obj, include)
+			if err == nil {
 				err = ctx.Err()
 			}
+			row = append(append(r.head, r.body...), r.tail...)
 			if !yield(row, err) {
 				return
 			}
@@ -96,59 +106,63 @@ func (o Output) table(ctx context.Context, w *stream.Writer, meta *metav1.ListMe
 	})
 }
 
-// appendRow appends the JSON of a metav1.TableRow.
-func (o Output) appendRow(dst []byte, of *object.Object, rows Tabler, include metav1.IncludeObjectPolicy) ([]byte, error) {
-	obj, err := of.DecodeForTable()
-	if err != nil {
-		return nil, err
+// tableEvent writes an event with the table of its object as a line of JSON. Only the first
+// table of a watch has columns.
+func (o Output) tableEvent(w *stream.Writer, e object.Event, include metav1.IncludeObjectPolicy, isFirst bool) error {
+	var columns []metav1.TableColumnDefinition
+	if isFirst {
+		columns = columnsOf(e.Object.Type)
 	}
-	cells, err := json.Marshal(rows.Cells(obj))
+	table, err := o.emptyTable(singleMeta(e.Object), columns)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	dst = append(append(append(dst, `{"cells":`...), cells...), `,"object":`...)
-	shown, err := o.appendShown(dst, of, include)
-	return append(shown, '}'), err
+	head := append(appendEventHead(nil, e.Type), table[:len(table)-len("]}")]...)
+	r, err := o.appendRow(head, e.Object, include)
+	if err != nil {
+		return err
+	}
+	return r.shape.writeFramed(w, e.Object, r.body, r.head, r.tail+"]}}\n", r.body != nil && w.Compressed())
 }
 
-// appendShown appends what a row carries of its object.
-func (o Output) appendShown(dst []byte, of *object.Object, include metav1.IncludeObjectPolicy) ([]byte, error) {
+// emptyTable is the JSON of a metav1.Table without rows.
+func (o Output) emptyTable(meta *metav1.ListMeta, columns []metav1.TableColumnDefinition) ([]byte, error) {
+	table := &metav1.Table{ListMeta: *meta, ColumnDefinitions: columns, Rows: []metav1.TableRow{}}
+	table.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: o.version, Kind: string(viewTable)})
+	return json.Marshal(table)
+}
+
+func columnsOf(t *object.Type) []metav1.TableColumnDefinition {
+	return append(slices.Clip(t.Columns), ageColumn)
+}
+
+// row is the JSON of a metav1.TableRow in three parts, around the object's own bytes.
+type row struct {
+	head, body []byte
+	tail       string
+	shape      *shape // of body
+}
+
+// appendRow returns an object's row, with its head behind dst. It is put together of finished
+// bytes: to encode a metav1.TableRow would go through those of the object again.
+func (o Output) appendRow(dst []byte, of *object.Object, include metav1.IncludeObjectPolicy) (row, error) {
+	cells, err := of.Body(object.Cells)
+	if err != nil {
+		return row{head: dst}, err
+	}
+	lastCell, err := json.Marshal(age(of))
+	if err != nil {
+		return row{head: dst}, err
+	}
+	dst = append(append(dst, `{"cells":`...), cells[:len(cells)-len("]")]...)
+	dst = append(append(append(dst, ','), lastCell...), `],"object":`...)
 	s := jsonShapes[o.version]
 	switch include {
 	case metav1.IncludeNone:
-		return append(dst, "null"...), nil
+		return row{head: append(dst, "null"...), tail: "}", shape: s}, nil
 	case metav1.IncludeObject:
 		s = jsonShapes[""]
 	}
 	body, err := of.Body(s.Form)
-	return append(append(appendJSONHead(dst, of, s), body...), s.Tail...), err
-}
-
-// eventTable is the table of one event. Only the first table of a watch has columns.
-func (o Output) eventTable(of *object.Object, rows Tabler, include metav1.IncludeObjectPolicy, columns bool) (*metav1.Table, error) {
-	return o.newTable(singleMeta(of), []*object.Object{of}, rows, include, columns)
-}
-
-func (o Output) newTable(meta *metav1.ListMeta, objects []*object.Object, rows Tabler, include metav1.IncludeObjectPolicy, columns bool) (*metav1.Table, error) {
-	table := &metav1.Table{ListMeta: *meta, Rows: []metav1.TableRow{}}
-	table.SetGroupVersionKind(schema.GroupVersionKind{Group: metav1.GroupName, Version: o.version, Kind: string(viewTable)})
-	if columns {
-		table.ColumnDefinitions = rows.Columns()
-	}
-	for _, of := range objects {
-		obj, err := of.DecodeForTable()
-		if err != nil {
-			return nil, err
-		}
-		row := metav1.TableRow{Cells: rows.Cells(obj)}
-		if include != metav1.IncludeNone {
-			shown, err := o.appendShown(nil, of, include)
-			if err != nil {
-				return nil, err
-			}
-			row.Object = runtime.RawExtension{Raw: shown}
-		}
-		table.Rows = append(table.Rows, row)
-	}
-	return table, nil
+	return row{appendJSONHead(dst, of, s), body, s.Tail + "}", s}, err
 }

@@ -2,6 +2,7 @@ package media_test
 
 import (
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -19,12 +20,19 @@ import (
 
 var policies = []metav1.IncludeObjectPolicy{"", metav1.IncludeMetadata, metav1.IncludeObject, metav1.IncludeNone}
 
+// ageColumn is the last column of every table.
+var ageColumn = metav1.TableColumnDefinition{Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]}
+
 // tableOf is the table of the objects in a version of meta.k8s.io, as the library has it.
 func tableOf(version string, meta metav1.ListMeta, items []corev1.Endpoints, include metav1.IncludeObjectPolicy) *metav1.Table {
-	table := &metav1.Table{ListMeta: meta, ColumnDefinitions: rows{}.Columns(), Rows: []metav1.TableRow{}}
+	table := &metav1.Table{ListMeta: meta, ColumnDefinitions: append(slices.Clip(endpointsType.Columns), ageColumn), Rows: []metav1.TableRow{}}
 	table.SetGroupVersionKind(metaKind(version, "Table"))
 	for i := range items {
-		row := metav1.TableRow{Cells: rows{}.Cells(&items[i])}
+		age := "<unknown>"
+		if !items[i].CreationTimestamp.IsZero() {
+			age = "3d"
+		}
+		row := metav1.TableRow{Cells: append(endpointsType.Cells(&items[i]), age)}
 		switch include {
 		case metav1.IncludeNone:
 		case metav1.IncludeObject:
@@ -64,7 +72,7 @@ func testTables(t *testing.T, c *media.Codecs, n int, accept, version string, en
 	for _, include := range policies {
 		for _, gzip := range []bool{false, true} {
 			got := answer(t, c, request(accept, gzip), func(out media.Output, w *stream.Writer) error {
-				return out.List(t.Context(), w, finished, rows{}, include)
+				return out.List(t.Context(), w, finished, include)
 			})
 			if want := encode(t, encoder, tableOf(version, typed.ListMeta, typed.Items, include)); got != want {
 				t.Errorf("%s, %d rows, include %q, gzip %v (-want +got)\n%s", accept, n, include, gzip, cmp.Diff(head(want), head(got)))
@@ -74,9 +82,9 @@ func testTables(t *testing.T, c *media.Codecs, n int, accept, version string, en
 			continue
 		}
 		got := answer(t, c, request(accept, false), func(out media.Output, w *stream.Writer) error {
-			return out.Object(t.Context(), w, finished.Objects[0], rows{}, include)
+			return out.Object(t.Context(), w, finished.Objects[0], include)
 		})
-		meta := metav1.ListMeta{ResourceVersion: typed.Items[0].ResourceVersion}
+		meta := metav1.ListMeta{ResourceVersion: typed.Items[0].ResourceVersion, SelfLink: typed.Items[0].SelfLink}
 		if want := encode(t, encoder, tableOf(version, meta, typed.Items, include)); got != want {
 			t.Errorf("%s of one object, include %q (-want +got)\n%s", accept, include, cmp.Diff(want, got))
 		}
@@ -102,27 +110,30 @@ func TestTableEventsAgree(t *testing.T) {
 			if eventType == watch.Bookmark && include == metav1.IncludeNone {
 				shown = metav1.IncludeMetadata
 			}
-			table := tableOf(version, metav1.ListMeta{ResourceVersion: typed.Items[i].ResourceVersion}, typed.Items[i:i+1], shown)
+			table := tableOf(version, metav1.ListMeta{ResourceVersion: typed.Items[i].ResourceVersion, SelfLink: typed.Items[i].SelfLink}, typed.Items[i:i+1], shown)
 			if i > 0 {
 				table.ColumnDefinitions = nil
 			}
 			want += line(eventType, table)
 		}
 		want += line("ERROR", status)
-		got := answer(t, c, request(accept, false), func(out media.Output, w *stream.Writer) error {
-			events, err := c.Events(out, rows{}, include)
-			if err != nil {
-				return err
-			}
-			for i, eventType := range eventTypes {
-				if err := events.Write(w, object.Event{Type: eventType, Object: finished.Objects[i]}); err != nil {
+		for _, gzip := range []bool{false, true} {
+			got := answer(t, c, request(accept, gzip), func(out media.Output, w *stream.Writer) error {
+				w.Expect(stream.Unbounded)
+				events, err := c.Events(out, include)
+				if err != nil {
 					return err
 				}
+				for i, eventType := range eventTypes {
+					if err := events.Write(w, object.Event{Type: eventType, Object: finished.Objects[i]}); err != nil {
+						return err
+					}
+				}
+				return events.WriteError(w, status)
+			})
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("%s, include %q, gzip %v (-want +got)\n%s", accept, include, gzip, diff)
 			}
-			return events.WriteError(w, status)
-		})
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s, include %q (-want +got)\n%s", accept, include, diff)
 		}
 	}
 	for _, include := range policies {
@@ -132,22 +143,20 @@ func TestTableEventsAgree(t *testing.T) {
 	}
 }
 
-// badRows have cells that cannot be encoded.
-type badRows struct{ rows }
-
-func (badRows) Cells(runtime.Object) []any { return []any{func() {}} }
-
 // Rows that cannot be encoded are an error in every format.
 func TestTablesThatFail(t *testing.T) {
 	c := media.New(newScheme(t))
 	finished, _ := list(t, 1)
+	finished.Objects[0].Type = &object.Type{
+		Kind: endpointsType.Kind, New: endpointsType.New, Cells: func(runtime.Object) []any { return []any{func() {}} },
+	}
 	for _, accept := range []string{plainJSON, plainJSON + ";pretty=1", yamlType} {
 		out, err := c.Negotiate(request(accept+asTable, false))
 		if err != nil {
 			t.Fatal(err)
 		}
 		w := stream.To(io.Discard)
-		if err := out.List(t.Context(), w, finished, badRows{}, ""); err == nil {
+		if err := out.List(t.Context(), w, finished, ""); err == nil {
 			t.Errorf("%s: no error", accept)
 		}
 		w.Release()

@@ -19,12 +19,11 @@ const shownEndpoints = 3
 var columns = []metav1.TableColumnDefinition{
 	registry.NameColumn,
 	{Name: "Endpoints", Type: "string", Description: corev1.Endpoints{}.SwaggerDoc()["subsets"]},
-	registry.AgeColumn,
 }
 
 func cells(obj runtime.Object) []any {
 	endpoints := obj.(*corev1.Endpoints)
-	return []any{endpoints.Name, summary(endpoints), registry.Age(endpoints.CreationTimestamp)}
+	return []any{endpoints.Name, summary(endpoints)}
 }
 
 // summary is the first few ready addresses with their ports, and how many more there are.
