@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"os"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -33,8 +34,9 @@ const (
 	// defaultMemory bounds what decoding and encoding need at once, in bytes, where Go's
 	// memory limit does not say what there is.
 	defaultMemory = 128 << 20
-	// maxOldVersions bounds the old versions of objects that the lists of one user hold, in bytes:
-	// half of what the registry has for all.
+	// maxOldVersions bounds the old versions of objects that the answers of one user hold, in
+	// bytes: its lists of exact versions, half of what the registry has for all, together with
+	// what it has been reading for longer than writeTimeout.
 	maxOldVersions = 64 << 20
 	// memoryWait is how long a request waits for memory before it is refused.
 	memoryWait = 10 * time.Second
@@ -224,9 +226,21 @@ func (s *Server) takeOld(c *call, opts *metav1.ListOptions) (err error) {
 	return err
 }
 
+// holdOld takes for an answer that lasts, with so many bytes of objects, what it may hold of old
+// versions: as much of its user's share, or all of it if that is less, beside what the call has
+// of it already. An administrator's counts as well. The error says that the share is used up.
+func (s *Server) holdOld(c *call, bytes int) (share.Taken, error) {
+	pool := s.pools.old
+	taken, err := pool.TryTake(c.rec.user(), max(0, min(int64(bytes), pool.PerUser())-c.old.Size()))
+	if err != nil {
+		err = fmt.Errorf("the answer lasts too long for what its user holds of old versions: %w", os.ErrDeadlineExceeded)
+	}
+	return taken, err
+}
+
 // end gives back all that the call has.
 func (c *call) end() {
-	for _, taken := range []*share.Taken{&c.place, &c.watching, &c.memory, &c.old} {
+	for _, taken := range []*share.Taken{&c.place, &c.watching, &c.memory, &c.old, &c.rec.answer.old} {
 		taken.GiveBack()
 	}
 }

@@ -86,6 +86,20 @@ type result struct {
 	events func(*stream.Writer) // writes until the watch ends
 }
 
+// size is how many bytes of JSON the objects have that are answered.
+func (r *result) size() int {
+	if r.object != nil {
+		return r.object.Size()
+	}
+	size := 0
+	if r.list != nil {
+		for _, o := range r.list.Objects {
+			size += o.Size()
+		}
+	}
+	return size
+}
+
 // warn adds warnings that the answer will carry.
 func (c *call) warn(warnings ...string) { c.warnings = append(c.warnings, warnings...) }
 
@@ -207,6 +221,7 @@ func (s *Server) render(c *call, res result) {
 		res.events(w)
 		return
 	}
+	rec.answer.hold = func() (share.Taken, error) { return s.holdOld(c, res.size()) }
 	s.finishAnswer(rec, w, c.write(w, res))
 }
 

@@ -78,6 +78,7 @@ func (m *metrics) showPools(p *pools) error {
 		{p.mutating, requests("mutating")},
 		{p.watches, prometheus.GaugeOpts{Name: "apiserver_longrunning_requests", Help: "Watches that are open now."}},
 		{p.uploads, prometheus.GaugeOpts{Name: "apiserver_request_body_bytes", Help: "Bytes of large bodies that are being received or worked on."}},
+		{p.old, prometheus.GaugeOpts{Name: "apiserver_request_old_versions_bytes", Help: "Bytes of objects that are set aside for answers that hold old versions of them: lists of exact versions, and what clients take longer than a minute to read."}},
 		{p.memory, prometheus.GaugeOpts{Name: "apiserver_request_memory_bytes", Help: "Bytes that are set aside for decoding and encoding large objects."}},
 	} {
 		gauge := prometheus.NewGaugeFunc(one.opts, func() float64 { return float64(one.pool.InUse()) })

@@ -6,6 +6,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/berth-project/berth/pkg/server/share"
 )
 
 var (
@@ -41,12 +43,18 @@ type answerPace struct {
 	begun    time.Time // when the first of them was written; zero: in a pause
 	bytes    int64
 	deadline time.Time // that is set; zero: none
+
+	// hold takes a share for the objects that are being written, which may be old versions by
+	// now; nil: there are none.
+	hold func() (share.Taken, error)
+	held bool // whether it was called for these bytes
+	old  share.Taken
 }
 
 // next returns the time until which n bytes more must have been taken.
 func (a *answerPace) next(now time.Time, n int) time.Time {
 	if a.begun.IsZero() {
-		a.begun, a.bytes = now, 0
+		a.begun, a.bytes, a.held = now, 0, false
 	}
 	a.bytes += int64(n)
 	slowest := a.begun.Add(writeTimeout + time.Duration(a.bytes)*(time.Second/minAnswerRate))
@@ -56,19 +64,38 @@ func (a *answerPace) next(now time.Time, n int) time.Time {
 	return slowest
 }
 
+// holdOld calls hold once the bytes have taken longer than writeTimeout.
+func (a *answerPace) holdOld(now time.Time) (err error) {
+	if a.hold == nil || a.held || now.Sub(a.begun) <= writeTimeout {
+		return nil
+	}
+	a.held = true
+	a.old, err = a.hold()
+	return err
+}
+
 // startTimeout gives the client time to read n bytes, of which a sixth of writeTimeout may be
 // missing: it is not set for each write. net/http ends it with the answer. Not every connection
-// has deadlines.
-func (r *record) startTimeout(n int) {
-	deadline := r.answer.next(time.Now(), n)
+// has deadlines. An error says that the answer is cut off.
+func (r *record) startTimeout(n int) error {
+	now := time.Now()
+	deadline := r.answer.next(now, n)
+	if err := r.answer.holdOld(now); err != nil {
+		r.setWriteDeadline(longAgo)
+		return err
+	}
 	if r.pauses != nil {
 		r.pauses.end(deadline)
-		return
+		return nil
 	}
 	if deadline.Sub(r.answer.deadline) > writeTimeout/6 {
 		r.setWriteDeadline(deadline)
 	}
+	return nil
 }
+
+// longAgo is a deadline that ends the connection of HTTP/1 or the stream at once.
+var longAgo = time.Unix(1, 0)
 
 func (r *record) setWriteDeadline(deadline time.Time) {
 	_ = http.NewResponseController(r.ResponseWriter).SetWriteDeadline(deadline)
@@ -99,6 +126,7 @@ func (r *record) startPauses() {
 // pause ends the time once everything is written.
 func (r *record) pause() {
 	r.answer.begun = time.Time{}
+	r.answer.old.GiveBack()
 	r.pauses.begin()
 }
 
@@ -139,7 +167,7 @@ func (p *pauses) giveUp() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.writing {
-		_ = http.NewResponseController(p.response).SetWriteDeadline(time.Unix(1, 0)) // every connection of net/http has one
+		_ = http.NewResponseController(p.response).SetWriteDeadline(longAgo) // every connection of net/http has one
 	}
 }
 

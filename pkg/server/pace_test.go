@@ -3,8 +3,10 @@ package server
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
@@ -220,4 +223,122 @@ func TestRevokedWatches(t *testing.T) {
 		}
 		eventually(t, "the watch goes on", ended)
 	})
+}
+
+// slowly is a client of an answer that lasts: it reads a piece at a time.
+type slowly struct {
+	body io.ReadCloser
+	read int
+	err  error
+}
+
+func slowAnswer(t *testing.T, web *httptest.Server, query string) *slowly {
+	t.Helper()
+	resp, err := web.Client().Do(clientRequest(t, web.URL+testPath+query, "Accept-Encoding", "identity"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	return &slowly{body: resp.Body}
+}
+
+func (s *slowly) next() {
+	var n int
+	n, s.err = io.ReadFull(s.body, make([]byte, 128<<10))
+	s.read += n
+}
+
+// old is how much of its share of old versions the server's users have.
+func old(s *Server) int64 { return s.pools.old.InUse() }
+
+// testLastingAnswers has two answers of 40 MiB each last, to which the query leads: there is
+// room for one of them.
+func testLastingAnswers(t *testing.T, s *Server, web *httptest.Server, query string, size int) {
+	t.Helper()
+	tick := time.NewTicker(writeTimeout / 40)
+	defer tick.Stop()
+	first := slowAnswer(t, web, query)
+	for old(s) == 0 && first.err == nil {
+		<-tick.C
+		first.next()
+	}
+	taken := old(s)
+	second := slowAnswer(t, web, query)
+	for second.err == nil && first.err == nil {
+		<-tick.C
+		first.next()
+		second.next()
+	}
+	if first.err != nil || taken < 40<<20 || old(s) != taken {
+		t.Fatalf("the first answer has %d bytes and then %d: %v; %d were read", taken, old(s), first.err, first.read)
+	}
+	if errors.Is(second.err, io.EOF) || second.read >= size {
+		t.Errorf("the second answer ended with %v after %d bytes, want it cut off", second.err, second.read)
+	}
+	n, err := io.CopyN(io.Discard, first.body, int64(size-first.read))
+	if err != nil {
+		t.Errorf("the first answer ended with %v after %d bytes of %d", err, first.read+int(n), size)
+	}
+	for deadline := time.Now().Add(20 * time.Second); old(s) != 0; <-tick.C {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d bytes are not given back", old(s))
+		}
+	}
+}
+
+// What lasts counts as old versions, which its user may have only so many of.
+func TestAnswersThatLast(t *testing.T) {
+	shortTimeouts(t)
+	writeTimeout = 800 * time.Millisecond // in which a slow machine still moves a piece
+	objects := slices.Repeat([]*object.Object{named(t, "a", 1<<20)}, 40)
+	versions(t, func(t *testing.T, http2 bool) {
+		t.Run("list", func(t *testing.T) {
+			list := &object.List{Type: endpointsType, Objects: objects}
+			s := newTestServer(t, testConfig(t, &fakeResource{list: func(context.Context) (*object.List, []string, error) { return list, nil, nil }}))
+			testLastingAnswers(t, s, start(t, s, http2), "", len(serveOnce(s, newRequest(t, http.MethodGet, testPath, "")).Body.Bytes()))
+		})
+		if !http2 {
+			return
+		}
+		// Each of its batches is soon read, but together they last.
+		t.Run("initial events", func(t *testing.T) {
+			resource := sequence(func(ctx context.Context, yield func([]object.Event, error) bool) {
+				for _, o := range objects {
+					if !yield([]object.Event{added(o)}, nil) {
+						return
+					}
+				}
+				<-ctx.Done()
+			})
+			s := newTestServer(t, testConfig(t, beginning{resource, objects}))
+			testLastingAnswers(t, s, start(t, s, http2), "?watch=1", len(objects)*len(line(objects[0])))
+		})
+		t.Run("batch", func(t *testing.T) {
+			resource := sequence(func(ctx context.Context, yield func([]object.Event, error) bool) {
+				batch := make([]object.Event, 0, len(objects))
+				for _, o := range objects {
+					batch = append(batch, added(o))
+				}
+				if yield(batch, nil) {
+					<-ctx.Done()
+				}
+			})
+			s := newTestServer(t, testConfig(t, resource))
+			testLastingAnswers(t, s, start(t, s, http2), "?watch=1", len(objects)*len(line(objects[0])))
+		})
+	})
+}
+
+// beginning is a resource whose watches begin with the objects.
+type beginning struct {
+	*fakeResource
+	objects []*object.Object
+}
+
+func (b beginning) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
+	size := 0
+	for _, o := range b.objects {
+		size += o.Size()
+	}
+	return b.watch(ctx), size, nil
 }

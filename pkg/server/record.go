@@ -72,7 +72,7 @@ func (r *record) WriteHeader(code int) {
 		r.code = code
 		r.limitUnreadBody()
 		if r.req.ProtoMajor == 1 { // the answers before it may be unread, too
-			r.startTimeout(0)
+			_ = r.startTimeout(0) // nothing has lasted yet
 		}
 		// Once a read from a connection of HTTP/1 has failed, be it by a deadline, net/http ends
 		// the context of the request in progress and of every one that comes after it.
@@ -89,7 +89,10 @@ func (r *record) Write(p []byte) (int, error) {
 		r.WriteHeader(http.StatusOK)
 	}
 	if r.pauses != nil || r.bytes+int64(len(p)) > smallAnswer {
-		r.startTimeout(len(p))
+		if err := r.startTimeout(len(p)); err != nil {
+			r.writeErr = err
+			return 0, err
+		}
 	}
 	n, err := r.ResponseWriter.Write(p)
 	r.bytes += int64(n)

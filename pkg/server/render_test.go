@@ -106,13 +106,13 @@ func TestAnswersThatFail(t *testing.T) {
 		logged   string
 	}{
 		"encoding":           {unencodable, 0, "identity", false, "unsupported type"},
-		"encoding, half-way": {unencodable, most-1, "identity", true, "unsupported type"},
+		"encoding, half-way": {unencodable, most - 1, "identity", true, "unsupported type"},
 		// The rows compress to less than is written at once: nothing is out, and what was to
 		// come would have been compressed.
-		"encoding, half-way, gzip": {unencodable, most-1, "gzip", false, "unsupported type"},
+		"encoding, half-way, gzip": {unencodable, most - 1, "gzip", false, "unsupported type"},
 		"panic":                    {panics, 0, "identity", false, "oh dear"},
-		"panic, half-way":          {panics, most-1, "identity", true, "oh dear"},
-		"panic, half-way, gzip":    {panics, most-1, "gzip", false, "oh dear"},
+		"panic, half-way":          {panics, most - 1, "identity", true, "oh dear"},
+		"panic, half-way, gzip":    {panics, most - 1, "gzip", false, "oh dear"},
 		"panic of nil":             {func(runtime.Object) []any { panic(nil) }, 0, "identity", false, "panic called with nil"},
 	} {
 		for _, http2 := range []bool{false, true} {

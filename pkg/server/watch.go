@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/share"
 	"github.com/berth-project/berth/pkg/server/stream"
 )
 
@@ -82,7 +83,7 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	return result{code: http.StatusOK, events: func(w *stream.Writer) {
 		defer end()
-		s.stream(c.rec, w, events, changes, cancel)
+		s.stream(c, w, events, changes, initial, cancel)
 	}}, nil
 }
 
@@ -104,13 +105,25 @@ func selectNamed(selector, name string) (string, error) {
 	return selector, nil
 }
 
+// sizeOf is how many bytes of JSON the objects of events have.
+func sizeOf(events []object.Event) int {
+	size := 0
+	for _, event := range events {
+		size += event.Object.Size()
+	}
+	return size
+}
+
 // errRevoked ends a watch whose token is no longer valid, or no longer for that user.
 var errRevoked = apierrors.NewUnauthorized("Unauthorized: the token was removed, or its user has changed")
 
-// stream writes the events as they come, and flushes when there are no more for now. cancel
-// ends the changes.
-func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, changes iter.Seq2[[]object.Event, error], cancel func()) {
+// stream writes the events as they come, and flushes when there are no more for now. initial is
+// how many bytes the objects have with which the changes begin; cancel ends the changes.
+func (s *Server) stream(c *call, w *stream.Writer, events *media.Events, changes iter.Seq2[[]object.Event, error], initial int, cancel func()) {
+	rec := c.rec
 	sent, valid := s.metrics.watched(rec), rec.identity.Valid
+	holds := initial // bytes of objects, until the next pause
+	rec.answer.hold = func() (share.Taken, error) { return s.holdOld(c, holds) }
 	rec.startPauses()
 	pauses := rec.pauses
 	defer pauses.begin()
@@ -123,6 +136,10 @@ func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, cha
 	rec.pause()
 	var failure error
 	for batch, err := range changes {
+		size := sizeOf(batch)
+		if initial <= 0 {
+			holds = size
+		}
 		for _, event := range batch {
 			if err == nil {
 				err = events.Write(w, event)
@@ -138,7 +155,10 @@ func (s *Server) stream(rec *record, w *stream.Writer, events *media.Events, cha
 		if rec.writeErr = w.Flush(); rec.writeErr != nil {
 			return
 		}
-		rec.pause()
+		if initial -= size; initial <= 0 { // the initial events are one part
+			initial = 0
+			rec.pause()
+		}
 	}
 	if valid.Err() != nil {
 		failure = errRevoked

@@ -119,6 +119,9 @@ type Taken struct {
 	n    int64
 }
 
+// Size returns how much it is.
+func (t *Taken) Size() int64 { return t.n }
+
 // GiveBack returns it to the pool. Further calls do nothing. It is for one goroutine.
 func (t *Taken) GiveBack() {
 	if t.pool == nil {
