@@ -98,29 +98,38 @@ func (e *exactReads) get(ctx context.Context, key exactKey, read func(maxBytes i
 // errReaderGone ends a read whose reader's time is up: the others read again.
 var errReaderGone = errors.New("the reader is gone")
 
+// errReadPanicked is what the others are told who wait for a read that panics.
+var errReadPanicked = errors.New("reading a page of an exact version panicked")
+
 var errExactBusy = apierrors.NewTooManyRequests("lists of old versions take all the memory that they may at the moment: try again later, ask for pages (limit), or for the newest version (without resourceVersion)", 1)
 
-// fill reads the page of r.
+// fill reads the page of r. If the read panics, r has its memory back and an error.
 func (e *exactReads) fill(ctx context.Context, key exactKey, r *exactRead, read func(maxBytes int64) (*page, int64, error)) {
 	most := maxOld(key.limit)
 	defer close(r.done)
 	var page *page
 	held := int64(0)
 	err := error(errExactBusy)
-	if e.acquire(ctx, most) == nil {
-		if ctx.Err() == nil { // a turn that comes with the end of its time is too late
-			page, held, err = read(most)
+	defer func() {
+		if err != nil && ctx.Err() != nil {
+			err = fmt.Errorf("%w: %w", errReaderGone, err)
 		}
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		if r.page, r.err, r.held = page, err, held; err != nil {
+			delete(e.reads, key) // whoever comes now reads again
+		}
+	}()
+	if e.acquire(ctx, most) != nil {
+		return
+	}
+	defer func() {
 		held = min(held, most)
 		e.release(most - held)
-	}
-	if err != nil && ctx.Err() != nil {
-		err = fmt.Errorf("%w: %w", errReaderGone, err)
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if r.page, r.err, r.held = page, err, held; err != nil {
-		delete(e.reads, key) // whoever comes now reads again
+	}()
+	if ctx.Err() == nil { // a turn that comes with the end of its time is too late
+		err = errReadPanicked
+		page, held, err = read(most)
 	}
 }
 

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -138,6 +139,40 @@ func TestUnknownWritesKeepTheirRoom(t *testing.T) {
 		<-time.After(2 * time.Second)
 		if err := c.reserve(100); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A read that panics gives its memory back, and the others who wait for it are told.
+func TestExactReadPanics(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := newExactReads()
+		get := func(read func(int64) (*page, int64, error)) (err error) {
+			defer func() {
+				if cause := recover(); cause != nil {
+					err = fmt.Errorf("panicked: %v", cause)
+				}
+			}()
+			_, err = e.get(t.Context(), exactKey{revision: 5}, read)
+			return err
+		}
+		var asking sync.WaitGroup
+		for range 2 {
+			asking.Go(func() {
+				if err := get(func(int64) (*page, int64, error) {
+					<-time.After(time.Second)
+					panic("oh dear")
+				}); err == nil {
+					t.Error("no error")
+				}
+			})
+		}
+		asking.Wait()
+		if e.bytes() != 0 || len(e.reads) != 0 {
+			t.Errorf("%v bytes of %d reads are kept", e.bytes(), len(e.reads))
+		}
+		if !e.memory.TryAcquire(maxExactBytes) {
+			t.Error("memory is lost")
 		}
 	})
 }
