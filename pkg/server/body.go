@@ -28,7 +28,7 @@ const maxPooledBody = 256 << 10
 // needs memory that others may be using.
 const largeBody = 64 << 10
 
-var errBodyTooLarge = apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d", maxBodyBytes))
+var errBodyTooLarge = apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("limit is %d bytes (%d MiB)", maxBodyBytes, maxBodyBytes>>20))
 
 // errSlowBody is a 504, as for every request that takes too long; kube-apiserver has no 408.
 var errSlowBody = apierrors.NewTimeoutError(fmt.Sprintf("the body of the request came too slowly: less than %d bytes a second after the first %v", minBodyRate, bodyGrace), 0)

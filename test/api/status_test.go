@@ -46,7 +46,7 @@ func failures(ns string) []failure {
 		{code: 404, reason: metav1.StatusReasonNotFound, message: "the server could not find the requested resource", path: "/api/v1/namespaces/" + ns + "/nothing"},
 		{code: 405, reason: metav1.StatusReasonMethodNotAllowed, message: "the server does not allow this method on the requested resource", method: http.MethodPut},
 		{code: 409, reason: metav1.StatusReasonAlreadyExists, message: `endpoints "taken" already exists`, body: body("taken")},
-		{code: 413, reason: metav1.StatusReasonRequestEntityTooLarge, message: "Request entity too large: limit is 3145728", body: make([]byte, 3<<20+1)},
+		{code: 413, reason: metav1.StatusReasonRequestEntityTooLarge, message: "Request entity too large: limit is 3145728 bytes (3 MiB)", body: make([]byte, 3<<20+1)},
 		{code: 415, reason: metav1.StatusReasonUnsupportedMediaType, message: "the body of the request was in an unknown format", headers: []string{"Content-Type", "text/plain"}},
 		{code: 422, reason: metav1.StatusReasonInvalid, message: `Endpoints "A" is invalid: metadata.name: Invalid value: "A"`, body: body("A")},
 		{code: 429, reason: metav1.StatusReasonTooManyRequests, message: "the limit for write requests is reached", retryAfter: -1, headers: []string{"X-Auth-Token", spentToken}},
