@@ -26,7 +26,7 @@ const (
 	// takes more than 32,768 tokens active within the same seconds to reach it.
 	maxSubjects = 1 << 16
 	// maxAddresses bounds the buckets of client addresses, in each of the two tables of
-	// addresses. With probeLimit it takes 800,000 requests per second to fill one.
+	// addresses. With probeLimit it takes three million requests per second to fill one.
 	maxAddresses = 1 << 14
 	// maxSources bounds the buckets of AllowLine, and with them the lines of all sources
 	// together: some 500 a second.
@@ -35,9 +35,9 @@ const (
 
 // Limits that no configuration changes.
 var (
-	// probeLimit is what an address may ask without a token: more than any number of
-	// kubelets and load balancers behind one address do.
-	probeLimit = Limit{QPS: 50, Burst: 100}
+	// probeLimit is what an address may ask without a token of each path: more than any number
+	// of kubelets and load balancers behind one address do. An answer takes some 30 µs.
+	probeLimit = Limit{QPS: 200, Burst: 400}
 	// lineLimit is how many lines a source may cause that are sampled.
 	lineLimit = Limit{QPS: 2, Burst: 10}
 )
@@ -59,7 +59,7 @@ type Limiter struct {
 	latest    time.Time // the latest now of all calls
 	subjects  table
 	addresses table // of requests without a valid token
-	probes    table // of requests that need no token, by address
+	probes    table // of requests that need no token, by address and path
 	sources   table // of lines, by token or address
 }
 
@@ -139,14 +139,17 @@ func (l *Limiter) AllowAnonymous(now time.Time, addr netip.Addr) time.Duration {
 	return fromNow(now, t, l.addresses.get(t, addressKey(addr), addressOverflow, l.policy.anonymous).take(t, 1))
 }
 
-// AllowProbe is AllowAnonymous for a request that needs no token, such as a health check:
-// 50 per second with a burst of 100, whatever the configuration. Requests that fail to
-// authenticate take nothing from it.
-func (l *Limiter) AllowProbe(now time.Time, addr netip.Addr) time.Duration {
+// AllowProbe is AllowAnonymous for a request that needs no token, such as a health check: 200 per
+// second with a burst of 400, whatever the configuration. Each path has a bucket of its own, so
+// that who floods one leaves the others alone; the caller says which paths there are. Requests
+// that fail to authenticate take nothing from it.
+func (l *Limiter) AllowProbe(now time.Time, addr netip.Addr, path string) time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.advance(now)
-	return fromNow(now, t, l.probes.get(t, addressKey(addr), addressOverflow, probeLimit).take(t, 1))
+	k, overflow := addressKey(addr), addressOverflow
+	k.user, overflow.user = path, path
+	return fromNow(now, t, l.probes.get(t, k, overflow, probeLimit).take(t, 1))
 }
 
 // AllowLine reports whether to log one more line about its source, which is a token by its

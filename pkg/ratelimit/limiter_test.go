@@ -140,12 +140,13 @@ func TestProbes(t *testing.T) {
 	l := New(&Config{Anonymous: &Limit{2, 3}})
 	addr := netip.MustParseAddr("192.0.2.1")
 	drain(t, "failures", 3, func() time.Duration { return l.AllowAnonymous(start, addr) })
-	drain(t, "probes", 100, func() time.Duration { return l.AllowProbe(start, addr) })
-	if got, want := l.AllowProbe(start, addr), 20*time.Millisecond; got != want {
+	drain(t, "probes", 400, func() time.Duration { return l.AllowProbe(start, addr, "livez") })
+	if got, want := l.AllowProbe(start, addr, "livez"), 5*time.Millisecond; got != want {
 		t.Errorf("wait = %v, want %v", got, want)
 	}
-	drain(t, "another address", 100, func() time.Duration { return l.AllowProbe(start, address(1)) })
-	drain(t, "after a second", 50, func() time.Duration { return l.AllowProbe(at(1), addr) })
+	drain(t, "another path", 400, func() time.Duration { return l.AllowProbe(start, addr, "readyz") })
+	drain(t, "another address", 400, func() time.Duration { return l.AllowProbe(start, address(1), "livez") })
+	drain(t, "after a second", 200, func() time.Duration { return l.AllowProbe(at(1), addr, "livez") })
 }
 
 func TestLines(t *testing.T) {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// key identifies a bucket. In the tables of addresses, token holds the address and the
-// rest is empty.
+// key identifies a bucket. In the tables of addresses, token holds the address, user the path
+// of a probe, and the rest is empty.
 type key struct {
 	token [32]byte // zero if a user's tokens share a bucket
 	user  string

@@ -70,7 +70,7 @@ func TestAMillionAddresses(t *testing.T) {
 		t.Errorf("wait of a newcomer = %v, want %v, the shared bucket's", got, want)
 	}
 	checkTable(t, &l.addresses)
-	if wait := l.AllowProbe(start, address(3_000_000)); wait != 0 {
+	if wait := l.AllowProbe(start, address(3_000_000), "livez"); wait != 0 {
 		t.Errorf("a probe of a newcomer must wait %v", wait)
 	}
 	drain(t, "a token meanwhile", 100, func() time.Duration { return l.Allow(start, subject(1, "alice"), Write, 1) })

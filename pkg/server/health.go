@@ -31,21 +31,21 @@ func (s *Server) routeHealth() {
 	for path, checks := range map[string][]check{
 		"livez": {ping}, "readyz": {ping, etcd}, "healthz": {ping, etcd},
 	} {
-		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(s.health(path, checks)))
+		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(path, s.health(path, checks)))
 		for _, one := range checks {
-			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(s.health(path, []check{one})))
+			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(path, s.health(path, []check{one})))
 		}
 	}
-	router.Path("/version" + finalSlashes).Methods(http.MethodGet).Handler(s.probed(s.version))
+	router.Path("/version" + finalSlashes).Methods(http.MethodGet).Handler(s.probed("version", s.version))
 	s.prefixes = append(s.prefixes, "/version/")
 }
 
-// probed guards a handler that needs no token.
-func (s *Server) probed(next http.HandlerFunc) http.Handler {
+// probed guards a handler that needs no token. path is the one that it is limited with.
+func (s *Server) probed(path string, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		rec := recordOf(w)
 		rec.attrs.Verb = "get"
-		if err := s.admitProbe(rec); err != nil {
+		if err := s.admitProbe(rec, path); err != nil {
 			s.renderError(rec, err)
 			return
 		}

@@ -75,7 +75,7 @@ func TestLongPaths(t *testing.T) {
 	}
 }
 
-// Probes are admitted generously. Beyond that a valid token still passes, within its own limit.
+// Probes are admitted generously, and each path by itself. Beyond that a valid token still passes, within its own limit.
 func TestProbesAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig(t, &fakeResource{})
@@ -85,16 +85,17 @@ func TestProbesAreLimited(t *testing.T) {
 		limited := &ratelimit.Limit{QPS: 0.001, Burst: 2}
 		cfg.Limiter = ratelimit.New(&ratelimit.Config{Defaults: ratelimit.Defaults{Read: limited}})
 		s := newTestServer(t, cfg)
+		paths := []string{"/livez", "/livez/ping"}
 		get := func(i int, token, from string) *httptest.ResponseRecorder {
-			path := []string{"/livez", "/readyz", "/version", "/healthz/etcd"}[i%4]
+			path := paths[i%len(paths)]
 			req := newRequest(t, http.MethodGet, path, "", "X-Auth-Token", token)
 			req.RemoteAddr = from
 			return serveOnce(s, req)
 		}
 		const flooder, other = "192.0.2.1:1", "192.0.2.2:1"
-		for i := range 300 {
+		for i := range 600 {
 			want := http.StatusOK
-			if i >= 100 {
+			if i >= 400 {
 				want = http.StatusTooManyRequests
 			}
 			w := get(i, "a-guess", flooder)
@@ -107,10 +108,17 @@ func TestProbesAreLimited(t *testing.T) {
 				t.Errorf("valid token, request %d: got %d %s, want %d", i, w.Code, w.Body, want)
 			}
 		}
+		for _, path := range []string{"/readyz", "/version", "/healthz/etcd"} {
+			req := newRequest(t, http.MethodGet, path, "", "X-Auth-Token", "")
+			req.RemoteAddr = flooder
+			if w := serveOnce(s, req); w.Code != http.StatusOK {
+				t.Errorf("%s of the same address: got %d %s", path, w.Code, w.Body)
+			}
+		}
 		if w := get(0, "", other); w.Code != http.StatusOK {
 			t.Errorf("another address: got %d %s", w.Code, w.Body)
 		}
-		<-time.After(20 * time.Millisecond)
+		<-time.After(5 * time.Millisecond)
 		if w := get(0, "", flooder); w.Code != http.StatusOK {
 			t.Errorf("a moment later: got %d %s", w.Code, w.Body)
 		}

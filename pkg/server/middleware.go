@@ -74,10 +74,10 @@ func (s *Server) identify(rec *record) bool {
 	return ok
 }
 
-// admitProbe lets a request through that needs no token: within the limit of its address, or
-// as the holder of a valid token, within that token's limits.
-func (s *Server) admitProbe(rec *record) error {
-	wait := s.cfg.Limiter.AllowProbe(rec.start, rec.client)
+// admitProbe lets a request through that needs no token: within the limit that its address has
+// for the path, or as the holder of a valid token, within that token's limits.
+func (s *Server) admitProbe(rec *record, path string) error {
+	wait := s.cfg.Limiter.AllowProbe(rec.start, rec.client, path)
 	switch {
 	case wait == 0:
 		return nil
@@ -85,7 +85,7 @@ func (s *Server) admitProbe(rec *record) error {
 		return s.charge(rec, 1, "")
 	}
 	s.metrics.reject("probe")
-	return tooManyRequests("the limit for health and version from this address is reached; a valid token passes it", wait)
+	return tooManyRequests("the limit for /"+path+" from this address is reached; a valid token passes it", wait)
 }
 
 // requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or "".
