@@ -31,6 +31,15 @@ func (l *List) Done() {
 	}
 }
 
+// WatchCost is what a watch costs.
+type WatchCost struct {
+	// Bytes are those of JSON that the objects have with which it begins, and Comparisons is how
+	// many requirements of selectors were compared with objects to find these.
+	Bytes, Comparisons int
+	// Requirements are those of its selectors, which each change is compared with.
+	Requirements int
+}
+
 // Event is one event of a watch.
 type Event struct {
 	Type   watch.EventType

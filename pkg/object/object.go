@@ -199,6 +199,9 @@ func Bookmark(t *Type, revision int64, endsInitial bool) (*Object, error) {
 // JSON returns the object as it is served. It must not be changed.
 func (o *Object) JSON() []byte { return o.json }
 
+// MetadataJSON returns the metadata in JSON.
+func (o *Object) MetadataJSON() []byte { return o.json[o.metadata.start:o.metadata.end] }
+
 // IsMadeOf reports whether value, as Encode returns it, is what the object was made of.
 func (o *Object) IsMadeOf(value []byte) bool {
 	behind := o.json[o.version.end:]
@@ -236,7 +239,7 @@ func (o *Object) decodeForTable() (runtime.Object, error) {
 // Metadata returns a copy of the object's metadata, decoded without the rest.
 func (o *Object) Metadata() (*metav1.ObjectMeta, error) {
 	metadata := &metav1.ObjectMeta{}
-	if err := unmarshal(o.json[o.metadata.start:o.metadata.end], metadata); err != nil {
+	if err := unmarshal(o.MetadataJSON(), metadata); err != nil {
 		return nil, fmt.Errorf("%s: %w", o.Key, err)
 	}
 	return metadata, nil

@@ -27,15 +27,15 @@ func TestDeadlineWhileWorking(t *testing.T) {
 			return err
 		},
 		"a merge patch": func() error {
-			_, _, _, err := s.endpoints.Patch(ctx, ns, "a", "", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), patchOptions)
+			_, _, err := patched(ctx, s.endpoints, ns, "a", "", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), patchOptions)
 			return err
 		},
 		"an apply": func() error {
-			_, _, _, err := s.endpoints.Patch(ctx, ns, "a", "", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"a","labels":{"a":"b"}}}`), patchOptions)
+			_, _, err := patched(ctx, s.endpoints, ns, "a", "", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"a","labels":{"a":"b"}}}`), patchOptions)
 			return err
 		},
 		"an apply that creates": func() error {
-			_, _, _, err := s.endpoints.Patch(ctx, ns, "b", "", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"b"}}`), patchOptions)
+			_, _, err := patched(ctx, s.endpoints, ns, "b", "", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"b"}}`), patchOptions)
 			return err
 		},
 	} {

@@ -48,11 +48,11 @@ func TestLargeObjects(t *testing.T) {
 	if diff := cmp.Diff(created, typed[*corev1.Endpoints](t, got)); diff != "" {
 		t.Errorf("read back (-created +got):\n%s", diff)
 	}
-	patched, _, _, err := s.endpoints.Patch(t.Context(), ns, "large", "", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), &metav1.PatchOptions{FieldManager: "test"})
+	got, _, err = patched(t.Context(), s.endpoints, ns, "large", "", types.MergePatchType, []byte(`{"metadata":{"labels":{"a":"b"}}}`), &metav1.PatchOptions{FieldManager: "test"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if e := typed[*corev1.Endpoints](t, patched); len(e.Subsets[0].Addresses) != 20_000 || e.Labels["a"] != "b" {
+	if e := typed[*corev1.Endpoints](t, got); len(e.Subsets[0].Addresses) != 20_000 || e.Labels["a"] != "b" {
 		t.Errorf("patched to %d addresses and labels %v", len(e.Subsets[0].Addresses), e.Labels)
 	}
 	if _, _, err := s.endpoints.Delete(t.Context(), ns, "large", &metav1.DeleteOptions{}); err != nil {

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 
@@ -114,6 +115,16 @@ func startStores(t testing.TB, cfg registry.Config) *stores {
 	}
 	s.registry, s.namespaces, s.endpoints = r, r.Stores()[0], r.Stores()[1]
 	return s
+}
+
+// patched prepares a patch and applies it.
+func patched(ctx context.Context, s *registry.Store, namespace, name, subresource string, kind types.PatchType, data []byte, opts *metav1.PatchOptions) (obj *object.Object, created bool, err error) {
+	apply, _, err := s.Patch(namespace, name, subresource, kind, data, opts)
+	if err != nil {
+		return nil, false, err
+	}
+	obj, created, _, err = apply(ctx)
+	return obj, created, err
 }
 
 func (s *stores) report(err error) {

@@ -18,17 +18,18 @@ import (
 	"github.com/berth-project/berth/pkg/yamljson"
 )
 
-// Patch changes an object or its subresource by a patch of one of the four types of
-// Kubernetes. An apply of the object itself also creates. opts.FieldManager must not be
-// empty.
+// Patch returns what changes an object or its subresource by a patch of one of the four types
+// of Kubernetes, and how much work that is for the object as the cache has it, as
+// patch.Patch.Weigh counts it. An apply of the object itself also creates. opts.FieldManager
+// must not be empty.
 //
-// Errors: BadRequest for a malformed patch, NotFound, Invalid where the outcome is not a
-// valid object, Conflict where the patch names a version that has passed or an apply
-// meets another manager's field, and those of Create.
-func (s *Store) Patch(ctx context.Context, namespace, name, subresource string, patchType types.PatchType, data []byte, opts *metav1.PatchOptions) (patched *object.Object, created bool, warnings []string, err error) {
+// Errors: BadRequest for a malformed patch; of apply, NotFound, Invalid where the outcome is not
+// a valid object, Conflict where the patch names a version that has passed or an apply meets
+// another manager's field, and those of Create.
+func (s *Store) Patch(namespace, name, subresource string, patchType types.PatchType, data []byte, opts *metav1.PatchOptions) (apply func(context.Context) (patched *object.Object, created bool, warnings []string, err error), weight int, err error) {
 	part, err := s.part(subresource)
 	if err != nil {
-		return nil, false, nil, err
+		return nil, 0, err
 	}
 	p := &patcher{store: s, part: part, namespace: namespace, name: name, opts: opts}
 	change := p.apply
@@ -40,9 +41,14 @@ func (s *Store) Patch(ctx context.Context, namespace, name, subresource string, 
 		p.patch, err = patch.Parse(patchType, data, s.resource.New())
 	}
 	if err != nil {
-		return nil, false, nil, err
+		return nil, 0, err
 	}
-	return s.modify(ctx, namespace, name, part, isDryRun(opts.DryRun), change)
+	if before := s.known(namespace, name); before != nil && p.patch != nil {
+		weight = p.patch.Weigh(before.JSON())
+	}
+	return func(ctx context.Context) (*object.Object, bool, []string, error) {
+		return s.modify(ctx, namespace, name, part, isDryRun(opts.DryRun), change)
+	}, weight, nil
 }
 
 // patcher applies one patch to an object, again where the object was changed meanwhile.

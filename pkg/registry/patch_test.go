@@ -28,7 +28,7 @@ func (s *stores) update(t testing.TB, obj *corev1.Endpoints) *corev1.Endpoints {
 // patch patches, as the manager, and returns the object and whether it was created.
 func (s *stores) patch(t testing.TB, namespace, name string, kind types.PatchType, patch string, opts *metav1.PatchOptions) (*corev1.Endpoints, bool, error) {
 	t.Helper()
-	obj, created, _, err := s.endpoints.Patch(t.Context(), namespace, name, "", kind, []byte(patch), opts)
+	obj, created, err := patched(t.Context(), s.endpoints, namespace, name, "", kind, []byte(patch), opts)
 	if err != nil {
 		return nil, created, err
 	}
@@ -215,7 +215,7 @@ func TestNothingChanged(t *testing.T) {
 	ns := s.newNamespace(t)
 	patch := func(kind types.PatchType, body string) func(*testing.T, *corev1.Endpoints) (*corev1.Endpoints, error) {
 		return func(t *testing.T, o *corev1.Endpoints) (*corev1.Endpoints, error) {
-			obj, _, _, err := s.endpoints.Patch(t.Context(), ns, o.Name, "", kind, []byte(body), &metav1.PatchOptions{FieldManager: "test"})
+			obj, _, err := patched(t.Context(), s.endpoints, ns, o.Name, "", kind, []byte(body), &metav1.PatchOptions{FieldManager: "test"})
 			if err != nil {
 				return nil, err
 			}

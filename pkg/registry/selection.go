@@ -33,7 +33,7 @@ type selection struct {
 	scope        string // prefix, or the one key that can match
 	labels       *labelSelector
 	fields       fields.Selector
-	requirements int // of both selectors
+	requirements int // of both selectors, as many as they cost
 	// initialEvents is what a watch says of its beginning, with kube-apiserver's defaults; nil:
 	// it begins after the version that it names.
 	initialEvents *bool
@@ -46,6 +46,9 @@ const (
 	// maxCommas is more than a selector within these bounds has. Parsing one of 60 KB takes 12 ms
 	// and 8 MB: it is not even tried.
 	maxCommas = maxRequirements + maxValues
+	// valuesPerRequirement is how many values a requirement of a label selector looks through in the
+	// time that another requirement takes.
+	valuesPerRequirement = 10
 )
 
 var (
@@ -54,7 +57,10 @@ var (
 )
 
 // labelSelector is a parsed label selector.
-type labelSelector struct{ labels.Selector }
+type labelSelector struct {
+	labels.Selector
+	requirements int // as many as they cost
+}
 
 // labelSelectors are those in use, by their text: watches that have the same one share it.
 // The methods are safe for concurrent use.
@@ -86,7 +92,7 @@ func (all *labelSelectors) parse(text string) (*labelSelector, error) {
 	if len(requirements) > maxRequirements || values > maxValues {
 		return nil, errLargeLabelSelector
 	}
-	parsed := &labelSelector{selector}
+	parsed := &labelSelector{selector, len(requirements) + values/valuesPerRequirement}
 	all.mu.Lock()
 	defer all.mu.Unlock()
 	all.parsed[text] = weak.Make(parsed)
@@ -100,7 +106,7 @@ func (all *labelSelectors) find(text string) *labelSelector {
 	return all.parsed[text].Value()
 }
 
-var everything = &labelSelector{labels.Everything()}
+var everything = &labelSelector{labels.Everything(), 0}
 
 // forget drops a selector that nobody uses any more.
 func (all *labelSelectors) forget(text string) {
@@ -148,8 +154,7 @@ func (s *Store) selection(namespace string, opts *metav1.ListOptions, list bool)
 		return nil, apierrors.NewBadRequest(err.Error())
 	}
 	sel := &selection{namespace: namespace, prefix: s.resource.prefix(namespace), labels: byLabel, fields: byField, initialEvents: internal.SendInitialEvents}
-	byLabels, _ := byLabel.Requirements()
-	sel.requirements = len(byLabels) + len(byField.Requirements())
+	sel.requirements = byLabel.requirements + len(byField.Requirements())
 	sel.scope = sel.prefix
 	if name, ok := byField.RequiresExactMatch(nameField); ok && name != "" && !strings.Contains(name, "/") && (namespace != "" || !s.resource.API.Namespaced) {
 		sel.scope = s.resource.key(namespace, name)

@@ -198,12 +198,24 @@ func TestComparisons(t *testing.T) {
 	}{
 		{metav1.ListOptions{}, 0},
 		{metav1.ListOptions{LabelSelector: "nobody=has,these=labels"}, 6},
+		{metav1.ListOptions{LabelSelector: "a in (1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20)"}, 9},
 		{metav1.ListOptions{LabelSelector: "!x", FieldSelector: "metadata.name!=" + names[1]}, 6},
 		{metav1.ListOptions{FieldSelector: "metadata.name=" + names[1]}, 1},
 	} {
 		list, _, err := s.endpoints.List(t.Context(), ns, &tc.opts)
 		if err != nil || list.Comparisons != tc.want {
 			t.Errorf("%+v: %d comparisons, %v, want %d", tc.opts, list.Comparisons, err, tc.want)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		events, cost, err := s.endpoints.Watch(ctx, ns, &tc.opts)
+		if err != nil || cost.Comparisons != tc.want {
+			t.Errorf("a watch of %+v: %+v, %v, want %d", tc.opts, cost, err, tc.want)
+		}
+		cancel()
+		for _, err := range events {
+			if err != nil {
+				t.Error(err)
+			}
 		}
 	}
 }

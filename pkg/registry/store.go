@@ -17,6 +17,7 @@ import (
 	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/cache"
+	"github.com/berth-project/berth/pkg/yamljson"
 )
 
 // Store serves one resource. Its errors are API errors where the client can do something
@@ -120,14 +121,27 @@ func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.Ge
 	return found.object, found.err()
 }
 
-// Size returns how many bytes the JSON of an object has, as far as the cache knows; 0: there is
-// no such object.
-func (s *Store) Size(namespace, name string) int {
-	entry, _, err := s.cache.Get(s.resource.key(namespace, name))
-	if err != nil || entry == nil || entry.Value.object == nil {
+// weightOfMetadata is what a name or a value in the metadata of an object weighs beside its
+// bytes when the object is written: who owns it is looked up.
+const weightOfMetadata = 40
+
+// Weight returns how many bytes of JSON it is like to write an object, as far as the cache knows;
+// 0: there is no such object.
+func (s *Store) Weight(namespace, name string) int {
+	o := s.known(namespace, name)
+	if o == nil {
 		return 0
 	}
-	return entry.Value.object.Size()
+	return o.Size() + yamljson.Elements(o.MetadataJSON())*weightOfMetadata
+}
+
+// known returns the object that the cache has; nil: it has none that can be read.
+func (s *Store) known(namespace, name string) *object.Object {
+	entry, _, err := s.cache.Get(s.resource.key(namespace, name))
+	if err != nil || entry == nil {
+		return nil
+	}
+	return entry.Value.object
 }
 
 // Exists reports whether there is an object of that name in the store itself; the caches need

@@ -60,7 +60,7 @@ func TestStatusOfANamespace(t *testing.T) {
 		{types.MergePatchType, "", `{"status":{"conditions":null}}`, 3},
 		{types.MergePatchType, "status", `{"status":{"conditions":null}}`, 0},
 	} {
-		obj, _, _, err := s.namespaces.Patch(t.Context(), "", name, step.subresource, step.kind, []byte(step.patch), as("two", true))
+		obj, _, err := patched(t.Context(), s.namespaces, "", name, step.subresource, step.kind, []byte(step.patch), as("two", true))
 		if err != nil {
 			t.Fatalf("%s: %v", step.patch, err)
 		}
@@ -74,7 +74,7 @@ func TestStatusOfANamespace(t *testing.T) {
 	ns.Name = name + "-none"
 	_, _, _, err = s.namespaces.Update(t.Context(), "", ns.Name, "status", ns.DeepCopy(), updateOptions())
 	checkStatus(t, err, 404, "not found")
-	_, _, _, err = s.namespaces.Patch(t.Context(), "", ns.Name, "status", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+ns.Name+`"}}`), as("two", true))
+	_, _, err = patched(t.Context(), s.namespaces, "", ns.Name, "status", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"`+ns.Name+`"}}`), as("two", true))
 	checkStatus(t, err, 404, "not found")
 	if _, _, _, err := s.namespaces.Update(t.Context(), "", name, "scale", ns.DeepCopy(), updateOptions()); err == nil {
 		t.Error("a subresource was updated that there is not")
@@ -160,7 +160,7 @@ func TestRequiredVersion(t *testing.T) {
 	if created, err := update(revision(stored(t, s.Key(ns, "a")))); created || err != nil {
 		t.Errorf("created is %v, %v", created, err)
 	}
-	if _, _, _, err := s.Patch(t.Context(), ns, "a", "", types.MergePatchType, []byte(`{"metadata":{"labels":null}}`), patchOptions()); err != nil {
+	if _, _, err := patched(t.Context(), s, ns, "a", "", types.MergePatchType, []byte(`{"metadata":{"labels":null}}`), patchOptions()); err != nil {
 		t.Error(err)
 	}
 }
@@ -173,7 +173,7 @@ func TestNoCreateOnUpdate(t *testing.T) {
 		_, _, _, err := s.Update(t.Context(), ns, "a", "", newEndpoints("a"), &metav1.UpdateOptions{FieldManager: "test", DryRun: dryRun})
 		checkStatus(t, err, 404, `endpoints "a" not found`)
 	}
-	_, created, _, err := s.Patch(t.Context(), ns, "a", "", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"a"}}`), as("test", false))
+	_, created, err := patched(t.Context(), s, ns, "a", "", types.ApplyYAMLPatchType, []byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"a"}}`), as("test", false))
 	if !created || err != nil {
 		t.Errorf("created is %v, %v", created, err)
 	}

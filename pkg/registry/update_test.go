@@ -110,7 +110,7 @@ func TestWritesOfAServerThatLags(t *testing.T) {
 	newer.Annotations["n"] = "2"
 	lags.update(t, newer) // by the newest version
 	merge := func(name string) (*corev1.Endpoints, error) {
-		obj, _, _, err := lags.endpoints.Patch(t.Context(), ns, name, "", types.MergePatchType, []byte(`{"metadata":{"annotations":{"m":"1"}}}`), &metav1.PatchOptions{FieldManager: "test"})
+		obj, _, err := patched(t.Context(), lags.endpoints, ns, name, "", types.MergePatchType, []byte(`{"metadata":{"annotations":{"m":"1"}}}`), &metav1.PatchOptions{FieldManager: "test"})
 		if err != nil {
 			return nil, err
 		}

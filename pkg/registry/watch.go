@@ -31,6 +31,7 @@ type watchStream struct {
 	selection *selection
 	watcher   *cacheWatcher
 	initial   []*object.Object // still to be delivered as ADDED
+	examined  int              // how many objects were looked at to find them
 	endDue    bool             // whether a bookmark that ends the initial events is due
 	bookmarks *time.Timer      // nil: none are wanted
 	after     int64            // events up to it are not wanted
@@ -45,16 +46,14 @@ type watchStream struct {
 // Errors: those of List for bad options. Everything else comes from the sequence, as its
 // last element: Expired for a version that is too old or a reader that was too slow,
 // Timeout for a version that a streaming list waits for in vain.
-//
-// initial is how many bytes of JSON the objects have with which it begins.
-func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (events iter.Seq2[[]object.Event, error], initial int, err error) {
+func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (events iter.Seq2[[]object.Event, error], cost object.WatchCost, err error) {
 	selection, err := s.selection(namespace, opts, false)
 	if err != nil {
-		return nil, 0, err
+		return nil, cost, err
 	}
 	revision, err := parseResourceVersion(opts.ResourceVersion)
 	if err != nil {
-		return nil, 0, err
+		return nil, cost, err
 	}
 	st := &watchStream{store: s, selection: selection}
 	list := revision == 0
@@ -72,8 +71,9 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 		st.scheduleBookmark(ctx)
 	}
 	for _, o := range st.initial {
-		initial += o.Size()
+		cost.Bytes += o.Size()
 	}
+	cost.Requirements, cost.Comparisons = selection.requirements, st.examined*selection.requirements
 	return func(yield func([]object.Event, error) bool) {
 		defer st.close()
 		if failure != nil {
@@ -95,7 +95,7 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 				return
 			}
 		}
-	}, initial, nil
+	}, cost, nil
 }
 
 func (st *watchStream) beginWithList(ctx context.Context, opts *metav1.ListOptions) error {
@@ -108,6 +108,7 @@ func (st *watchStream) beginWithList(ctx context.Context, opts *metav1.ListOptio
 		return apierr.FromStorage(err)
 	}
 	snapshot.Ascend(st.selection.scope, "", func(entry *cacheEntry) bool {
+		st.examined++
 		if o := entry.Value.object; o != nil && st.selection.matches(o) {
 			st.initial = append(st.initial, o)
 		}

@@ -57,13 +57,20 @@ const (
 	readBytes        = 1 << 20   // of plain JSON in the answer to a read
 	writeAnswerBytes = 16 << 20  // of plain JSON in the answer to a write
 	writeBytes       = 256 << 10 // of a body or the objects that it changes, whichever is larger
-	comparisons      = 20_000    // of objects with the requirements of selectors, in a list
+	comparisons      = 20_000    // of objects with the requirements of selectors
 )
+
+// requirementsPerPlace is how many requirements of its selectors give a watch one more of the
+// places that watches have: each change is compared with all of them.
+const requirementsPerPlace = 10
 
 // pools are what all users share.
 type pools struct {
 	readOnly, mutating, watches *share.Pool // requests in progress
 	uploads, memory, old        *share.Pool // bytes
+	// reserved is as much memory again, for administrators: they wait for each other, and not for
+	// users.
+	reserved *share.Pool
 }
 
 func newPools(cfg *Config) pools {
@@ -80,6 +87,7 @@ func newPools(cfg *Config) pools {
 		watches:  share.New(int64(cfg.MaxWatches), int64(cfg.MaxWatchesPerUser)),
 		uploads:  share.New(maxUploadBytes, maxUploadBytes/inFlightShare),
 		memory:   share.New(memory, memory/memoryShare),
+		reserved: share.New(memory, memory/memoryShare),
 		old:      share.New(0, maxOldVersions),
 	}
 }
@@ -134,10 +142,16 @@ func (s *Server) chargeSize(c *call, size int) error {
 	if !isReadOnly(c.req) {
 		tokens = max(size/writeBytes, c.output.Work(size)/writeAnswerBytes)
 	}
+	return s.chargeWeight(c, tokens, "its size and form")
+}
+
+// chargeWeight charges tokens beside the one that each request costs, if there are any. why
+// continues "because of".
+func (s *Server) chargeWeight(c *call, tokens int, why string) error {
 	if tokens == 0 {
 		return nil
 	}
-	return s.charge(c.rec, tokens, fmt.Sprintf(": this one counts as %d because of its size and form", tokens+1))
+	return s.charge(c.rec, tokens, fmt.Sprintf(": this one counts as %d because of %s", tokens+1, why))
 }
 
 // tooManyRequests is a 429 that says exactly how long to wait.
@@ -149,11 +163,10 @@ func tooManyRequests(why string, wait time.Duration) error {
 // enter takes n of a pool for the request, such as one place among those in progress, until the
 // caller gives it back. Administrators take nothing: they must get through when all is taken.
 func (s *Server) enter(rec *record, pool *share.Pool, n int, what string) (share.Taken, error) {
-	user := rec.identity.User
-	if slices.Contains(user.Groups, auth.SystemPrivilegedGroup) {
+	if rec.isAdmin() {
 		return share.Taken{}, nil
 	}
-	taken, err := pool.TryTake(user.Name, int64(n))
+	taken, err := pool.TryTake(rec.identity.User.Name, int64(n))
 	switch {
 	case errors.Is(err, share.ErrUser):
 		s.metrics.reject("user-concurrency-limit")
@@ -163,6 +176,19 @@ func (s *Server) enter(rec *record, pool *share.Pool, n int, what string) (share
 		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d in all, is reached", what, pool.Total()), time.Second)
 	}
 	return taken, err
+}
+
+// isAdmin reports whether an administrator makes the request.
+func (r *record) isAdmin() bool {
+	return slices.Contains(r.identity.User.Groups, auth.SystemPrivilegedGroup)
+}
+
+// memoryOf is where the call takes memory from to decode and encode.
+func (s *Server) memoryOf(c *call) *share.Pool {
+	if c.rec.isAdmin() {
+		return s.pools.reserved
+	}
+	return s.pools.memory
 }
 
 // takeBytes takes memory for the call, for which it waits a while.
@@ -187,34 +213,47 @@ func (s *Server) begin(c *call, bodySize int) (err error) {
 		c.place, err = s.enter(c.rec, s.pools.readOnly, 1, "reads in progress")
 		return err
 	}
-	if err := s.chargeSize(c, max(bodySize, c.resource.Size(c.namespace, c.name))); err != nil {
+	c.weight = c.resource.Weight(c.namespace, c.name)
+	if err := s.chargeSize(c, max(bodySize, c.weight)); err != nil {
 		return err
 	}
 	c.place, err = s.enter(c.rec, s.pools.mutating, 1, "writes in progress")
 	return err
 }
 
-// weighBody takes the memory that decoding the body takes, and tokens for what the aliases of
-// YAML make of it. It returns the error of one that has too much in it. t is the type of the
+// weighBody takes the memory that decoding the body takes, and tokens for what makes that more
+// work than its size tells. It returns the error of one that has too much in it. t is the type of the
 // object that is decoded or patched.
 func (s *Server) weighBody(c *call, body *body, mediaType string, t *object.Type) error {
-	weight, size, err := s.codecs.Weigh(body.bytes(), mediaType, t)
+	memory, work, err := s.codecs.Weigh(body.bytes(), mediaType, t)
 	if err != nil {
 		return err
 	}
-	if err := s.chargeSize(c, size-len(body.bytes())); err != nil {
+	if err := s.chargeWeight(c, (work-len(body.bytes()))/writeBytes, "its size and form"); err != nil {
 		return err
 	}
-	return s.takeMemory(c, int(weight))
+	return s.takeMemory(c, int(memory))
 }
 
 // takeMemory takes the memory that a write takes: so many bytes, and what the object needs as it
 // is now. The call's end gives it back.
 func (s *Server) takeMemory(c *call, bytes int) (err error) {
-	if bytes += c.resource.Size(c.namespace, c.name) * decodedSize; bytes >= largeMemory {
-		c.memory, err = s.takeBytes(c, s.pools.memory, bytes, "to decode objects")
+	if bytes += c.weight * decodedSize; bytes >= largeMemory {
+		c.memory, err = s.takeBytes(c, s.memoryOf(c), bytes, "to decode objects")
 	}
 	return err
+}
+
+// beginWatch takes what a watch costs: tokens for its beginning, and places for its selectors.
+func (s *Server) beginWatch(c *call, cost object.WatchCost) (err error) {
+	s.owe(c.rec, cost.Comparisons/comparisons)
+	if places := cost.Requirements / requirementsPerPlace; places > 0 {
+		what := fmt.Sprintf("open watches (this one counts as %d because of its selectors)", places+1)
+		if c.selecting, err = s.enter(c.rec, s.pools.watches, places, what); err != nil {
+			return err
+		}
+	}
+	return s.chargeSize(c, cost.Bytes)
 }
 
 // takeOld takes memory for the old versions that a list of opts may hold. Beyond their share
@@ -240,7 +279,7 @@ func (s *Server) holdOld(c *call, bytes int) (share.Taken, error) {
 
 // end gives back all that the call has.
 func (c *call) end() {
-	for _, taken := range []*share.Taken{&c.place, &c.watching, &c.memory, &c.old, &c.rec.answer.old} {
+	for _, taken := range []*share.Taken{&c.place, &c.watching, &c.selecting, &c.memory, &c.old, &c.rec.answer.old} {
 		taken.GiveBack()
 	}
 }
@@ -273,6 +312,6 @@ func (s *Server) beginObjects(c *call, objects []*object.Object) (err error) {
 	if c.output.IsMade() {
 		memory += largest * decodedSize
 	}
-	c.memory, err = s.takeBytes(c, s.pools.memory, memory, "to encode objects")
+	c.memory, err = s.takeBytes(c, s.memoryOf(c), memory, "to encode objects")
 	return err
 }

@@ -134,9 +134,9 @@ type failingWatch struct {
 	fails *bool
 }
 
-func (f *failingWatch) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
+func (f *failingWatch) Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], object.WatchCost, error) {
 	if *f.fails {
-		return nil, 0, errors.New("oh dear")
+		return nil, object.WatchCost{}, errors.New("oh dear")
 	}
 	return f.fakeResource.Watch(ctx, namespace, opts)
 }
@@ -148,15 +148,15 @@ type sized struct {
 	size int
 }
 
-func (s *sized) Size(_, name string) int {
+func (s *sized) Weight(_, name string) int {
 	if name == "" { // of the collection
 		return 0
 	}
 	return s.size
 }
 
-func (s *sized) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
-	return func(func([]object.Event, error) bool) { <-ctx.Done() }, s.size, nil
+func (s *sized) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], object.WatchCost, error) {
+	return func(func([]object.Event, error) bool) { <-ctx.Done() }, object.WatchCost{Bytes: s.size}, nil
 }
 
 func (s *sized) DeleteCollection(context.Context, *metav1.DeleteOptions, *object.List) error {

@@ -39,9 +39,9 @@ type Resource interface {
 	Type() *object.Type
 
 	Get(ctx context.Context, namespace, name string, opts *metav1.GetOptions) (*object.Object, error)
-	// Size returns how many bytes the JSON of an object has, roughly as it is now; 0: there is no
-	// such object.
-	Size(namespace, name string) int
+	// Weight returns how many bytes of JSON it is like to write an object, roughly as it is now; 0:
+	// there is no such object.
+	Weight(namespace, name string) int
 	// List returns the objects of a namespace, or of all namespaces where it is empty, with
 	// warnings that name what it had to leave out.
 	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (list *object.List, warnings []string, err error)
@@ -49,13 +49,14 @@ type Resource interface {
 	// until its Done; 0: it holds none.
 	OldVersions(opts *metav1.ListOptions) int64
 	// Watch returns the changes of what List returns, a few at a time as they happen. The
-	// sequence must be read; it ends with ctx, or with an error for the client. initial is how
-	// many bytes of JSON the objects have with which it begins.
-	Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (events iter.Seq2[[]object.Event, error], initial int, err error)
+	// sequence must be read; it ends with ctx, or with an error for the client.
+	Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (events iter.Seq2[[]object.Event, error], cost object.WatchCost, err error)
 
 	Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error)
 	Update(ctx context.Context, namespace, name, subresource string, obj runtime.Object, opts *metav1.UpdateOptions) (updated *object.Object, created bool, warnings []string, err error)
-	Patch(ctx context.Context, namespace, name, subresource string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (patched *object.Object, created bool, warnings []string, err error)
+	// Patch returns what applies a patch, and how many bytes of JSON it is like to write to do so,
+	// beside those of the patch and the object.
+	Patch(namespace, name, subresource string, patchType types.PatchType, patch []byte, opts *metav1.PatchOptions) (apply func(context.Context) (patched *object.Object, created bool, warnings []string, err error), weight int, err error)
 	// Delete returns a Status, or the object where it is only marked as deleted.
 	Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (*object.Object, *metav1.Status, error)
 	// DeleteCollection deletes the objects that List has returned, as they were then.
@@ -73,8 +74,10 @@ type call struct {
 	output                       media.Output
 	include                      metav1.IncludeObjectPolicy // what the rows of a table carry
 	warnings                     []string                   // for the client, repeated ones once
+	weight                       int                        // of the object that is written, as it was when the body was there
 	place                        share.Taken                // among the requests in progress, until the answer begins
-	watching, memory, old        share.Taken                // of the server's other pools, until the answer ends
+	watching, selecting          share.Taken                // of a watch, and for its selector
+	memory, old                  share.Taken                // of the server's other pools, until the answer ends
 }
 
 // result is what a handler answers: one of an object, a list, anything else, or events.

@@ -57,7 +57,7 @@ func (f *fakeResource) Get(ctx context.Context, _, _ string, _ *metav1.GetOption
 	return f.get(ctx)
 }
 
-func (f *fakeResource) Size(string, string) int { return 0 }
+func (f *fakeResource) Weight(string, string) int { return 0 }
 
 func (f *fakeResource) OldVersions(*metav1.ListOptions) int64 { return 0 }
 
@@ -65,8 +65,8 @@ func (f *fakeResource) List(ctx context.Context, _ string, _ *metav1.ListOptions
 	return f.list(ctx)
 }
 
-func (f *fakeResource) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
-	return f.watch(ctx), 0, nil
+func (f *fakeResource) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], object.WatchCost, error) {
+	return f.watch(ctx), object.WatchCost{}, nil
 }
 
 func (f *fakeResource) Create(ctx context.Context, _ string, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error) {

@@ -220,7 +220,14 @@ func (s *Server) patch(c *call) (result, error) {
 	} else {
 		opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	}
-	return c.written(c.resource.Patch(c.ctx, c.namespace, c.name, c.subresource, patchType, body.bytes(), opts))
+	apply, weight, err := c.resource.Patch(c.namespace, c.name, c.subresource, patchType, body.bytes(), opts)
+	if err == nil {
+		err = s.chargeWeight(c, weight/writeBytes, "what its patch moves, copies or merges")
+	}
+	if err != nil {
+		return result{}, err
+	}
+	return c.written(apply(c.ctx))
 }
 
 // written makes an answer of what a write returned.

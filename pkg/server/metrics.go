@@ -71,17 +71,22 @@ func (m *metrics) showPools(p *pools) error {
 		}
 	}
 	for _, one := range []struct {
-		pool *share.Pool
-		opts prometheus.GaugeOpts
+		pools []*share.Pool
+		opts  prometheus.GaugeOpts
 	}{
-		{p.readOnly, requests("readOnly")},
-		{p.mutating, requests("mutating")},
-		{p.watches, prometheus.GaugeOpts{Name: "apiserver_longrunning_requests", Help: "Watches that are open now."}},
-		{p.uploads, prometheus.GaugeOpts{Name: "apiserver_request_body_bytes", Help: "Bytes of large bodies that are being received or worked on."}},
-		{p.old, prometheus.GaugeOpts{Name: "apiserver_request_old_versions_bytes", Help: "Bytes of objects that are set aside for answers that hold old versions of them: lists of exact versions, and what clients take longer than a minute to read."}},
-		{p.memory, prometheus.GaugeOpts{Name: "apiserver_request_memory_bytes", Help: "Bytes that are set aside for decoding and encoding large objects."}},
+		{[]*share.Pool{p.readOnly}, requests("readOnly")},
+		{[]*share.Pool{p.mutating}, requests("mutating")},
+		{[]*share.Pool{p.watches}, prometheus.GaugeOpts{Name: "apiserver_longrunning_requests", Help: "Watches that are open now; one with large selectors counts several times."}},
+		{[]*share.Pool{p.uploads}, prometheus.GaugeOpts{Name: "apiserver_request_body_bytes", Help: "Bytes of large bodies that are being received or worked on."}},
+		{[]*share.Pool{p.old}, prometheus.GaugeOpts{Name: "apiserver_request_old_versions_bytes", Help: "Bytes of objects that are set aside for answers that hold old versions of them: lists of exact versions, and what clients take longer than a minute to read."}},
+		{[]*share.Pool{p.memory, p.reserved}, prometheus.GaugeOpts{Name: "apiserver_request_memory_bytes", Help: "Bytes that are set aside for decoding and encoding large objects."}},
 	} {
-		gauge := prometheus.NewGaugeFunc(one.opts, func() float64 { return float64(one.pool.InUse()) })
+		gauge := prometheus.NewGaugeFunc(one.opts, func() (inUse float64) {
+			for _, pool := range one.pools {
+				inUse += float64(pool.InUse())
+			}
+			return inUse
+		})
 		if err := m.registry.Register(gauge); err != nil {
 			return err
 		}

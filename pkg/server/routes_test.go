@@ -58,7 +58,7 @@ func (r *journaled) Get(_ context.Context, namespace, name string, _ *metav1.Get
 	return nil, r.note("get", namespace, name, "")
 }
 
-func (r *journaled) Size(string, string) int { return 0 }
+func (r *journaled) Weight(string, string) int { return 0 }
 
 func (r *journaled) List(_ context.Context, namespace string, _ *metav1.ListOptions) (*object.List, []string, error) {
 	err := r.note("list", namespace, "", "")
@@ -69,13 +69,13 @@ func (r *journaled) List(_ context.Context, namespace string, _ *metav1.ListOpti
 	return nil, nil, err
 }
 
-func (r *journaled) Watch(_ context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
+func (r *journaled) Watch(_ context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], object.WatchCost, error) {
 	selector, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
-		return nil, 0, err
+		return nil, object.WatchCost{}, err
 	}
 	name, _ := selector.RequiresExactMatch("metadata.name")
-	return nil, 0, r.note("watch", namespace, name, "")
+	return nil, object.WatchCost{}, r.note("watch", namespace, name, "")
 }
 
 func (r *journaled) Create(_ context.Context, namespace string, _ runtime.Object, _ *metav1.CreateOptions) (*object.Object, []string, error) {
@@ -86,8 +86,8 @@ func (r *journaled) Update(_ context.Context, namespace, name, subresource strin
 	return nil, false, nil, r.note("update", namespace, name, subresource)
 }
 
-func (r *journaled) Patch(_ context.Context, namespace, name, subresource string, _ types.PatchType, _ []byte, _ *metav1.PatchOptions) (*object.Object, bool, []string, error) {
-	return nil, false, nil, r.note("patch", namespace, name, subresource)
+func (r *journaled) Patch(namespace, name, subresource string, _ types.PatchType, _ []byte, _ *metav1.PatchOptions) (func(context.Context) (*object.Object, bool, []string, error), int, error) {
+	return nil, 0, r.note("patch", namespace, name, subresource)
 }
 
 func (r *journaled) Delete(_ context.Context, namespace, name string, _ *metav1.DeleteOptions) (*object.Object, *metav1.Status, error) {

@@ -69,12 +69,12 @@ func (s *Server) watch(c *call) (result, error) {
 		stop()
 		cancel()
 	}
-	changes, initial, err := c.resource.Watch(ctx, c.namespace, opts)
+	changes, cost, err := c.resource.Watch(ctx, c.namespace, opts)
 	if err != nil {
 		end()
 		return result{}, err
 	}
-	if err := s.chargeSize(c, initial); err != nil {
+	if err := s.beginWatch(c, cost); err != nil {
 		end()
 		for _, err := range changes { // they must be read, and end with the context
 			_ = err

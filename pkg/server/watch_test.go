@@ -342,9 +342,9 @@ type selected struct {
 	selector string
 }
 
-func (s *selected) Watch(_ context.Context, _ string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
+func (s *selected) Watch(_ context.Context, _ string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], object.WatchCost, error) {
 	s.selector = opts.FieldSelector
-	return func(func([]object.Event, error) bool) {}, 0, nil
+	return func(func([]object.Event, error) bool) {}, object.WatchCost{}, nil
 }
 
 // A watch of one object selects it by its name, whatever characters that has, and takes a

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/registry/patch"
@@ -48,7 +49,7 @@ func TestCopiesAddUp(t *testing.T) {
 		"of the top":                          operations(`{"op":"replace","path":"","value":{"a":{}}}`, 40, `{"op":"copy","from":"/a","path":"/a/%d"}`),
 		"an element many times":               operations(`{"op":"add","path":"/subsets/0/addresses/0/hostname","value":"`+strings.Repeat("x", 1000)+`"}`, 9000, `{"op":"copy","from":"/subsets/0/addresses/0","path":"/subsets/0/addresses/-"}`),
 		"what was added":                      operations(`{"op":"add","path":"/x","value":["`+strings.Repeat("x", 500_000)+`"]}`, 10, `{"op":"copy","from":"/x/0","path":"/x/-"}`),
-		"what was moved":                      operations("", 40, `{"op":"copy","from":"/metadata","path":"/x"},{"op":"move","from":"/x","path":"/metadata/y%d"}`),
+		"what was moved":                      operations("", 12, `{"op":"copy","from":"/metadata","path":"/x"},{"op":"move","from":"/x","path":"/metadata/y%d"}`),
 		"what was tested":                     operations(`{"op":"add","path":"/x","value":{"a":{"b":"`+strings.Repeat("x", 100_000)+`"}}},{"op":"test","path":"/x/a/c","value":null}`, 40, `{"op":"copy","from":"/x","path":"/x/a%d"}`),
 		"what grows when it is encoded":       operations(`{"op":"add","path":"/x","value":"`+strings.Repeat("&", 500_000)+`"}`, 2, `{"op":"copy","from":"/x","path":"/y%d"}`),
 	} {
@@ -124,10 +125,16 @@ func TestNesting(t *testing.T) {
 func TestWorkAtDepthIsBounded(t *testing.T) {
 	large := `["` + strings.Repeat("x", 2<<20) + `"]`
 	deep := strings.Repeat(`{"a":`, 90) + large + strings.Repeat("}", 90)
+	// Copies of copies, of which the last is decoded for each level.
+	way := strings.Repeat("/a", 88)
+	copied := `[{"op":"add","path":"/x","value":` + strings.Repeat(`{"a":`, 88) + `["` + strings.Repeat("x", 1000) + `"]` + strings.Repeat("}", 88) + "}" +
+		strings.Repeat(`,{"op":"copy","from":"/x`+way+`/0","path":"/x`+way+`/-"}`, 1200) +
+		`,{"op":"copy","from":"/x","path":"/y"},{"op":"test","path":"/y` + way + `/0","value":1}]`
 	const words = "levels deep are too costly for a patch and an object of"
 	for name, operations := range map[string]string{
 		"a pointer":  `[{"op":"add","path":"/x","value":` + deep + `},{"op":"test","path":"/x` + strings.Repeat("/a", 90) + `/0","value":1}]`,
 		"a test":     `[{"op":"add","path":"/x","value":` + large + `},{"op":"test","path":"/x","value":` + deep[:90*len(`{"a":`)] + "1" + strings.Repeat("}", 90) + `}]`,
+		"copies":     copied,
 		"moves down": operations(`{"op":"add","path":"/x","value":`+large+`}`, 100, `{"op":"add","path":"/y","value":{}},{"op":"move","from":"/x","path":"/y/x"},{"op":"move","from":"/y","path":"/x"}`),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -163,6 +170,40 @@ func TestOutcomeIsBounded(t *testing.T) {
 		}
 		if most := len(before) + 6*len(data) + patch.MaxCopies; len(after) > most {
 			t.Errorf("%s: %d bytes, more than %d", kind, len(after), most)
+		}
+	}
+}
+
+// What a patch weighs grows with its work for the object, and is nothing where there is none or
+// where it is refused.
+func TestWeigh(t *testing.T) {
+	before, small := endpoints(t, 10_000), endpoints(t, 1)
+	finalizers := func(n int) string {
+		return `{"metadata":{"finalizers":["a/b"` + strings.Repeat(`,"a/b"`, n-1) + `]}}`
+	}
+	for name, tc := range map[string]struct {
+		kind        types.PatchType
+		patch       string
+		before      []byte
+		least, most int
+	}{
+		"a label":                  {types.JSONPatchType, `[{"op":"add","path":"/metadata/labels/x","value":"y"}]`, before, 1, 4096},
+		"a field of an address":    {types.JSONPatchType, `[{"op":"replace","path":"/subsets/0/addresses/0/ip","value":"x"}]`, before, 3 * len(before), 5 * len(before)},
+		"moves":                    {types.JSONPatchType, operations("", 1000, `{"op":"move","from":"/subsets/0/addresses/0","path":"/subsets/0/addresses/9"}`), before, 2 * 1000 * 10_000 / 8, 10 * len(before)},
+		"moves in a short list":    {types.JSONPatchType, operations("", 1000, `{"op":"move","from":"/subsets/0/addresses/0","path":"/subsets/0/addresses/0"}`), small, 1000, 1 << 20},
+		"copies of copies":         {types.JSONPatchType, operations("", 40, `{"op":"copy","from":"/subsets","path":"/subsets/-"}`), small, 2 * patch.MaxCopies, 3 * patch.MaxCopies},
+		"too many moves":           {types.JSONPatchType, operations("", 9000, `{"op":"move","from":"/subsets/0/addresses/0","path":"/subsets/0/addresses/9"}`), before, 0, 0},
+		"a merge patch":            {types.MergePatchType, finalizers(400), before, 0, 0},
+		"lists that are merged":    {types.StrategicMergePatchType, finalizers(400), before, 400 * 400, 16 * 400 * 400},
+		"a list that is replaced":  {types.StrategicMergePatchType, `{"subsets":[{"addresses":[{"ip":"10.0.0.1"}]}]}`, before, 0, 0},
+		"too long a list":          {types.StrategicMergePatchType, finalizers(1001), before, 0, 0},
+		"what is no object at all": {types.StrategicMergePatchType, finalizers(1), []byte("x"), 0, 0},
+	} {
+		p, err := patch.Parse(tc.kind, []byte(tc.patch), &corev1.Endpoints{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		} else if got := p.Weigh(tc.before); got < tc.least || got > tc.most {
+			t.Errorf("%s: it weighs %d, want %d to %d", name, got, tc.least, tc.most)
 		}
 	}
 }

@@ -26,6 +26,8 @@ const (
 	// anew for each level above it that an operation leads through. It takes some 1.4 s for
 	// this many, which are six levels of the largest object.
 	maxDecoded = 48 << 20
+	// movesPerByte is how many elements move in the time that it takes to decode a byte.
+	movesPerByte = 8
 )
 
 // The library knows one limit for the whole process.
@@ -66,6 +68,7 @@ func parseJSONPatch(data []byte) (*Patch, error) {
 		p.concerns.all = p.concerns.all || operation.Path == "" // the whole object is tested or replaced
 		work.add(operation)
 	}
+	p.weigh = func(before []byte) int { return work.weigh(p.concerned(before)) }
 	p.apply = func(before []byte) ([]byte, error) {
 		if err := work.check(before); err != nil {
 			return nil, err
@@ -79,6 +82,7 @@ func parseJSONPatch(data []byte) (*Patch, error) {
 type work struct {
 	size    int // of the patch, in bytes
 	moves   int // how often an element is inserted into a list or removed from one
+	copies  int // how often something is copied
 	inserts int // by how many elements a list may become longer
 	longest int // how long a list is that the patch brings
 	steps   int // of the pointer that leads furthest, into the object or a value that is tested
@@ -88,7 +92,10 @@ type work struct {
 func (w *work) add(o operation) {
 	steps, from := strings.Count(o.Path, "/"), strings.Count(o.From, "/")
 	switch o.Op {
-	case "add", "copy":
+	case "copy":
+		w.copies++
+		fallthrough
+	case "add":
 		w.inserts++
 		w.moves += indexes(o.Path)
 	case "move":
@@ -98,34 +105,56 @@ func (w *work) add(o operation) {
 	case "remove":
 		w.moves += indexes(o.Path)
 	case "test":
-		steps += levels(o.Value)
+		steps += levelsOf(o.Value)
 	}
 	w.longest = max(w.longest, longestIn(o.Value))
 	w.steps = max(w.steps, steps, from)
 }
 
+// lists returns how long a list becomes at most.
+func (w *work) lists(before []byte) int {
+	return max(yamljson.LongestList(before), w.longest) + w.inserts
+}
+
+// levels returns how many levels the patch leads through, and how many bytes there are to decode
+// at each of them, at most: each copy can double them.
+func (w *work) levels(before []byte) (deep, size int) {
+	size = len(before) + w.size
+	return w.steps + w.grown, size + min(MaxCopies, size<<min(w.copies, 22)-size)
+}
+
+// weigh returns what the patch costs for an object, in bytes that are decoded; 0 if it is
+// refused.
+func (w *work) weigh(before []byte) int {
+	if w.check(before) != nil {
+		return 0
+	}
+	deep, size := w.levels(before)
+	return deep*size + w.moves*w.lists(before)/movesPerByte
+}
+
 // check refuses a patch that costs too much for an object.
 func (w *work) check(before []byte) error {
-	if longest := max(yamljson.LongestList(before), w.longest) + w.inserts; w.moves*longest > maxMoves {
+	if longest := w.lists(before); w.moves*longest > maxMoves {
 		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%d operations on elements of lists of up to %d are too many, the limit for such lists is %d", w.moves, longest, maxMoves/longest))
 	}
-	if deep, size := w.steps+w.grown, len(before)+w.size; deep*size > maxDecoded {
-		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("operations that lead %d levels deep are too costly for a patch and an object of %d bytes together, the limit for these is %d levels", deep, size, maxDecoded/size))
+	if deep, size := w.levels(before); deep*size > maxDecoded {
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("operations that lead %d levels deep are too costly for a patch and an object of %d bytes together, copies included; the limit for these is %d levels", deep, size, maxDecoded/size))
 	}
 	return nil
 }
 
-// levels is how deep a value is nested.
-func levels(value any) int {
+// levelsOf is how deep a value is nested.
+func levelsOf(value any) int {
 	deepest := 0
 	switch value := value.(type) {
 	case map[string]any:
 		for _, v := range value {
-			deepest = max(deepest, 1+levels(v))
+			deepest = max(deepest, 1+levelsOf(v))
 		}
 	case []any:
 		for _, v := range value {
-			deepest = max(deepest, 1+levels(v))
+			deepest = max(deepest, 1+levelsOf(v))
 		}
 	}
 	return deepest

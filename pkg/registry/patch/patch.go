@@ -27,6 +27,7 @@ type Patch struct {
 
 	concerns members // what of an object the patch may read or change
 	apply    func(before []byte) (after []byte, err error)
+	weigh    func(before []byte) int // nil: it weighs nothing
 }
 
 // members are top-level members of an object, by name.
@@ -52,6 +53,28 @@ func Parse(patchType types.PatchType, data []byte, of runtime.Object) (*Patch, e
 		return parseStrategicPatch(data, of)
 	}
 	return nil, fmt.Errorf("%q is not a patch of a JSON document", patchType)
+}
+
+// Weigh returns how much work it is to apply the patch to an object's JSON, beside what that and
+// the patch take by their size: about as much as to write so many more bytes of JSON. It is 0
+// for a patch that Apply refuses.
+func (p *Patch) Weigh(before []byte) int {
+	if p.weigh == nil {
+		return 0
+	}
+	return p.weigh(before)
+}
+
+// concerned returns what of an object the patch may read or change.
+func (p *Patch) concerned(before []byte) []byte {
+	if p.concerns.all {
+		return before
+	}
+	named, _, err := divide(before, p.concerns.names)
+	if err != nil {
+		return nil // Apply fails
+	}
+	return named
 }
 
 // Apply returns the outcome of the patch for an object's JSON, which it leaves alone, and of it

@@ -19,10 +19,16 @@ import (
 // request has room for.
 const MaxMergedElements = 1000
 
+// weightOfPair is what a pair of elements of the longest list weighs, in bytes: the library
+// compares each element with each, in up to three lists of an object.
+const weightOfPair = 10
+
 // strategic is a strategic merge patch.
 type strategic struct {
 	patch map[string]any
 	of    strategicpatch.PatchMetaFromStruct
+	// merged names the members of an object that have or are lists that it merges.
+	merged map[string]bool
 }
 
 func parseStrategicPatch(data []byte, of runtime.Object) (*Patch, error) {
@@ -35,10 +41,31 @@ func parseStrategicPatch(data []byte, of runtime.Object) (*Patch, error) {
 		return nil, err
 	}
 	concerns := members{names: keys(s.patch)}
+	s.merged = map[string]bool{}
 	for name := range s.patch {
 		concerns.all = concerns.all || strings.HasPrefix(name, "$") // a directive for the whole object
+		if s.merges(name) {
+			s.merged[listNamed(name)] = true
+		}
 	}
-	return &Patch{Faults: faults, concerns: concerns, apply: s.apply}, nil
+	return &Patch{Faults: faults, concerns: concerns, apply: s.apply, weigh: s.weigh}, nil
+}
+
+// weigh returns what merging lists costs.
+func (s *strategic) weigh(before []byte) int {
+	var object map[string]any
+	named, _, err := divide(before, s.merged)
+	if err == nil {
+		err = kjson.UnmarshalCaseSensitivePreserveInts(named, &object)
+	}
+	if err != nil {
+		return 0 // Apply fails
+	}
+	n := s.longestMerged(object)
+	if n > MaxMergedElements {
+		return 0
+	}
+	return n * n * weightOfPair
 }
 
 func (s *strategic) apply(before []byte) ([]byte, error) {
@@ -66,21 +93,32 @@ func (s *strategic) apply(before []byte) ([]byte, error) {
 func (s *strategic) longestMerged(object map[string]any) int {
 	longest := 0
 	for key, value := range s.patch {
-		_, meta, err := s.of.LookupPatchMetadataForSlice(key)
-		if err == nil && !slices.Contains(meta.GetPatchStrategies(), "merge") {
-			continue
+		if s.merges(key) {
+			longest = max(longest, longestIn(value), longestNamed(object, key, value))
 		}
-		longest = max(longest, longestIn(value), longestNamed(object, key, value))
 	}
 	return longest
 }
 
-// longestNamed is the length of the longest list of the object in what a key of the patch
-// names with its value; directives such as $setElementOrder name a list behind a slash.
-func longestNamed(object map[string]any, key string, value any) int {
+// merges reports whether a key at the top of the patch may merge lists.
+func (s *strategic) merges(key string) bool {
+	_, meta, err := s.of.LookupPatchMetadataForSlice(key)
+	return err != nil || slices.Contains(meta.GetPatchStrategies(), "merge")
+}
+
+// listNamed returns the member of an object that a key of a patch names: directives such as
+// $setElementOrder name a list behind a slash.
+func listNamed(key string) string {
 	if strings.HasPrefix(key, "$") {
 		_, key, _ = strings.Cut(key, "/")
 	}
+	return key
+}
+
+// longestNamed is the length of the longest list of the object in what a key of the patch
+// names with its value.
+func longestNamed(object map[string]any, key string, value any) int {
+	key = listNamed(key)
 	patch, merges := value.(map[string]any)
 	inObject, nested := object[key].(map[string]any)
 	if !merges || !nested {

@@ -18,32 +18,42 @@ import (
 )
 
 // Weigh returns about how many bytes of memory it takes to decode data, of the media type or
-// the type of patch, for an object of the type, and how many bytes data has once the aliases of
-// YAML are expanded. The error is RequestEntityTooLarge: there are more than
-// yamljson.MaxElements in it.
-func (c *Codecs) Weigh(data []byte, mediaType string, t *object.Type) (weight int64, size int, err error) {
-	count := elementsOfJSON
-	if known := c.named(mediaType); known != nil {
-		count = known.elements
-	} else if mediaType == string(types.ApplyYAMLPatchType) {
+// the type of patch, for an object of the type, and how many bytes of plain JSON are as much work
+// to decode and to write, at least those of data. The error is RequestEntityTooLarge: there are
+// more than yamljson.MaxElements in it.
+func (c *Codecs) Weigh(data []byte, mediaType string, t *object.Type) (memory int64, work int, err error) {
+	count, times := elementsOfJSON, workOfPatch
+	switch known := c.named(mediaType); {
+	case mediaType == string(types.ApplyYAMLPatchType):
 		count = elementsOfYAML
+	case known != nil && mediaType == runtime.ContentTypeYAML:
+		count = known.elements
+	case known != nil:
+		count, times = known.elements, 1
 	}
 	elements := count(data, t)
 	if elements > yamljson.MaxElements {
 		return 0, 0, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the body has %d names and values, the limit is %d", elements, yamljson.MaxElements))
 	}
-	size = len(data)
+	size := len(data)
 	if mediaType == runtime.ContentTypeYAML || mediaType == string(types.ApplyYAMLPatchType) {
 		repeated, more := yamljson.Repeated(data)
 		size, elements = size+repeated, elements+more
 	}
-	return int64(size)*weightOfByte + int64(elements)*weightOfElement, size, nil
+	return int64(size)*weightOfByte + int64(elements)*weightOfElement, times * max(size, elements*workOfElement), nil
 }
 
 // What a byte and an element of a body take once they are decoded, in bytes.
 const (
 	weightOfByte    = 2
 	weightOfElement = 128
+)
+
+// How much work a body is: that of workOfElement bytes of JSON for each name and value of it, if
+// it has fewer, and for patches and YAML workOfPatch times that.
+const (
+	workOfElement = 10
+	workOfPatch   = 4
 )
 
 func elementsOfJSON(data []byte, _ *object.Type) int { return yamljson.Elements(data) }

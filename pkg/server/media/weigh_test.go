@@ -56,9 +56,9 @@ func TestWeigh(t *testing.T) {
 		"no envelope":             {protoType, strings.Repeat("\x12\x00", n), false},
 		"nothing in protobuf":     {protoType, "", false},
 	} {
-		weight, size, err := c.Weigh([]byte(tc.body), tc.kind, endpointsType)
-		if apierrors.IsRequestEntityTooLargeError(err) != tc.tooLarge || tc.tooLarge != (err != nil) || !tc.tooLarge && (weight < int64(len(tc.body)) || size != len(tc.body)) {
-			t.Errorf("%s: weight %d, size %d, %v", name, weight, size, err)
+		weight, work, err := c.Weigh([]byte(tc.body), tc.kind, endpointsType)
+		if apierrors.IsRequestEntityTooLargeError(err) != tc.tooLarge || tc.tooLarge != (err != nil) || !tc.tooLarge && (weight < int64(len(tc.body)) || work < len(tc.body)) {
+			t.Errorf("%s: weight %d, work %d, %v", name, weight, work, err)
 		}
 		if tc.tooLarge && !strings.Contains(err.Error(), "names and values, the limit is 400000") {
 			t.Errorf("%s: %v", name, err)
@@ -73,17 +73,40 @@ func TestWeighAliases(t *testing.T) {
 	const n = 1000
 	bomb := "metadata: {name: a}\nsubsets: [&s {addresses: [&a {ip: 10.0.0.1}" + strings.Repeat(", *a", 99) + "]}" + strings.Repeat(", *s", n-1) + "]\n"
 	for _, kind := range []string{yamlType, string(types.ApplyYAMLPatchType)} {
-		weight, size, err := c.Weigh([]byte(bomb), kind, endpointsType)
-		if least := n * 100 * len(`{"ip":"10.0.0.1"}`); err != nil || size < least || weight < int64(least) || size > 10*least {
-			t.Errorf("%s of %d bytes: weight %d, size %d, %v; it has %d bytes as JSON", kind, len(bomb), weight, size, err, least)
+		weight, work, err := c.Weigh([]byte(bomb), kind, endpointsType)
+		if least := n * 100 * len(`{"ip":"10.0.0.1"}`); err != nil || work < 4*least || weight < int64(least) || work > 40*least {
+			t.Errorf("%s of %d bytes: weight %d, work %d, %v; it has %d bytes as JSON", kind, len(bomb), weight, work, err, least)
 		}
 		text := "metadata: {name: a, annotations: {a: 'a && b * c', b: &b x}}\n"
-		if _, size, err := c.Weigh([]byte(text), kind, endpointsType); err != nil || size != len(text) {
-			t.Errorf("%s without aliases: size %d of %d, %v", kind, size, len(text), err)
+		if _, work, err := c.Weigh([]byte(text), kind, endpointsType); err != nil || work > 10*len(text) {
+			t.Errorf("%s without aliases: work %d of %d bytes, %v", kind, work, len(text), err)
 		}
 	}
-	if _, size, err := c.Weigh([]byte(bomb), runtime.ContentTypeJSON, endpointsType); err != nil || size != len(bomb) {
-		t.Errorf("what is no JSON: size %d, %v", size, err)
+	if _, work, err := c.Weigh([]byte(bomb), runtime.ContentTypeJSON, endpointsType); err != nil || work > 10*len(bomb) {
+		t.Errorf("what is no JSON: work %d, %v", work, err)
+	}
+}
+
+// Small elements are more work than their size tells, patches and YAML several times that.
+func TestWeighWork(t *testing.T) {
+	c := media.New(newScheme(t))
+	small := `{"subsets":[` + strings.Repeat("{},", 999) + `{}]}`
+	large := `{"metadata":{"annotations":{"a":"` + strings.Repeat("x", 10_000) + `"}}}`
+	const elements = 3 + 1000*2
+	for _, tc := range []struct {
+		kind, body string
+		want       int
+	}{
+		{runtime.ContentTypeJSON, large, len(large)},
+		{runtime.ContentTypeJSON, small, elements * 10},
+		{string(types.MergePatchType), large, 4 * len(large)},
+		{string(types.JSONPatchType), small, 4 * elements * 10},
+		{yamlType, large, 4 * len(large)},
+		{string(types.ApplyYAMLPatchType), large, 4 * len(large)},
+	} {
+		if _, work, err := c.Weigh([]byte(tc.body), tc.kind, endpointsType); err != nil || work != tc.want {
+			t.Errorf("%s of %d bytes: work %d, %v, want %d", tc.kind, len(tc.body), work, err, tc.want)
+		}
 	}
 }
 
