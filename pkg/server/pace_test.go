@@ -335,10 +335,10 @@ type beginning struct {
 	objects []*object.Object
 }
 
-func (b beginning) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], int, error) {
+func (b beginning) Watch(ctx context.Context, _ string, _ *metav1.ListOptions) (iter.Seq2[[]object.Event, error], object.WatchCost, error) {
 	size := 0
 	for _, o := range b.objects {
 		size += o.Size()
 	}
-	return b.watch(ctx), size, nil
+	return b.watch(ctx), object.WatchCost{Bytes: size}, nil
 }

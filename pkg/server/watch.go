@@ -83,7 +83,7 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	return result{code: http.StatusOK, events: func(w *stream.Writer) {
 		defer end()
-		s.stream(c, w, events, changes, initial, cancel)
+		s.stream(c, w, events, changes, cost.Bytes, cancel)
 	}}, nil
 }
 
