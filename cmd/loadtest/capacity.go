@@ -37,7 +37,7 @@ func (r *runner) findCapacity(ctx context.Context) (*report.Capacity, *report.Me
 
 // step tries a rate and adds the outcome to found. It returns nil if ctx ends first.
 func (r *runner) step(ctx context.Context, rate float64, limits report.Limits, found *report.Capacity) (m *report.Measurement, holds bool) {
-	m = r.generator.Run(ctx, schedule.Schedule{Start: rate, Rate: rate, Duration: r.config.StepDuration}, r.progress)
+	m = r.targets[0].generator.Run(ctx, schedule.Schedule{{From: rate, To: rate, Duration: r.config.StepDuration}}, r.progress)
 	if m.Interrupted {
 		return nil, false
 	}

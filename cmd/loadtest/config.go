@@ -3,8 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -13,6 +13,7 @@ import (
 	"github.com/berth-project/berth/cmd/loadtest/internal/client"
 	"github.com/berth-project/berth/cmd/loadtest/internal/load"
 	"github.com/berth-project/berth/cmd/loadtest/internal/report"
+	"github.com/berth-project/berth/cmd/loadtest/internal/schedule"
 )
 
 const (
@@ -23,6 +24,13 @@ const (
 	maxAddresses = 100_000
 	// maxCount bounds objects, connections and the like, each of which takes memory here.
 	maxCount = 100_000
+	// maxNamespaces bounds how long they take to create and to delete.
+	maxNamespaces = 1000
+	// maxPhases bounds the memory for distributions of phases and rounds.
+	maxPhases = 100
+	// minRounds is how many can show a difference in every row at all: with 6 of either
+	// server p is 0.002 if each of the one's medians is below each of the other's.
+	minRounds = 6
 )
 
 // config is everything that the flags say. Rates are requests per second.
@@ -30,54 +38,74 @@ type config struct {
 	Client client.Config
 	Load   load.Config
 	Keep   bool
+	PID    int // 0: none
 
-	Rate      float64
-	Duration  time.Duration
-	StartRate float64
-	Ramp      time.Duration
+	Rate     float64
+	Duration time.Duration
+	Phases   []string // as --phase takes them; none: Rate for Duration
+
+	Versus    client.Config // the server to compare with; without a server and a kubeconfig: none
+	VersusPID int
+	Rounds    int
 
 	FindCapacity bool
 	P99          time.Duration
 	MinRate      float64
 	MaxRate      float64
 	StepDuration time.Duration
-
-	Output        []string
+	// MaxErrorShare is of the due requests that may not succeed at a rate that holds.
 	MaxErrorShare float64
+
+	Output []string
+	FailIf []string
+
+	// Made of the flags by validate.
+	plan       schedule.Schedule // of a run without a search
+	conditions []report.Condition
 }
+
+// versus reports whether two servers are to take turns.
+func (c *config) versus() bool { return c.Versus.Server != "" || c.Versus.Kubeconfig != "" }
 
 func defaultConfig() config {
 	return config{
+		Client: client.Config{HTTP2: true},
 		Load: load.Config{
-			Namespace:   "loadtest",
-			Mix:         load.DefaultMix,
-			Objects:     100,
-			Addresses:   10,
-			Seed:        1,
-			Connections: 256,
-			MaxWorkers:  1000,
-			Timeout:     10 * time.Second,
+			Namespace:  "loadtest",
+			Namespaces: 1,
+			Mix:        load.DefaultMix,
+			Objects:    100,
+			Addresses:  10,
+			Seed:       1,
+			MaxWorkers: 1000,
+			Timeout:    10 * time.Second,
 		},
 		Rate:          100,
 		Duration:      30 * time.Second,
+		Rounds:        10,
 		P99:           50 * time.Millisecond,
 		MinRate:       50,
 		MaxRate:       20000,
 		StepDuration:  10 * time.Second,
-		Output:        []string{"text"},
 		MaxErrorShare: 0.01,
+		Output:        []string{"text"},
+		FailIf:        []string{"errors>1%"},
 	}
 }
 
-// settings returns what the report says of the flags. tokens is how many there are.
-func (c *config) settings(tokens int) report.Settings {
+// settings returns what the report says of the flags for a run with cl.
+func (c *config) settings(cl *client.Client) report.Settings {
 	l := &c.Load
-	return report.Settings{
-		Mix: l.Mix.String(), Objects: l.Objects, Addresses: l.Addresses, Tokens: tokens,
-		HonorRetryAfter: l.HonorRetryAfter, Connections: l.Connections, MaxWorkers: l.MaxWorkers, HTTP2: c.Client.HTTP2,
-		TimeoutSeconds: l.Timeout.Seconds(), Watchers: l.Watchers, WatchGzip: l.WatchGzip,
-		Namespace: l.Namespace, Seed: l.Seed, MaxErrorShare: c.MaxErrorShare,
+	s := report.Settings{
+		Mix: l.Mix.String(), Objects: l.Objects, Addresses: l.Addresses, Tokens: cl.Tokens.Given(),
+		HonorRetryAfter: l.HonorRetryAfter, Connections: load.Connections(l, cl), MaxWorkers: l.MaxWorkers,
+		HTTP2: cl.HTTP2, Protobuf: l.Protobuf, TimeoutSeconds: l.Timeout.Seconds(), Watchers: l.Watchers,
+		WatchGzip: l.WatchGzip, Namespace: l.Namespace, Namespaces: l.Namespaces, Seed: l.Seed,
 	}
+	if c.versus() {
+		s.Rounds = c.Rounds
+	}
+	return s
 }
 
 // flagError returns an error about the value of a flag, which is named without dashes.
@@ -93,12 +121,13 @@ func (c *config) validate(flags *pflag.FlagSet) error {
 		{"namespace", validateNamespace(l.Namespace)},
 		{"rate", between(c.Rate, 0.01, maxRate)},
 		{"duration", between(c.Duration, 100*time.Millisecond, 7*24*time.Hour)},
-		{"start-rate", between(c.StartRate, 0, maxRate)},
-		{"ramp", between(c.Ramp, 0, c.Duration)},
-		{"start-rate", onlyWith(c.StartRate > 0, c.Ramp > 0, "--ramp")},
+		{"namespaces", between(l.Namespaces, 1, maxNamespaces)},
+		{"pid", between(c.PID, 0, math.MaxInt32)},
+		{"versus-pid", between(c.VersusPID, 0, math.MaxInt32)},
+		{"rounds", between(c.Rounds, minRounds, maxPhases)},
 		{"objects", between(l.Objects, 1, maxCount)},
 		{"addresses", between(l.Addresses, 0, maxAddresses)},
-		{"connections", between(l.Connections, 1, maxCount)},
+		{"connections", between(l.Connections, 0, maxCount)},
 		{"max-workers", between(l.MaxWorkers, 1, maxCount)},
 		{"timeout", between(l.Timeout, time.Millisecond, time.Hour)},
 		{"watchers", between(l.Watchers, 0, maxCount)},
@@ -113,19 +142,87 @@ func (c *config) validate(flags *pflag.FlagSet) error {
 			return flagError(check.flag, check.err)
 		}
 	}
-	return c.validateMode(flags)
+	if err := c.validateMode(flags); err != nil {
+		return err
+	}
+	if err := c.makePlan(); err != nil {
+		return err
+	}
+	return c.makeConditions()
 }
 
 // validateMode refuses flags that would have no effect.
 func (c *config) validateMode(flags *pflag.FlagSet) error {
-	useless, err := []string{"p99", "min-rate", "max-rate", "step-duration"}, errors.New("has no effect without --find-capacity")
-	if c.FindCapacity {
-		useless, err = []string{"rate", "duration", "ramp", "start-rate"}, errors.New("has no effect with --find-capacity")
-	}
-	for _, flag := range useless {
-		if flags.Changed(flag) {
-			return flagError(flag, err)
+	for _, mode := range []struct {
+		on    bool
+		flags []string
+		fault string
+	}{
+		{!c.FindCapacity, []string{"p99", "max-error-share", "min-rate", "max-rate", "step-duration"}, "has no effect without --find-capacity"},
+		{c.FindCapacity, []string{"rate", "duration", "phase", "fail-if", "pid", "versus", "versus-kubeconfig"}, "has no effect with --find-capacity"},
+		{!c.versus(), []string{"rounds", "versus-pid"}, "has no effect without --versus or --versus-kubeconfig"},
+		{c.versus(), []string{"phase"}, "has no effect with --versus and --versus-kubeconfig"},
+		{len(c.Phases) > 0, []string{"rate", "duration"}, "has no effect with --phase"},
+	} {
+		for _, flag := range mode.flags {
+			if mode.on && flags.Changed(flag) {
+				return flagError(flag, errors.New(mode.fault))
+			}
 		}
+	}
+	return nil
+}
+
+// makePlan makes the schedule: of the phases, or of rounds of the same rate.
+func (c *config) makePlan() error {
+	one := schedule.Phase{From: c.Rate, To: c.Rate, Duration: c.Duration}
+	c.plan = schedule.Schedule{one}
+	if c.versus() {
+		one.Duration = c.Duration / time.Duration(c.Rounds)
+		if one.Duration < time.Second {
+			return flagError("rounds", fmt.Errorf("%d rounds in --duration=%v are shorter than 1 s each", c.Rounds, c.Duration))
+		}
+		c.plan = slices.Repeat(schedule.Schedule{one}, c.Rounds)
+	}
+	if len(c.Phases) > maxPhases {
+		return flagError("phase", fmt.Errorf("given %d times, more than %d", len(c.Phases), maxPhases))
+	}
+	for i, text := range c.Phases {
+		p, err := schedule.ParsePhase(text)
+		if err == nil {
+			err = errors.Join(between(p.From, 0, maxRate), between(p.To, 0.01, maxRate), between(p.Duration, 100*time.Millisecond, 7*24*time.Hour))
+		}
+		if err == nil && p.From < 0.01 && p.From == p.To {
+			err = fmt.Errorf("%q: a phase without requests", text)
+		}
+		if err != nil {
+			return flagError("phase", err)
+		}
+		if i == 0 {
+			c.plan = nil
+		}
+		c.plan = append(c.plan, p)
+	}
+	return nil
+}
+
+// makeConditions parses --fail-if, and refuses what the run will not measure.
+func (c *config) makeConditions() error {
+	for _, text := range c.FailIf {
+		condition, err := report.ParseCondition(text, load.Verbs)
+		if err != nil {
+			return flagError("fail-if", err)
+		}
+		switch subject := condition.Subject; {
+		case subject == report.WatchSubject && c.Load.Watchers == 0:
+			err = fmt.Errorf("%q has no effect without --watchers", text)
+		case subject != "" && subject != report.WatchSubject && c.Load.Mix.Weight(subject) == 0:
+			err = fmt.Errorf("%q has no effect: --mix sends no %s", text, subject)
+		}
+		if err != nil {
+			return flagError("fail-if", err)
+		}
+		c.conditions = append(c.conditions, condition)
 	}
 	return nil
 }
@@ -149,33 +246,4 @@ func onlyWith(set, with bool, flag string) error {
 		return fmt.Errorf("has no effect without %s", flag)
 	}
 	return nil
-}
-
-// output is one report to write.
-type output struct {
-	kind string // one of report.Kinds
-	path string // empty: standard output
-}
-
-// outputs parses the values of --output, each "kind" or "kind=file".
-func (c *config) outputs() ([]output, error) {
-	var all []output
-	toStdout := 0
-	for _, value := range c.Output {
-		kind, path, given := strings.Cut(value, "=")
-		if !slices.Contains(report.Kinds, kind) {
-			return nil, flagError("output", fmt.Errorf("%q is not one of %s", kind, strings.Join(report.Kinds, ", ")))
-		}
-		if given && path == "" {
-			return nil, flagError("output", fmt.Errorf("%q has no file", value))
-		}
-		if path == "" {
-			toStdout++
-		}
-		all = append(all, output{kind, path})
-	}
-	if toStdout > 1 {
-		return nil, flagError("output", errors.New("only one report can go to standard output; give the others files, as in html=report.html"))
-	}
-	return all, nil
 }

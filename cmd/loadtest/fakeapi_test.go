@@ -23,7 +23,7 @@ type fakeAPI struct {
 	answer func(w http.ResponseWriter, r *http.Request) bool
 
 	mu         sync.Mutex
-	namespaces map[string]bool
+	namespaces map[string]map[string]string // labels by name
 	objects    map[string]map[string]any
 	version    int
 	events     []fakeEvent
@@ -40,11 +40,11 @@ type fakeEvent struct {
 // newFakeAPI starts a server with TLS that ends with the test.
 func newFakeAPI(t *testing.T, namespaces ...string) *fakeAPI {
 	f := &fakeAPI{
-		namespaces: map[string]bool{}, objects: map[string]map[string]any{}, version: 1,
+		namespaces: map[string]map[string]string{}, objects: map[string]map[string]any{}, version: 1,
 		changed: make(chan struct{}), tokens: map[string]int{},
 	}
 	for _, name := range namespaces {
-		f.namespaces[name] = true
+		f.namespaces[name] = map[string]string{}
 	}
 	f.Server = httptest.NewUnstartedServer(f)
 	f.EnableHTTP2 = true
@@ -79,21 +79,29 @@ func (f *fakeAPI) serveNamespace(w http.ResponseWriter, r *http.Request, name []
 	defer f.mu.Unlock()
 	switch {
 	case r.Method == http.MethodPost:
-		var body struct{ Metadata struct{ Name string } }
+		var body struct {
+			Metadata struct {
+				Name   string
+				Labels map[string]string
+			}
+		}
 		if json.NewDecoder(r.Body).Decode(&body) != nil {
 			writeStatus(w, http.StatusBadRequest, "BadRequest", "no JSON")
 			return
 		}
-		f.namespaces[body.Metadata.Name] = true
+		f.namespaces[body.Metadata.Name] = body.Metadata.Labels
 		w.WriteHeader(http.StatusCreated)
-	case !f.namespaces[name[0]]:
+	case f.namespaces[name[0]] == nil:
 		writeStatus(w, http.StatusNotFound, "NotFound", "namespace not found")
 		return
 	case r.Method == http.MethodDelete:
 		delete(f.namespaces, name[0])
 		f.deleted = append(f.deleted, r.URL.Path)
+	case r.Method == http.MethodGet:
+		writeObject(w, http.StatusOK, map[string]any{"metadata": map[string]any{"labels": f.namespaces[name[0]]}, "status": map[string]any{"phase": "Active"}})
+		return
 	}
-	fmt.Fprint(w, `{"kind":"Namespace","status":{"phase":"Active"}}`)
+	fmt.Fprint(w, `{"kind":"Namespace"}`)
 }
 
 func (f *fakeAPI) serveObject(w http.ResponseWriter, r *http.Request, name []string) {

@@ -18,7 +18,15 @@ import (
 // patience is far longer than anything here takes, even on a busy machine.
 const patience = time.Minute
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// runMain is set in the environment of a process of these tests that is to be the tool.
+const runMain = "LOADTEST_RUN_MAIN"
+
+func TestMain(m *testing.M) {
+	if os.Getenv(runMain) != "" {
+		main()
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // result is what a run of the whole tool left behind.
 type result struct {
@@ -48,12 +56,10 @@ func runUntil(ctx context.Context, t *testing.T, f *fakeAPI, args ...string) *re
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	dir := t.TempDir()
-	ca := filepath.Join(dir, "ca.crt")
-	write(t, ca, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Certificate().Raw})))
 	jsonFile, htmlFile := filepath.Join(dir, "run.json"), filepath.Join(dir, "run.html")
-	args = append([]string{"--server=" + f.URL, "--ca-file=" + ca, "--objects=5", "--output=text,json=" + jsonFile + ",html=" + htmlFile}, args...)
+	args = append([]string{"--server=" + f.URL, "--ca-file=" + f.caFile(t), "--objects=5", "--output=text,json=" + jsonFile + ",html=" + htmlFile}, args...)
 	var stdout, stderr bytes.Buffer
-	r := &result{status: execute(ctx, args, &stdout, &stderr)}
+	r := &result{status: execute(ctx, args, &stdout, &stderr, &undone{})}
 	r.stdout, r.stderr = stdout.String(), stderr.String()
 	if r.status == statusFailed {
 		return r
@@ -63,6 +69,14 @@ func runUntil(ctx context.Context, t *testing.T, f *fakeAPI, args ...string) *re
 		t.Fatal(err)
 	}
 	return r
+}
+
+// caFile returns a file with the CA of the server.
+func (f *fakeAPI) caFile(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "ca.crt")
+	write(t, path, string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: f.Certificate().Raw})))
+	return path
 }
 
 func write(t *testing.T, path, text string) {

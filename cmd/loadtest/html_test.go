@@ -25,7 +25,7 @@ func TestRunWritesPage(t *testing.T) {
 		writeStatus(w, http.StatusInternalServerError, "</script><script>alert(1)</script>", `"<b>&`)
 		return true
 	}
-	r := runTool(t, f, "--rate=100", "--duration=300ms", "--watchers=2", "--max-error-share=1")
+	r := runTool(t, f, "--rate=100", "--duration=300ms", "--watchers=2", "--fail-if=errors>100%")
 	if r.status != statusOK {
 		t.Fatal(r.stderr)
 	}

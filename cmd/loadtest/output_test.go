@@ -100,7 +100,7 @@ func TestRunPrintsNoControlCharacters(t *testing.T) {
 		writeStatus(w, http.StatusUnauthorized, "Who"+evil, "go away"+evil)
 		return true
 	}
-	if r := runTool(t, f); r.stderr != "loadtest: cannot use "+f.URL+": 401 Who ]0;title [2J 31m: go away ]0;title [2J 31m\n" {
+	if r := runTool(t, f); r.stderr != "loadtest: cannot use "+f.URL+": namespace loadtest: 401 Who ]0;title [2J 31m: go away ]0;title [2J 31m\n" {
 		t.Errorf("status %d: %q", r.status, r.stderr)
 	}
 }
@@ -133,7 +133,7 @@ func TestRunPrintsNoBrokenAnswer(t *testing.T) {
 				conn.Close()
 				return true
 			}
-			r := runTool(t, f, "--rate=50", "--duration=100ms")
+			r := runTool(t, f, "--http2=false", "--rate=50", "--duration=100ms")
 			if r.status == statusOK {
 				t.Errorf("status %d of a run in which nothing succeeded", r.status)
 			}

@@ -12,6 +12,8 @@ import (
 
 	clientcmdv1 "k8s.io/client-go/tools/clientcmd/api/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/text"
 )
 
 // Config names a server and the user that requests come from, as the flags of the same
@@ -22,14 +24,14 @@ type Config struct {
 	Tokens, TokenFiles    []string
 	CAFile                string
 	InsecureSkipTLSVerify bool
-	HTTP2                 bool
+	HTTP2                 bool // over TLS; without TLS it is HTTP/1.1, as for client-go
 }
 
 // access is what requests need to reach a server and to be authenticated there.
 type access struct {
 	server string
 	tls    *tls.Config
-	tokens []string // none: requests carry no token
+	tokens []Token // none: requests carry no token
 }
 
 // access combines the kubeconfig and the flags; a flag takes precedence.
@@ -71,13 +73,34 @@ func (c *Config) access() (*access, error) {
 	return a, nil
 }
 
+// Kubectl returns the start of a kubectl command for the same server and user, in which a
+// token is the shell's variable TOKEN.
+func (c *Config) Kubectl() string {
+	var args []string
+	for _, flag := range []struct{ name, value string }{
+		{"kubeconfig", c.Kubeconfig}, {"server", c.Server}, {"certificate-authority", c.CAFile},
+	} {
+		if flag.value != "" {
+			args = append(args, "--"+flag.name+"="+flag.value)
+		}
+	}
+	if c.InsecureSkipTLSVerify {
+		args = append(args, "--insecure-skip-tls-verify")
+	}
+	command := text.Clean(text.Command("kubectl", args))
+	if len(c.Tokens)+len(c.TokenFiles) > 0 {
+		command += ` --token="$TOKEN"`
+	}
+	return command
+}
+
 // parseServer returns the URL without a trailing slash. It refuses users and passwords in
 // the URL, which the report would show.
-func parseServer(text string) (string, error) {
-	if text == "" {
+func parseServer(server string) (string, error) {
+	if server == "" {
 		return "", errors.New("missing, and there is no --kubeconfig that names one")
 	}
-	u, err := url.Parse(text)
+	u, err := url.Parse(server)
 	if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") ||
 		u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return "", errors.New("must look like https://127.0.0.1:6443")
@@ -87,27 +110,39 @@ func parseServer(text string) (string, error) {
 
 // readTokens returns tokens and then those of the files, which have one token per line or
 // are kube-apiserver's CSV files of tokens.
-func readTokens(tokens, files []string) ([]string, error) {
-	all := tokens[:len(tokens):len(tokens)]
+func readTokens(tokens, files []string) ([]Token, error) {
+	var all []Token
+	for i, token := range tokens {
+		all = append(all, Token{token, fmt.Sprintf("--token, number %d", i+1)})
+	}
 	for _, path := range files {
 		data, err := os.ReadFile(path)
 		if err != nil {
 			return nil, err
 		}
-		before := len(all)
+		before, number := len(all), 0
 		for line := range strings.Lines(string(data)) {
-			token, _, _ := strings.Cut(line, ",")
-			if token = strings.Trim(strings.TrimSpace(token), `"`); token != "" {
-				all = append(all, token)
+			number++
+			fields := strings.Split(line, ",")
+			for i := range fields {
+				fields[i] = strings.Trim(strings.TrimSpace(fields[i]), `"`)
 			}
+			if fields[0] == "" {
+				continue
+			}
+			source := fmt.Sprintf("line %d of %s", number, path)
+			if len(fields) > 1 {
+				source += ", user " + fields[1]
+			}
+			all = append(all, Token{fields[0], text.Clean(source)})
 		}
 		if len(all) == before {
 			return nil, fmt.Errorf("%s: contains no token", path)
 		}
 	}
 	for _, token := range all {
-		if strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-			return nil, errors.New("a token has characters that are not allowed in a header")
+		if strings.ContainsFunc(token.Value, func(r rune) bool { return r <= ' ' || r > '~' }) {
+			return nil, fmt.Errorf("the token in %s has characters that are not allowed in a header", token.Source)
 		}
 	}
 	return all, nil
@@ -197,7 +232,7 @@ func (a *access) useCredentials(user clientcmdv1.AuthInfo, dir string) error {
 		token = strings.TrimSpace(string(data))
 	}
 	if token != "" {
-		a.tokens = []string{token}
+		a.tokens = []Token{{token, "the kubeconfig"}}
 		return nil
 	}
 	cert, err := dataOrFile(user.ClientCertificateData, user.ClientCertificate, dir)

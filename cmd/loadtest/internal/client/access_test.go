@@ -100,7 +100,11 @@ func TestAccess(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got := want{a.server, a.tls.ServerName, a.tokens, a.tls.RootCAs != nil, a.tls.InsecureSkipVerify, len(a.tls.Certificates) > 0}
+			var values []string
+			for _, token := range a.tokens {
+				values = append(values, token.Value)
+			}
+			got := want{a.server, a.tls.ServerName, values, a.tls.RootCAs != nil, a.tls.InsecureSkipVerify, len(a.tls.Certificates) > 0}
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Errorf("(-want +got)\n%s", diff)
 			}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -53,7 +54,10 @@ func New(c *Config, userAgent string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	cl := &Client{Server: a.server, Tokens: NewTokens(a.tokens), HTTP2: c.HTTP2, userAgent: userAgent, tls: a.tls}
+	cl := &Client{
+		Server: a.server, Tokens: NewTokens(a.tokens), HTTP2: c.HTTP2 && strings.HasPrefix(a.server, "https:"),
+		userAgent: userAgent, tls: a.tls,
+	}
 	cl.calls = &http.Client{Transport: cl.Transport(Parallel)}
 	return cl, nil
 }
@@ -67,7 +71,6 @@ func (c *Client) Transport(connections int) *http.Transport {
 	protocols := &http.Protocols{}
 	protocols.SetHTTP1(!c.HTTP2)
 	protocols.SetHTTP2(c.HTTP2)
-	protocols.SetUnencryptedHTTP2(c.HTTP2)
 	return &http.Transport{
 		Proxy:               http.ProxyFromEnvironment,
 		DialContext:         (&net.Dialer{Timeout: dialTimeout}).DialContext,
@@ -129,11 +132,11 @@ func (c *Client) try(ctx context.Context, method, path string, body []byte, toke
 	defer resp.Body.Close()
 	switch code := resp.StatusCode; {
 	case code == http.StatusTooManyRequests:
-		return nil, max(RetryAfter(resp.Header, time.Now()), retryPause), c.Refused(resp)
+		return nil, max(RetryAfter(resp.Header, time.Now()), retryPause), c.Refused(resp, token)
 	case code == http.StatusServiceUnavailable:
-		return nil, RetryAfter(resp.Header, time.Now()), c.Refused(resp)
+		return nil, RetryAfter(resp.Header, time.Now()), c.Refused(resp, token)
 	case code < 200 || code > 299:
-		return nil, 0, c.Refused(resp)
+		return nil, 0, c.Refused(resp, token)
 	}
 	answer, err = io.ReadAll(io.LimitReader(resp.Body, maxAnswer))
 	if err != nil {
@@ -152,33 +155,48 @@ func (c *Client) Version(ctx context.Context) string {
 	return c.quote(info.GitVersion, 80)
 }
 
-// EnsureNamespace creates a namespace unless it exists, and reports whether it did. If it is
-// being deleted, it first waits for that.
-func (c *Client) EnsureNamespace(ctx context.Context, name string) (created bool, err error) {
+// EnsureNamespace creates a namespace with a label unless it exists, and reports whether it
+// may have. If the namespace is being deleted, it first waits for that.
+func (c *Client) EnsureNamespace(ctx context.Context, name, label, value string) (created bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, namespaceTimeout)
 	defer cancel()
 	for {
-		body, err := c.Call(ctx, http.MethodGet, "/api/v1/namespaces/"+name, nil)
-		if hasCode(err, http.StatusNotFound) {
+		n, err := c.Namespace(ctx, name)
+		if n == nil && err == nil {
 			break
 		}
-		var namespace struct{ Status struct{ Phase string } }
-		if err == nil {
-			err = json.Unmarshal(body, &namespace)
-		}
-		if err != nil || namespace.Status.Phase != "Terminating" {
+		if err != nil || n.Status.Phase != "Terminating" {
 			return false, err
 		}
 		if !Wait(ctx, retryPause) {
 			return false, fmt.Errorf("the namespace %s is being deleted, and that did not end in time", name)
 		}
 	}
-	body := fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q}}`, name)
+	body := fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Namespace","metadata":{"name":%q,"labels":{%q:%q}}}`, name, label, value)
 	_, err = c.Call(ctx, http.MethodPost, "/api/v1/namespaces", body)
-	if hasCode(err, http.StatusConflict) {
+	if HasCode(err, http.StatusConflict) {
 		return false, nil // someone else has just created it
 	}
-	return err == nil, err
+	return err == nil || HasCode(err, 0), err
+}
+
+// Namespace is what is read of a namespace.
+type Namespace struct {
+	Metadata struct{ Labels map[string]string }
+	Status   struct{ Phase string }
+}
+
+// Namespace returns a namespace, nil if it does not exist.
+func (c *Client) Namespace(ctx context.Context, name string) (*Namespace, error) {
+	body, err := c.Call(ctx, http.MethodGet, "/api/v1/namespaces/"+name, nil)
+	if HasCode(err, http.StatusNotFound) {
+		return nil, nil
+	}
+	var n Namespace
+	if err == nil {
+		err = json.Unmarshal(body, &n)
+	}
+	return &n, err
 }
 
 // Redact replaces each token in s by its name.

@@ -11,10 +11,13 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 )
 
 func TestAnswered(t *testing.T) {
-	c := &Client{Tokens: NewTokens([]string{"secret"})}
+	c := &Client{Tokens: NewTokens(testTokens("secret"))}
 	long := strings.Repeat("ä", maxMessage)
 	for name, test := range map[string]struct {
 		code int
@@ -29,16 +32,44 @@ func TestAnswered(t *testing.T) {
 		"escapes, no Status":  {500, "\x1b[2Jm\xff", Fault{500, "500 Internal Server Error", "[2Jm"}},
 		"a hidden token":      {500, "a sec\x00ret or secret\x1b", Fault{500, "500 Internal Server Error", "a sec ret or #1"}},
 		"a token that is cut": {500, `{"message":"` + long[:maxMessage-4] + `secret"}`, Fault{500, "500 Internal Server Error", long[:maxMessage-4] + "#1"}},
+		"protobuf":            {409, packStatus(t, "Conflict", "changed\x1b"), Fault{409, "409 Conflict", "changed"}},
+		"cut protobuf":        {409, packStatus(t, "Conflict", "changed")[:20], Fault{409, "409 Conflict", "k8s v1 Status"}},
 		"nothing":             {404, "", Fault{404, "404 Not Found", ""}},
 		"a token":             {403, `{"reason":"Not secret","message":"secret may not"}`, Fault{403, "403 Not #1", "#1 may not"}},
 		"a Status cut in two": {500, `{"message":"m`, Fault{500, "500 Internal Server Error", `{"message":"m`}},
 		"much":                {500, `{"message":"` + long + `"}`, Fault{500, "500 Internal Server Error", long[:maxMessage] + "…"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := c.Answered(test.code, []byte(test.body)); *got != test.want {
+			if got := c.Answered(test.code, []byte(test.body), 0); *got != test.want {
 				t.Errorf("got %+v, want %+v", got, test.want)
 			}
 		})
+	}
+}
+
+// packStatus returns a Status in protobuf.
+func packStatus(t *testing.T, reason, message string) string {
+	t.Helper()
+	raw, err := (&metav1.Status{Reason: metav1.StatusReason(reason), Message: message}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope, err := (&runtime.Unknown{TypeMeta: runtime.TypeMeta{APIVersion: "v1", Kind: "Status"}, Raw: raw}).Marshal()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(protobufMagic) + string(envelope)
+}
+
+// Of several tokens, the one that was refused is named by where it was given.
+func TestAnsweredNamesToken(t *testing.T) {
+	c := &Client{Tokens: NewTokens(testTokens("secret", "line"))}
+	for code, want := range map[int]string{
+		401: "token #1 (#2 1 of #1.csv): no", 403: "token #1 (#2 1 of #1.csv): no", 404: "no",
+	} {
+		if got := c.Answered(code, []byte("no"), 0); got.Message != want {
+			t.Errorf("%d: got %q, want %q", code, got.Message, want)
+		}
 	}
 }
 
@@ -62,7 +93,7 @@ func TestBrokenKind(t *testing.T) {
 			}
 		}
 	}
-	c := &Client{Tokens: NewTokens([]string{"secret"})}
+	c := &Client{Tokens: NewTokens(testTokens("secret"))}
 	got := c.Broken(fmt.Errorf("the header %q is wrong", "Bearer secret"))
 	if got.Message != `the header "Bearer #1" is wrong` {
 		t.Errorf("got %+v", got)

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"fmt"
 	"net/http"
 	"slices"
 	"strconv"
@@ -9,10 +10,13 @@ import (
 	"time"
 )
 
+// Token is a bearer token, and where it was given.
+type Token struct{ Value, Source string }
+
 // Tokens hands out tokens in turn. A token is known by its index alone; the token itself
 // leaves only in the header of a request. It is safe for concurrent use.
 type Tokens struct {
-	given    int
+	given    []Token
 	headers  []string // values of Authorization; "" for requests without a token
 	replacer *strings.Replacer
 
@@ -23,21 +27,21 @@ type Tokens struct {
 
 // NewTokens returns tokens to take in turn. Without any, all requests go out without a token
 // and count as those of token 0.
-func NewTokens(tokens []string) *Tokens {
-	p := &Tokens{given: len(tokens)}
+func NewTokens(tokens []Token) *Tokens {
+	p := &Tokens{given: tokens}
 	byLength := make([]int, len(tokens))
 	for i, token := range tokens {
-		p.headers = append(p.headers, "Bearer "+token)
+		p.headers = append(p.headers, "Bearer "+token.Value)
 		byLength[i] = i
 	}
 	if len(tokens) == 0 {
 		p.headers = []string{""}
 	}
 	// Longer ones first: a token that begins with a shorter one would otherwise leave its rest.
-	slices.SortStableFunc(byLength, func(a, b int) int { return len(tokens[b]) - len(tokens[a]) })
+	slices.SortStableFunc(byLength, func(a, b int) int { return len(tokens[b].Value) - len(tokens[a].Value) })
 	var names []string
 	for _, i := range byLength {
-		names = append(names, tokens[i], tokenName(i))
+		names = append(names, tokens[i].Value, tokenName(i))
 	}
 	p.replacer = strings.NewReplacer(names...)
 	p.until = make([]time.Time, len(p.headers))
@@ -56,10 +60,30 @@ func (p *Tokens) Names() []string {
 	return names
 }
 
+// Sources returns where each of several tokens was given, by index. It is safe to print.
+func (p *Tokens) Sources() []string {
+	if len(p.given) < 2 {
+		return nil
+	}
+	var sources []string
+	for _, token := range p.given {
+		sources = append(sources, p.redact(token.Source))
+	}
+	return sources
+}
+
+// describe says which of several tokens one is, "" if it is the only one.
+func (p *Tokens) describe(index int) string {
+	if len(p.given) < 2 {
+		return ""
+	}
+	return fmt.Sprintf("token %s (%s)", tokenName(index), p.redact(p.given[index].Source))
+}
+
 func (p *Tokens) redact(s string) string { return p.replacer.Replace(s) }
 
 // Given returns how many tokens there are, 0 if requests carry none.
-func (p *Tokens) Given() int { return p.given }
+func (p *Tokens) Given() int { return len(p.given) }
 
 // Size returns how many indices there are, at least 1.
 func (p *Tokens) Size() int { return len(p.headers) }

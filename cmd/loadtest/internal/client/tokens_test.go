@@ -5,11 +5,20 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 )
+
+func testTokens(values ...string) (tokens []Token) {
+	for _, value := range values {
+		tokens = append(tokens, Token{value, "line 1 of " + value + ".csv"})
+	}
+	return tokens
+}
 
 func TestTokenPool(t *testing.T) {
 	now := time.Unix(1000, 0)
-	p := NewTokens([]string{"a-token", "b-token", "c-token"})
+	p := NewTokens(testTokens("a-token", "b-token", "c-token"))
 	take := func(at time.Time, wantIndex int, wantUsable bool) {
 		t.Helper()
 		if index, usable := p.Take(at); index != wantIndex || usable != wantUsable {
@@ -40,7 +49,7 @@ func TestTokenPool(t *testing.T) {
 }
 
 func TestRedact(t *testing.T) {
-	p := NewTokens([]string{"abc", "abcdef", "xyz"})
+	p := NewTokens(testTokens("abc", "abcdef", "xyz"))
 	if got, want := p.redact("abcdef abc xyzabc abcdefabc"), "#2 #1 #3#1 #2#1"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
@@ -83,8 +92,12 @@ func TestReadTokens(t *testing.T) {
 	write(t, dir+"/empty", "\n")
 	write(t, dir+"/odd", "with blank\n")
 	got, err := readTokens([]string{"zero"}, []string{dir + "/lines", dir + "/csv"})
-	if err != nil || strings.Join(got, " ") != "zero one two three four" {
-		t.Errorf("got %v, %v", got, err)
+	want := []Token{
+		{"zero", "--token, number 1"}, {"one", "line 1 of " + dir + "/lines"}, {"two", "line 3 of " + dir + "/lines"},
+		{"three", "line 1 of " + dir + "/csv, user ann"}, {"four", "line 2 of " + dir + "/csv, user bob"},
+	}
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v (-want +got)\n%s", err, diff)
 	}
 	for file, want := range map[string]string{"empty": "contains no token", "odd": "not allowed in a header", "none": "no such file"} {
 		_, err := readTokens(nil, []string{dir + "/" + file})

@@ -23,26 +23,44 @@ const (
 	eventsGrace = 2 * time.Second
 )
 
-// attack is one stretch of load that follows one schedule.
+// attack sends phases of a measurement, one after the other.
 type attack struct {
 	*Generator
-	schedule schedule.Schedule
+	phases   schedule.Schedule
+	offset   time.Duration // of the first of them within the measurement
 	stats    *report.Stats
 	began    time.Time
 	lastID   atomic.Uint64
 	inFlight atomic.Int64
 }
 
-// Run sends what the schedule says until it is done or ctx ends, waits for the answers still
-// in progress, and then for the events of what was written. Once a second it reports to p.
-func (g *Generator) Run(ctx context.Context, s schedule.Schedule, p *report.Progress) *report.Measurement {
+// Measure returns the measurement of a load that has not begun.
+func (g *Generator) Measure(plan schedule.Schedule) *report.Measurement {
+	return report.NewMeasurement(plan, Verbs, g.client.Tokens.Names())
+}
+
+// Run sends the whole schedule of a measurement, as Send does.
+func (g *Generator) Run(ctx context.Context, plan schedule.Schedule, p *report.Progress) *report.Measurement {
+	m := g.Measure(plan)
+	g.Send(ctx, m, 0, len(plan), p)
+	return m
+}
+
+// Send sends the phases of a measurement from first until before end, or until ctx ends,
+// waits for the answers still in progress, and then for the events of what was written. Once
+// a second it reports to p. The phases before have been sent.
+func (g *Generator) Send(ctx context.Context, m *report.Measurement, first, end int, p *report.Progress) {
 	a := &attack{
-		Generator: g, schedule: s, stats: report.NewStats(s.Duration, Verbs, g.client.Tokens.Names()), began: time.Now(),
+		Generator: g, phases: m.Schedule[first:end], offset: m.Schedule[:first].Duration(), stats: m.Stats, began: time.Now(),
+	}
+	duration := a.phases.Duration()
+	if m.Began.IsZero() {
+		m.Began = a.began
 	}
 	if g.watchers != nil {
 		defer g.watchers.measure(a)()
 	}
-	sending, cancel := context.WithTimeout(ctx, s.Duration+endGrace)
+	sending, cancel := context.WithTimeout(ctx, duration+endGrace)
 	defer cancel()
 	attacker := vegeta.NewAttacker(
 		vegeta.Client(&http.Client{
@@ -58,17 +76,17 @@ func (g *Generator) Run(ctx context.Context, s schedule.Schedule, p *report.Prog
 		// vegeta waits for a free worker as long as it takes, unless it is stopped.
 		attacker.Stop()
 	})()
-	a.collect(attacker.Attack(a.target, schedule.NewPacer(sending, s), 0, ""), p)
+	a.collect(attacker.Attack(a.target, schedule.NewPacer(sending, a.phases), 0, ""), p)
 
-	m := &report.Measurement{Schedule: s, Stats: a.stats, Began: a.began, Elapsed: s.Duration}
+	sent := duration
 	if ctx.Err() != nil {
-		m.Elapsed = min(<-stopped, m.Elapsed)
-		m.Interrupted = m.Elapsed < s.Duration
+		sent = min(<-stopped, duration)
+		m.Interrupted = m.Interrupted || sent < duration
 	}
+	m.Elapsed = a.offset + sent
 	if g.watchers != nil {
 		g.watchers.awaitEvents(ctx, a.stats, eventsGrace)
 	}
-	return m
 }
 
 // target chooses the next request. It is a vegeta.Targeter.
@@ -95,10 +113,13 @@ func (a *attack) collect(results <-chan *vegeta.Result, p *report.Progress) {
 			}
 			a.record(r)
 		case now := <-ticker.C:
-			p.Second(now.Sub(a.began), a.schedule, a.stats, a.inFlight.Load())
+			p.Second(now.Sub(a.began), a.phases, a.stats, a.inFlight.Load())
 		}
 	}
 }
+
+// at returns a time as it counts for the measurement.
+func (a *attack) at(t time.Time) time.Duration { return a.offset + t.Sub(a.began) }
 
 // record counts one result.
 func (a *attack) record(r *vegeta.Result) {
@@ -111,18 +132,20 @@ func (a *attack) record(r *vegeta.Result) {
 	op := value.(*operation)
 	one := &report.Sample{
 		Verb:     int(op.verb),
-		Writes:   op.verb.writes(),
 		Token:    op.token,
-		Due:      a.schedule.Due(r.Seq),
-		Started:  r.Timestamp.Sub(a.began),
-		End:      r.Timestamp.Add(r.Latency).Sub(a.began),
+		Due:      a.offset + a.phases.Due(r.Seq),
+		Started:  a.at(r.Timestamp),
+		End:      a.at(r.Timestamp.Add(r.Latency)),
 		Crowded:  op.crowded,
 		Sent:     int64(r.BytesOut),
 		Received: op.received,
 	}
 	one.Connected = one.End
 	if !op.connected.IsZero() {
-		one.Connected = op.connected.Sub(a.began)
+		one.Connected = a.at(op.connected)
+	}
+	if op.verb.writes() && a.watchers != nil {
+		one.Watchers = a.watchers.in(op.namespace)
 	}
 	a.judge(one, op, r)
 	a.stats.Add(one)
@@ -157,6 +180,6 @@ func (a *attack) judge(one *report.Sample, op *operation, r *vegeta.Result) {
 		now := time.Now()
 		a.client.Tokens.Hold(op.token, now.Add(client.RetryAfter(r.Headers, now)))
 	default:
-		fail(a.client.Answered(one.Code, r.Body))
+		fail(a.client.Answered(one.Code, r.Body, op.token))
 	}
 }

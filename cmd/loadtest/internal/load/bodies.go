@@ -8,18 +8,21 @@ import (
 
 // bodies makes the bodies of writes. The long part of an object is built once.
 type bodies struct {
-	run     string
-	head    string    // between name and annotation
-	subsets [2]string // two sets of addresses, used in turn so that each write changes them
+	run        string
+	namespaces []string
+	protobuf   bool
+	subsets    [2]string // two sets of addresses, used in turn so that each write changes them
+	packed     [2][]byte // the same in protobuf
 }
 
-func newBodies(run, namespace string, addresses int) bodies {
-	b := bodies{
-		run:  run,
-		head: fmt.Sprintf(`","namespace":%q,"labels":{%q:%q},"annotations":{%q:"%s.`, namespace, runLabel, run, writeAnnotation, run),
-	}
+func newBodies(c *Config, run string) bodies {
+	b := bodies{run: run, namespaces: namespaceNames(c), protobuf: c.Protobuf}
 	for variant := range b.subsets {
-		b.subsets[variant] = `"}},"subsets":` + subsets(namespace, addresses, variant) + `}`
+		list := subsets(c.Namespace, c.Addresses, variant)
+		b.subsets[variant] = `"}},"subsets":` + list + `}`
+		if b.protobuf {
+			b.packed[variant] = packSubsets(list)
+		}
 	}
 	return b
 }
@@ -47,18 +50,29 @@ func subsets(namespace string, addresses, variant int) string {
 	return s.String()
 }
 
-// of returns the body of a write.
-func (b *bodies) of(op *operation) []byte {
-	number := strconv.FormatUint(op.write, 10)
-	if op.verb == verbPatch {
-		return fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"%s.%s"}}}`, writeAnnotation, b.run, number)
+// annotation is the value of writeAnnotation.
+func (b *bodies) annotation(op *operation) string {
+	return b.run + "." + strconv.FormatUint(op.write, 10)
+}
+
+// of returns the body of a write and its media type.
+func (b *bodies) of(op *operation) (body []byte, contentType string) {
+	switch {
+	case op.verb == verbPatch:
+		return fmt.Appendf(nil, `{"metadata":{"annotations":{%q:%q}}}`, writeAnnotation, b.annotation(op)), "application/merge-patch+json"
+	case op.verb == verbApply:
+		return b.json(op), "application/apply-patch+yaml"
+	case b.protobuf:
+		return b.pack(op), protobufType
 	}
-	const start = `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"`
+	return b.json(op), "application/json"
+}
+
+// json returns a whole object.
+func (b *bodies) json(op *operation) []byte {
 	tail := b.subsets[op.write%2]
-	body := make([]byte, 0, len(start)+len(op.name)+len(b.head)+len(number)+len(tail))
-	body = append(body, start...)
-	body = append(body, op.name...)
-	body = append(body, b.head...)
-	body = append(body, number...)
+	body := make([]byte, 0, 300+len(tail))
+	body = fmt.Appendf(body, `{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":%q,"namespace":%q,"labels":{%q:%q},"annotations":{%q:"%s`,
+		op.name, b.namespaces[op.namespace], runLabel, b.run, writeAnnotation, b.annotation(op))
 	return append(body, tail...)
 }

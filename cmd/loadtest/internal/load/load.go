@@ -1,4 +1,4 @@
-// Package load generates load on the Endpoints of one namespace, and measures it.
+// Package load generates load on the Endpoints of one or more namespaces, and measures it.
 package load
 
 import (
@@ -19,26 +19,31 @@ const setupTimeout = time.Minute
 // not usable: Mix, Objects, Connections, MaxWorkers and Timeout must be set.
 type Config struct {
 	Namespace       string
+	Namespaces      int // at least 1; several have numbers after Namespace
 	Mix             Mix
 	Objects         int
 	Addresses       int
 	Seed            uint64
 	HonorRetryAfter bool
-	Connections     int
+	Connections     int // 0: as clients of client-go have
 	MaxWorkers      int
 	Timeout         time.Duration
+	Protobuf        bool // instead of JSON, except for patches
 	Watchers        int
 	WatchGzip       bool
 }
 
-// Generator generates load. Its methods are called one after the other: Prepare, Watch, Run
-// as often as needed, Close, CleanUp.
+// Generator generates load. Its methods are called one after the other: OpenNamespaces, Prepare, Watch, Run
+// as often as needed, Close, CleanUp. Left may be called at any time.
 type Generator struct {
 	config    *Config
 	client    *client.Client
 	workload  *workload
 	transport *transport
 	watchers  *watchers // nil: none
+
+	mu   sync.Mutex
+	left []leftover // what CleanUp has to delete
 }
 
 // New returns a generator whose objects have the name run in theirs. No other run may have
@@ -46,7 +51,7 @@ type Generator struct {
 func New(c *Config, cl *client.Client, run string) *Generator {
 	return &Generator{
 		config: c, client: cl, workload: newWorkload(c, cl.Tokens, run),
-		transport: &transport{pool: newPool(c, cl), timeout: c.Timeout, sent: &sendTimes{}},
+		transport: newTransport(c, cl),
 	}
 }
 
@@ -71,8 +76,8 @@ func (g *Generator) Prepare(ctx context.Context, done func(count int)) error {
 				if i >= w.objects {
 					return
 				}
-				body := w.bodies.of(&operation{verb: verbCreate, name: w.preparedName(i)})
-				if _, err := g.client.Call(ctx, http.MethodPost, w.path, body); err != nil {
+				op := &operation{verb: verbCreate, name: w.preparedName(i), namespace: i % len(w.paths)}
+				if _, err := g.client.Call(ctx, http.MethodPost, w.paths[op.namespace], w.bodies.json(op)); err != nil {
 					fail(err)
 					return
 				}
@@ -93,19 +98,6 @@ func (g *Generator) Watch(ctx context.Context) (err error) {
 	if g.config.Watchers > 0 {
 		g.watchers, err = startWatchers(ctx, g.config, g.client, g.workload, g.transport.sent)
 	}
-	return err
-}
-
-// CleanUp deletes what the load has left, also after ctx has ended: the whole namespace, or
-// the objects in it.
-func (g *Generator) CleanUp(ctx context.Context, namespace bool) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), setupTimeout)
-	defer cancel()
-	path := g.workload.path + "?labelSelector=" + runLabel + "%3D" + g.workload.run
-	if namespace {
-		path = "/api/v1/namespaces/" + g.config.Namespace
-	}
-	_, err := g.client.Call(ctx, http.MethodDelete, path, nil)
 	return err
 }
 

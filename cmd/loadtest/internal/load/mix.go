@@ -3,6 +3,7 @@ package load
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -90,6 +91,9 @@ func (m *Mix) String() string {
 
 // Type returns the kind of value that --help shows.
 func (m *Mix) Type() string { return "weights" }
+
+// Weight returns the weight of one of Verbs.
+func (m *Mix) Weight(verb string) int { return m[slices.Index(Verbs, verb)] }
 
 func (m *Mix) total() int {
 	sum := 0

@@ -1,6 +1,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -22,24 +23,49 @@ var errHeldBack = errors.New("held back: its token has to wait")
 // An operation is found by the fragment of its URL, which is never sent: it is the only part
 // of a vegeta.Target that vegeta repeats in the vegeta.Result.
 type transport struct {
-	pool    []*http.Transport // used in turn: with HTTP/2 each is one connection
+	pool    []*http.Transport
+	byToken bool // each token has its own of the pool; otherwise they are used in turn
 	next    atomic.Uint64
 	timeout time.Duration // from waiting for a connection to the last byte
 	sent    *sendTimes
 	ops     sync.Map // *operation by fragment, for requests in progress
 }
 
-// newPool returns what the flags ask for: one transport of many connections, or with HTTP/2,
-// where a connection carries many requests at once, many transports of one.
-func newPool(c *Config, cl *client.Client) []*http.Transport {
+// defaultConnections is how many connections HTTP/1.1 has at most, where each carries one
+// request at a time.
+const defaultConnections = 256
+
+// newTransport returns what the flags ask for. With HTTP/1.1 it is one pool of connections.
+// With HTTP/2, where a connection carries many requests at once, each client of client-go has
+// one, and opens another while the server allows no more requests on it: each token is such
+// a client, unless the flags ask for a number of connections.
+func newTransport(c *Config, cl *client.Client) *transport {
+	t := &transport{timeout: c.Timeout, sent: &sendTimes{}}
 	if !cl.HTTP2 {
-		return []*http.Transport{cl.Transport(c.Connections)}
+		t.pool = []*http.Transport{cl.Transport(Connections(c, cl))}
+		return t
 	}
-	pool := make([]*http.Transport, c.Connections)
-	for i := range pool {
-		pool[i] = cl.Transport(0)
+	t.byToken = c.Connections == 0
+	for range Connections(c, cl) {
+		t.pool = append(t.pool, cl.Transport(0))
 	}
-	return pool
+	return t
+}
+
+// Connections returns how many connections a load of c has as long as they are enough.
+func Connections(c *Config, cl *client.Client) int {
+	if cl.HTTP2 {
+		return cmp.Or(c.Connections, cl.Tokens.Size())
+	}
+	return cmp.Or(c.Connections, defaultConnections)
+}
+
+// pick returns the transport of an operation.
+func (t *transport) pick(op *operation) *http.Transport {
+	if t.byToken {
+		return t.pool[op.token]
+	}
+	return t.pool[t.next.Add(1)%uint64(len(t.pool))]
 }
 
 func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -56,7 +82,7 @@ func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
 		t.sent.mark(op)
 	}}
 	ctx, cancel := context.WithTimeout(httptrace.WithClientTrace(req.Context(), trace), t.timeout)
-	resp, err := t.pool[t.next.Add(1)%uint64(len(t.pool))].RoundTrip(req.WithContext(ctx))
+	resp, err := t.pick(op).RoundTrip(req.WithContext(ctx))
 	if err != nil {
 		cancel()
 		op.err = err

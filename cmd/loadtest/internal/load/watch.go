@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ type watchers struct {
 	workload *workload
 	sent     *sendTimes
 	gzip     bool
+	protobuf bool
 
 	attack  atomic.Pointer[attack] // whose events are counted; nil: none
 	slots   chan struct{}          // full while opening watches are being opened
@@ -70,15 +72,19 @@ func startWatchers(ctx context.Context, c *Config, cl *client.Client, w *workloa
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	ws := &watchers{
 		count: c.Watchers, client: cl, http: &http.Client{Transport: transport}, workload: w, sent: sent,
-		gzip: c.WatchGzip, slots: make(chan struct{}, opening), stop: stop, giveUp: giveUp, all: make(chan struct{}),
+		gzip: c.WatchGzip, protobuf: c.Protobuf, slots: make(chan struct{}, opening), stop: stop, giveUp: giveUp, all: make(chan struct{}),
 	}
-	version, err := ws.currentVersion(limit)
-	if err != nil {
-		stop()
-		return nil, err
+	versions := make([]string, min(len(w.paths), ws.count))
+	for i := range versions {
+		var err error
+		if versions[i], err = ws.currentVersion(limit, i); err != nil {
+			stop()
+			return nil, err
+		}
 	}
 	for i := range ws.count {
-		each := &watcher{watchers: ws, token: i % cl.Tokens.Size(), version: version}
+		namespace := i % len(w.paths)
+		each := &watcher{watchers: ws, token: i % cl.Tokens.Size(), namespace: namespace, version: versions[namespace]}
 		ws.running.Go(func() { each.run(running) })
 	}
 	select {
@@ -87,7 +93,7 @@ func startWatchers(ctx context.Context, c *Config, cl *client.Client, w *workloa
 	case <-limit.Done():
 	}
 	ws.close()
-	err = context.Cause(limit)
+	err := context.Cause(limit)
 	if ws.last != nil {
 		err = ws.last
 	}
@@ -107,13 +113,19 @@ func (ws *watchers) measure(a *attack) (end func()) {
 	return func() { ws.attack.Store(nil) }
 }
 
+// in returns how many watches there are of a namespace.
+func (ws *watchers) in(namespace int) int {
+	all := len(ws.workload.paths)
+	return (ws.count + all - 1 - namespace) / all
+}
+
 // awaitEvents waits until the watchers have seen all successful writes, at most for limit.
 func (ws *watchers) awaitEvents(ctx context.Context, s *report.Stats, limit time.Duration) {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for s.EventsMissing(ws.count) > 0 {
+	for s.EventsMissing() > 0 {
 		select {
 		case <-ctx.Done():
 			return
@@ -122,10 +134,10 @@ func (ws *watchers) awaitEvents(ctx context.Context, s *report.Stats, limit time
 	}
 }
 
-// currentVersion returns the version of the current state, to watch from. It asks for an
+// currentVersion returns the version of a namespace's current state, to watch from. It asks for an
 // empty list, however large the objects are.
-func (ws *watchers) currentVersion(ctx context.Context) (string, error) {
-	body, err := ws.client.Call(ctx, http.MethodGet, ws.workload.path+"?fieldSelector=metadata.name%3Dnone&limit=1", nil)
+func (ws *watchers) currentVersion(ctx context.Context, namespace int) (string, error) {
+	body, err := ws.client.Call(ctx, http.MethodGet, ws.workload.paths[namespace]+"?fieldSelector=metadata.name%3Dnone&limit=1", nil)
 	if err != nil {
 		return "", err
 	}
@@ -173,6 +185,7 @@ func (ws *watchers) tally(add func(*report.Stats)) {
 type watcher struct {
 	*watchers
 	token      int
+	namespace  int           // its index
 	version    string        // of the last event
 	opened     bool          // at least once
 	fruitful   bool          // the last stream brought something
@@ -190,7 +203,7 @@ func (w *watcher) run(ctx context.Context) {
 		if errors.Is(err, errExpired) {
 			w.tally((*report.Stats).AddExpired)
 			var version string
-			if version, err = w.currentVersion(ctx); err == nil {
+			if version, err = w.currentVersion(ctx, w.namespace); err == nil {
 				w.version = version
 			}
 		}
@@ -220,7 +233,18 @@ func (w *watcher) stream(ctx context.Context) error {
 			return err
 		}
 	}
-	return w.read(bufio.NewReaderSize(body, eventHead))
+	from := bufio.NewReaderSize(body, eventHead)
+	if !w.protobuf {
+		return w.read(func() (event, error) { return readEvent(from) })
+	}
+	if got := resp.Header.Get("Content-Type"); !strings.HasPrefix(got, protobufType) {
+		return fmt.Errorf("the watch is not in protobuf: its Content-Type is %q", got)
+	}
+	var buffer []byte
+	return w.read(func() (e event, err error) {
+		e, buffer, err = readFrame(from, buffer)
+		return e, err
+	})
 }
 
 // request opens the watch, as one of a few at a time.
@@ -235,9 +259,12 @@ func (w *watcher) request(ctx context.Context) (*http.Response, error) {
 		"watch": {"1"}, "allowWatchBookmarks": {"true"}, "resourceVersion": {w.version},
 		"timeoutSeconds": {fmt.Sprint(int(watchTimeout.Seconds()))},
 	}
-	req, err := w.client.Request(ctx, http.MethodGet, w.workload.path+"?"+query.Encode(), nil, w.token)
+	req, err := w.client.Request(ctx, http.MethodGet, w.workload.paths[w.namespace]+"?"+query.Encode(), nil, w.token)
 	if err != nil {
 		return nil, err
+	}
+	if w.protobuf {
+		req.Header.Set("Accept", protobufType)
 	}
 	if w.gzip {
 		req.Header.Set("Accept-Encoding", "gzip")
@@ -253,7 +280,7 @@ func (w *watcher) request(ctx context.Context) (*http.Response, error) {
 	case resp.StatusCode != http.StatusOK:
 		defer resp.Body.Close()
 		w.retryAfter = client.RetryAfter(resp.Header, time.Now())
-		return nil, w.client.Refused(resp)
+		return nil, w.client.Refused(resp, w.token)
 	case w.opened:
 		w.tally((*report.Stats).AddReopened)
 	default:
@@ -263,10 +290,10 @@ func (w *watcher) request(ctx context.Context) (*http.Response, error) {
 	return resp, nil
 }
 
-// read reads events, one per line, until the stream ends.
-func (w *watcher) read(lines *bufio.Reader) error {
+// read takes events from next until the stream ends.
+func (w *watcher) read(next func() (event, error)) error {
 	for {
-		e, err := readEvent(lines)
+		e, err := next()
 		if err == nil {
 			err = w.take(e, time.Now())
 		}
@@ -328,7 +355,7 @@ func (w *watcher) take(e event, now time.Time) error {
 	sent, ours, known := w.whenSent(e)
 	switch {
 	case known:
-		a.stats.AddEvent(now.Sub(a.began), now.Sub(sent))
+		a.stats.AddEvent(a.at(now), now.Sub(sent))
 	case ours:
 		a.stats.AddUnmatchedEvent()
 	}

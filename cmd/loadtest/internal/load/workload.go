@@ -29,13 +29,14 @@ const (
 
 // operation is one request of a run.
 type operation struct {
-	verb     verb
-	token    int
-	name     string
-	number   uint64 // of the object to create or delete; 0 for other verbs
-	write    uint64 // number of the write, from 1; 0: it reads or deletes
-	heldBack bool   // not to be sent: its token has to wait
-	crowded  bool   // all workers were busy when it was chosen
+	verb      verb
+	token     int
+	namespace int // its index
+	name      string
+	number    uint64 // of the object to create or delete; 0 for other verbs
+	write     uint64 // number of the write, from 1; 0: it reads or deletes
+	heldBack  bool   // not to be sent: its token has to wait
+	crowded   bool   // all workers were busy when it was chosen
 
 	// Set by the transport.
 	connected time.Time // when it had a connection; zero: never
@@ -46,13 +47,14 @@ type operation struct {
 // workload chooses what each request does, and keeps track of the objects that exist. It is
 // safe for concurrent use.
 type workload struct {
-	run     string // a name that no other run has
-	path    string // of the namespace's Endpoints
-	objects int    // that are prepared, and never deleted
-	mix     Mix
-	honor   bool // of Retry-After
-	tokens  *client.Tokens
-	bodies  bodies
+	run        string // a name that no other run has
+	namespaces []string
+	paths      []string // of the namespaces' Endpoints
+	objects    int      // that are prepared, and never deleted
+	mix        Mix
+	honor      bool // of Retry-After
+	tokens     *client.Tokens
+	bodies     bodies
 
 	mu        sync.Mutex
 	rng       *rand.Rand
@@ -63,16 +65,20 @@ type workload struct {
 }
 
 func newWorkload(c *Config, tokens *client.Tokens, run string) *workload {
-	return &workload{
-		run:     run,
-		path:    "/api/v1/namespaces/" + c.Namespace + "/endpoints",
-		objects: c.Objects,
-		mix:     c.Mix,
-		honor:   c.HonorRetryAfter,
-		tokens:  tokens,
-		bodies:  newBodies(run, c.Namespace, c.Addresses),
-		rng:     rand.New(rand.NewPCG(c.Seed, 0)),
+	w := &workload{
+		run:        run,
+		namespaces: namespaceNames(c),
+		objects:    c.Objects,
+		mix:        c.Mix,
+		honor:      c.HonorRetryAfter,
+		tokens:     tokens,
+		bodies:     newBodies(c, run),
+		rng:        rand.New(rand.NewPCG(c.Seed, 0)),
 	}
+	for _, name := range w.namespaces {
+		w.paths = append(w.paths, "/api/v1/namespaces/"+name+"/endpoints")
+	}
+	return w
 }
 
 // next chooses a request. The choice depends only on the seed and on what was created before
@@ -93,17 +99,19 @@ func (w *workload) next(now time.Time) *operation {
 	case verbCreate:
 		w.created++
 		op.number = w.created
-		op.name = w.createdName(op.number)
+		op.name, op.namespace = w.createdName(op.number), w.home(op.number)
 	case verbDelete:
 		last := len(w.deletable) - 1
 		i := w.rng.IntN(last + 1)
 		op.number = w.deletable[i]
 		w.deletable[i] = w.deletable[last]
 		w.deletable = w.deletable[:last]
-		op.name = w.createdName(op.number)
+		op.name, op.namespace = w.createdName(op.number), w.home(op.number)
 	case verbList:
+		op.namespace = w.rng.IntN(len(w.paths))
 	default:
-		op.name = w.preparedName(w.rng.IntN(w.objects))
+		i := w.rng.IntN(w.objects)
+		op.name, op.namespace = w.preparedName(i), w.home(uint64(i))
 	}
 	if op.verb.writes() && op.verb != verbDelete {
 		w.writes++
@@ -130,6 +138,9 @@ func (w *workload) swappedDeletes() uint64 {
 	defer w.mu.Unlock()
 	return w.swapped
 }
+
+// home returns the index of the namespace that an object is in.
+func (w *workload) home(number uint64) int { return int(number % uint64(len(w.paths))) }
 
 func (w *workload) createdName(number uint64) string {
 	return "lt-" + w.run + "-" + strconv.FormatUint(number, 10)
@@ -163,27 +174,32 @@ func (w *workload) writeNumber(annotation string) (number uint64, ok bool) {
 // target puts the request for an operation into t.
 func (w *workload) target(op *operation, cl *client.Client, t *vegeta.Target) {
 	t.Header = cl.Header(op.token)
-	path, contentType := w.path+"/"+op.name, ""
+	if w.bodies.protobuf {
+		t.Header.Set("Accept", protobufType)
+	}
+	collection := w.paths[op.namespace]
+	path := collection + "/" + op.name
 	switch op.verb {
 	case verbCreate:
-		t.Method, path, contentType = http.MethodPost, w.path, "application/json"
+		t.Method, path = http.MethodPost, collection
 	case verbGet:
 		t.Method = http.MethodGet
 	case verbUpdate:
-		t.Method, contentType = http.MethodPut, "application/json"
+		t.Method = http.MethodPut
 	case verbPatch:
-		t.Method, contentType = http.MethodPatch, "application/merge-patch+json"
+		t.Method = http.MethodPatch
 	case verbApply:
-		t.Method, contentType = http.MethodPatch, "application/apply-patch+yaml"
+		t.Method = http.MethodPatch
 		path += "?force=true&fieldManager=" + fieldManager
 	case verbList:
-		t.Method, path = http.MethodGet, w.path+"?limit="+listLimit
+		t.Method, path = http.MethodGet, collection+"?limit="+listLimit
 	case verbDelete:
 		t.Method = http.MethodDelete
 	}
 	t.URL = cl.Server + path
-	if contentType != "" {
+	if op.verb.writes() && op.verb != verbDelete {
+		body, contentType := w.bodies.of(op)
+		t.Body = body
 		t.Header.Set("Content-Type", contentType)
-		t.Body = w.bodies.of(op)
 	}
 }

@@ -167,11 +167,11 @@ func TestTargets(t *testing.T) {
 // A write changes the addresses, and so does the next one.
 func TestBodies(t *testing.T) {
 	for _, count := range []int{0, 1, 300, 70000} {
-		b := newBodies("r1", "ns", count)
+		b := newBodies(&Config{Namespace: "ns", Addresses: count}, "r1")
 		ips := map[string]bool{}
 		for write := range uint64(2) {
 			var object corev1.Endpoints
-			if err := json.Unmarshal(b.of(&operation{name: "n", write: write}), &object); err != nil {
+			if err := json.Unmarshal(b.json(&operation{name: "n", write: write}), &object); err != nil {
 				t.Fatal(err)
 			}
 			if count == 0 {

@@ -7,14 +7,21 @@ import (
 	"github.com/berth-project/berth/cmd/loadtest/internal/schedule"
 )
 
-// Measurement is one stretch of load and what it came to. Its methods must not be called
-// before the load has ended.
+// Measurement is a load and what it came to. Its methods must not be called before the load
+// has ended.
 type Measurement struct {
 	Schedule    schedule.Schedule
 	Stats       *Stats
 	Began       time.Time
 	Elapsed     time.Duration // until no more requests were sent; at most the schedule's duration
 	Interrupted bool
+	Process     *Process // the server's; nil: not known
+}
+
+// NewMeasurement returns the measurement of a load that has not begun. The names are those of
+// NewStats.
+func NewMeasurement(plan schedule.Schedule, verbs, tokens []string) *Measurement {
+	return &Measurement{Schedule: plan, Stats: NewStats(plan, verbs, tokens)}
 }
 
 func (m *Measurement) due() uint64 { return m.Schedule.DueBy(m.Elapsed) }
@@ -30,7 +37,8 @@ type Run struct {
 	Tool          string // name and version
 	Command       string // without tokens
 	Server        Server
-	Settings      Settings // its rates and durations are taken from the measurement
+	Settings      Settings // its schedule is taken from the measurement
+	Sources       []string // where each token comes from
 	SwappedDelete uint64
 }
 
@@ -63,16 +71,22 @@ func New(r Run, m *Measurement) *Report {
 		Response:   newTimes(s.response),
 		Service:    newTimes(s.service),
 		StartDelay: newTimes(s.delay),
+		Process:    m.Process,
 		Verbs:      newVerbs(s),
-		Tokens:     newTokens(s),
+		Phases:     newPhases(m),
+		Tokens:     newTokens(s, r.Sources),
 		Errors:     s.faults.rows(),
 		Watch:      newWatch(s, r.Settings.Watchers),
 		Histogram:  newBuckets(s.response, s.service),
 		Intervals:  newIntervals(m),
 	}
-	plan := m.Schedule
-	rep.Settings.RatePerSecond, rep.Settings.StartRatePerSecond = plan.Rate, plan.Start
-	rep.Settings.RampSeconds, rep.Settings.DurationSeconds = plan.Ramp.Seconds(), plan.Duration.Seconds()
+	rep.Settings.DurationSeconds = m.Schedule.Duration().Seconds()
+	for _, p := range m.Schedule {
+		rep.Settings.Schedule = append(rep.Settings.Schedule, p.String())
+	}
+	if p := rep.Process; p != nil {
+		p.CPUSecondsPerRequest = p.CPUSeconds / float64(max(sent, 1))
+	}
 	if s.refused.count() > 0 {
 		refused := newTimes(s.refused)
 		rep.Refused = &refused
@@ -102,13 +116,37 @@ func newVerbs(s *Stats) []Verb {
 	return all
 }
 
+func newPhases(m *Measurement) []Phase {
+	all := []Phase{}
+	var start time.Duration
+	for i, plan := range m.Schedule {
+		one := &m.Stats.phases[i]
+		p := Phase{
+			Start: start.Seconds(), Seconds: plan.Duration.Seconds(), From: plan.From, To: plan.To,
+			Sent: one.sent(), Succeeded: one.counts[Succeeded], RateLimited: one.counts[RateLimited], Failed: one.counts[Failed],
+			HeldBack: one.counts[HeldBack], Response: newTimes(one.response), Delay: newTimes(one.delay), Verbs: []PhaseVerb{},
+		}
+		for v, h := range one.verbs {
+			if h != nil {
+				p.Verbs = append(p.Verbs, PhaseVerb{m.Stats.verbs[v].name, newTimes(h)})
+			}
+		}
+		all = append(all, p)
+		start += plan.Duration
+	}
+	return all
+}
+
 // NoAnswer stands for the status code of requests without a complete answer.
 const NoAnswer = "no answer"
 
-func newTokens(s *Stats) []Token {
+func newTokens(s *Stats, sources []string) []Token {
 	all := []Token{}
-	for _, one := range s.tokens {
+	for i, one := range s.tokens {
 		t := Token{Token: one.name, Codes: map[string]uint64{}, HeldBack: one.heldBack}
+		if i < len(sources) {
+			t.Source = sources[i]
+		}
 		for code, n := range one.codes {
 			name := NoAnswer
 			if code != 0 {
@@ -127,7 +165,7 @@ func newWatch(s *Stats, watchers int) *Watch {
 	}
 	w := s.watch
 	return &Watch{
-		Watchers: watchers, Events: w.events, Expected: s.written * uint64(watchers), Unmatched: w.unmatched,
+		Watchers: watchers, Events: w.events, Expected: s.expected, Unmatched: w.unmatched,
 		Reopened: w.reopened, Expired: w.expired, BytesReceived: s.watchReceived.Load(),
 		Delay: newTimes(w.delay), Errors: w.faults.rows(),
 	}

@@ -47,7 +47,7 @@ func NewStep(m *Measurement, limits Limits) Step {
 	s := m.Stats
 	fault := m.fault(limits)
 	return Step{
-		RatePerSecond: m.Schedule.Rate, Holds: fault == "", Fault: fault, ByGenerator: fault != "" && m.generatorToBlame(limits),
+		RatePerSecond: m.Schedule[0].To, Holds: fault == "", Fault: fault, ByGenerator: fault != "" && m.generatorToBlame(limits),
 		Due: m.due(), Succeeded: s.counts[Succeeded], RateLimited: s.counts[RateLimited], Failed: s.counts[Failed],
 		Unsent: m.unsent(), P50MS: ms(s.response.at(50)), P99MS: ms(s.response.at(99)),
 	}

@@ -52,7 +52,11 @@ type Times struct {
 	Max   float64 `json:"max_ms"`
 }
 
+// newTimes returns the distribution of a histogram; nil has none.
 func newTimes(h *histogram) Times {
+	if h == nil {
+		return Times{}
+	}
 	return Times{
 		Count: h.count(), Mean: ms(h.mean()), P50: ms(h.at(50)), P90: ms(h.at(90)), P95: ms(h.at(95)),
 		P99: ms(h.at(99)), P999: ms(h.at(99.9)), Max: ms(h.max()),

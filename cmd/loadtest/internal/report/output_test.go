@@ -41,7 +41,7 @@ func TestTextShowsFirstTokens(t *testing.T) {
 func TestProgress(t *testing.T) {
 	var out bytes.Buffer
 	p := NewProgress(&out, true)
-	plan, stats := schedule.Schedule{Rate: 60, Duration: time.Minute}, NewStats(time.Minute, []string{"get"}, []string{"#1"})
+	plan, stats := schedule.Schedule{{From: 60, To: 60, Duration: time.Minute}}, NewStats(testPlan(time.Minute), []string{"get"}, []string{"#1"})
 	answers := func() {
 		for range 50 {
 			stats.Add(&Sample{Code: 200, End: 2 * time.Millisecond})

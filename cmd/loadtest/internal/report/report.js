@@ -2,12 +2,14 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const tip = document.getElementById("tip");
-  const margin = {top: 8, right: 8, bottom: 22, left: 52};
+  const margin = {top: 8, right: 30, bottom: 24, left: 56};
 
   const timeText = ms => ms == null ? "–" : ms >= 1000 ? trim(ms / 1000) + " s" : trim(ms) + " ms";
   const trim = n => String(Number(n.toPrecision(3)));
-  const countText = n => Math.round(n).toLocaleString("en");
-  const clock = s => s < 120 ? trim(s) + " s" : Math.floor(s / 60) + ":" + String(Math.floor(s % 60)).padStart(2, "0") + " min";
+  const countText = n => n < 10 ? trim(n) : Math.round(n).toLocaleString("en");
+  const shortCount = n => n >= 1e6 ? trim(n / 1e6) + "M" : n >= 1e4 ? trim(n / 1e3) + "k" : countText(n);
+  const pad = n => String(Math.floor(n)).padStart(2, "0");
+  const clock = s => s < 120 ? trim(s) + " s" : s < 7200 ? Math.floor(s / 60) + ":" + pad(s % 60) + " min" : Math.floor(s / 3600) + ":" + pad(s % 3600 / 60) + " h";
 
   const node = (name, attributes, parent) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -28,16 +30,23 @@
     for (let v = 0; v <= end * 1.0001; v += step) marks.push(v);
     return {at, marks, end};
   };
-  const logarithmic = (low, high, from0, from1) => {
+  // The marks of a logarithmic scale are as dense as leaves this many pixels between two.
+  const logarithmic = (low, high, from0, from1, space) => {
     const a = Math.log10(low), b = Math.max(Math.log10(high), a + .3);
     const at = v => from0 + (Math.log10(v) - a) / (b - a) * (from1 - from0);
-    const mantissas = b - a > 3.2 ? [1] : b - a > 1.2 ? [1, 3] : [1, 2, 5], marks = [];
-    for (let e = Math.floor(a); e <= b; e++) {
-      for (const m of mantissas) {
-        const v = m * 10 ** e;
-        if (v >= low * .999 && v <= high * 1.001) marks.push(v);
+    const marksOf = (mantissas, decades) => {
+      const marks = [];
+      for (let e = Math.floor(a / decades) * decades; e <= b; e += decades) {
+        for (const m of mantissas) {
+          const v = Number((m * 10 ** e).toPrecision(2)), inside = Math.log10(v);
+          if (inside >= a - 1e-9 && inside <= b + 1e-9) marks.push(v);
+        }
       }
-    }
+      return marks;
+    };
+    const choices = [[[1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 7, 8, 9], 1], [[1, 1.5, 2, 3, 5, 7], 1], [[1, 2, 5], 1], [[1, 3], 1], [[1], 1], [[1], 2], [[1], 3]];
+    const fits = marks => marks.every((v, i) => i === 0 || Math.abs(at(v) - at(marks[i - 1])) >= space);
+    const marks = choices.map(c => marksOf(...c)).find(fits) || [];
     return {at, marks};
   };
 
@@ -72,12 +81,15 @@
       label(svg, box.left - 8, y + 4, "end", text(v));
     }
   };
+  const timeSteps = [.1, .2, .5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 21600, 43200, 86400];
   const timeAxis = (svg, box, intervals) => {
     const last = intervals[intervals.length - 1], end = last.start_seconds + last.duration_seconds;
-    const scale = linear(end, box.left, box.right, Math.max((box.right - box.left) / 90, 2));
     const at = s => box.left + s / end * (box.right - box.left);
+    const step = timeSteps.find(t => t / end * (box.right - box.left) >= 80) || end;
     node("line", {class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom}, svg);
-    for (const v of scale.marks) if (v <= end) label(svg, at(v), box.bottom + 16, v === 0 ? "start" : v > end * .97 ? "end" : "middle", clock(v));
+    for (let i = 0; i * step <= end * 1.0001; i++) {
+      label(svg, at(i * step), box.bottom + 17, "middle", clock(i * step));
+    }
     return at;
   };
 
@@ -116,7 +128,7 @@
     const values = rows.flatMap(i => series.map(s => i[s.key])).filter(v => v != null);
     const low = Math.max(Math.min(...values), .001), high = Math.max(...values, low);
     chart(id, height, series, (svg, box) => {
-      const y = logarithmic(low / 1.25, high * 1.25, box.bottom, box.top);
+      const y = logarithmic(low / 1.25, high * 1.25, box.bottom, box.top, 26);
       yAxis(svg, box, y, timeText);
       const x = timeAxis(svg, box, data.intervals);
       for (const s of series) {
@@ -143,7 +155,7 @@
     const top = Math.max(...data.intervals.map(i => Math.max(i.asked_per_second, stack.reduce((sum, s) => sum + i[s.key] / i.duration_seconds, 0))));
     chart("rate", 230, [...stack, asked], (svg, box) => {
       const y = linear(top, box.bottom, box.top, 4);
-      yAxis(svg, box, y, countText);
+      yAxis(svg, box, y, shortCount);
       const x = timeAxis(svg, box, data.intervals);
       let path = "";
       for (const i of data.intervals) {
@@ -171,10 +183,10 @@
     const top = Math.max(...buckets.map(b => Math.max(b.response_time, b.service_time)));
     chart("histogram", 230, series, (svg, box) => {
       const y = linear(top, box.bottom, box.top, 4);
-      const x = logarithmic(buckets[0].from_ms, buckets[buckets.length - 1].to_ms, box.left, box.right);
-      yAxis(svg, box, y, countText);
+      const x = logarithmic(buckets[0].from_ms, buckets[buckets.length - 1].to_ms, box.left, box.right, 62);
+      yAxis(svg, box, y, shortCount);
       node("line", {class: "axis", x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom}, svg);
-      for (const v of x.marks) label(svg, x.at(v), box.bottom + 16, x.at(v) > box.right - 20 ? "end" : "middle", timeText(v));
+      for (const v of x.marks) label(svg, x.at(v), box.bottom + 17, "middle", timeText(v));
       let path = "";
       for (const b of buckets) {
         const x0 = x.at(b.from_ms), x1 = x.at(b.to_ms);

@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/schedule"
 )
 
 const (
@@ -36,7 +38,7 @@ func (c *counts) sent() uint64 { return c[Succeeded] + c[RateLimited] + c[Failed
 // Sample is one request that was due. Its times count from the start of the load.
 type Sample struct {
 	Verb      int // its index in the verbs of NewStats
-	Writes    bool
+	Watchers  int // watches that get an event of it if it succeeds
 	Token     int // its index in the tokens of NewStats
 	Outcome   Outcome
 	Code      int // 0: no complete answer
@@ -85,7 +87,8 @@ type interval struct {
 // Stats collects everything that is measured of a run. It is safe for concurrent use, and
 // its memory does not grow with the number of requests.
 type Stats struct {
-	length time.Duration // of an interval
+	schedule schedule.Schedule
+	length   time.Duration // of an interval
 
 	mu        sync.Mutex
 	counts    counts
@@ -99,9 +102,10 @@ type Stats struct {
 	late      lateness
 	sent      int64
 	received  int64
-	written   uint64 // successful writes and deletions
+	expected  uint64 // events of successful writes and deletions, one for each of their watchers
 	watch     watchStats
-	intervals []*interval // nil: nothing happened in it
+	phases    []phaseStats // of the schedule
+	intervals []*interval  // nil: nothing happened in it
 	window    window
 
 	watchReceived atomic.Int64 // bytes of watches as they came, compressed or not
@@ -117,6 +121,23 @@ type watchStats struct {
 	faults    faults
 }
 
+// phaseStats is a phase of the schedule: the requests that were due in it, and the events of
+// writes that were sent in it.
+type phaseStats struct {
+	counts
+	response *histogram
+	verbs    []*histogram // nil: none was measured
+	delay    *histogram   // nil: no event
+}
+
+// addTo adds a duration to a histogram, which is made when it is first needed.
+func addTo(h **histogram, d time.Duration) {
+	if *h == nil {
+		*h = newHistogram(wholeDigits)
+	}
+	(*h).add(d)
+}
+
 // window is what happened since the last look at it.
 type window struct {
 	counts
@@ -128,12 +149,12 @@ func newWindow() window {
 	return window{response: newHistogram(intervalDigits), delay: newHistogram(intervalDigits)}
 }
 
-// NewStats returns empty statistics of a load that lasts for duration. verbs and tokens are
-// the names that the report shows for the indices in samples; a token's name is not the
-// token itself.
-func NewStats(duration time.Duration, verbs, tokens []string) *Stats {
+// NewStats returns empty statistics of a load. verbs and tokens are the names that the report
+// shows for the indices in samples; a token's name is not the token itself.
+func NewStats(plan schedule.Schedule, verbs, tokens []string) *Stats {
 	s := &Stats{
-		length:   intervalLength(duration),
+		schedule: plan,
+		length:   intervalLength(plan.Duration()),
 		response: newHistogram(wholeDigits),
 		service:  newHistogram(wholeDigits),
 		delay:    newHistogram(wholeDigits),
@@ -141,6 +162,10 @@ func NewStats(duration time.Duration, verbs, tokens []string) *Stats {
 		faults:   faults{},
 		watch:    watchStats{delay: newHistogram(wholeDigits), faults: faults{}},
 		window:   newWindow(),
+		phases:   make([]phaseStats, len(plan)),
+	}
+	for i := range s.phases {
+		s.phases[i].verbs = make([]*histogram, len(verbs))
 	}
 	for _, name := range verbs {
 		s.verbs = append(s.verbs, verbStats{name: name, response: newHistogram(wholeDigits), service: newHistogram(wholeDigits)})
@@ -170,6 +195,8 @@ func (s *Stats) at(t time.Duration) *interval {
 	return s.intervals[i]
 }
 
+func (s *Stats) phaseAt(t time.Duration) *phaseStats { return &s.phases[s.schedule.At(t)] }
+
 // Add counts a request.
 func (s *Stats) Add(one *Sample) {
 	s.mu.Lock()
@@ -177,6 +204,7 @@ func (s *Stats) Add(one *Sample) {
 	s.counts[one.Outcome]++
 	s.window.counts[one.Outcome]++
 	s.at(one.End).counts[one.Outcome]++
+	s.phaseAt(one.Due).counts[one.Outcome]++
 	if one.Outcome == HeldBack {
 		s.tokens[one.Token].heldBack++
 		return
@@ -191,9 +219,7 @@ func (s *Stats) Add(one *Sample) {
 	case RateLimited:
 		s.refused.add(one.End - one.Due)
 	case Succeeded:
-		if one.Writes {
-			s.written++
-		}
+		s.expected += uint64(one.Watchers)
 	}
 	s.addTimes(one)
 }
@@ -217,6 +243,9 @@ func (s *Stats) addTimes(one *Sample) {
 	s.window.response.add(response)
 	s.verbs[one.Verb].response.add(response)
 	s.at(one.Due).response.add(response)
+	phase := s.phaseAt(one.Due)
+	addTo(&phase.response, response)
+	addTo(&phase.verbs[one.Verb], response)
 	if one.Connected == one.End {
 		return // it never had a connection
 	}
@@ -249,6 +278,7 @@ func (s *Stats) AddEvent(at, delay time.Duration) {
 		in.delay = newHistogram(intervalDigits)
 	}
 	in.delay.add(delay)
+	addTo(&s.phaseAt(at-delay).delay, delay)
 }
 
 // AddUnmatchedEvent counts a watch event of one of the run's writes that is so old that it
@@ -277,8 +307,8 @@ func (s *Stats) changeWatch(change func(*watchStats)) {
 
 // EventsMissing returns how many events of successful writes are still to reach one or the
 // other of the watchers.
-func (s *Stats) EventsMissing(watchers int) int64 {
+func (s *Stats) EventsMissing() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return int64(s.written)*int64(watchers) - int64(s.watch.events)
+	return int64(s.expected) - int64(s.watch.events)
 }

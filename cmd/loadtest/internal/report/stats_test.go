@@ -6,6 +6,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/berth-project/berth/cmd/loadtest/internal/schedule"
 )
 
 func TestHistogram(t *testing.T) {
@@ -70,10 +72,17 @@ func TestIntervalLength(t *testing.T) {
 	}
 }
 
+func testPlan(durations ...time.Duration) (plan schedule.Schedule) {
+	for _, d := range durations {
+		plan = append(plan, schedule.Phase{From: 100, To: 100, Duration: d})
+	}
+	return plan
+}
+
 func TestStatsAdd(t *testing.T) {
 	const ms = time.Millisecond
-	s := NewStats(10*time.Second, []string{"update", "get"}, []string{"#1", "#2"})
-	good := Sample{Verb: 0, Writes: true, Code: 200, Due: 0, Started: ms, Connected: 2 * ms, End: 7 * ms, Sent: 10, Received: 20}
+	s := NewStats(testPlan(5*time.Second, 5*time.Second), []string{"update", "get"}, []string{"#1", "#2"})
+	good := Sample{Verb: 0, Watchers: 2, Code: 200, Due: 0, Started: ms, Connected: 2 * ms, End: 7 * ms, Sent: 10, Received: 20}
 	s.Add(&good)
 	lateForConnection := good
 	lateForConnection.Connected, lateForConnection.End = 30*ms, 40*ms
@@ -82,7 +91,7 @@ func TestStatsAdd(t *testing.T) {
 	lateForWorker.Started, lateForWorker.Connected, lateForWorker.End, lateForWorker.Crowded = 2000*ms, 2001*ms, 2005*ms, true
 	s.Add(&lateForWorker)
 	lateByItself := lateForWorker
-	lateByItself.Crowded, lateByItself.Verb, lateByItself.Writes = false, 1, false
+	lateByItself.Crowded, lateByItself.Verb, lateByItself.Watchers = false, 1, 0
 	s.Add(&lateByItself)
 	s.Add(&Sample{Token: 1, Outcome: RateLimited, Code: 429, Connected: ms, End: 2 * ms})
 	s.Add(&Sample{Token: 1, Outcome: Failed, Code: 500, Connected: ms, End: 2 * ms, Fault: Fault{Kind: "500"}})
@@ -103,8 +112,8 @@ func TestStatsAdd(t *testing.T) {
 	if longest := s.service.max(); longest < 9*ms || longest > 11*ms {
 		t.Errorf("the longest service took %v, want 10 ms", longest)
 	}
-	if s.written != 3 || s.sent != 40 || s.received != 80 {
-		t.Errorf("%d writes, %d bytes sent, %d received", s.written, s.sent, s.received)
+	if s.expected != 6 || s.sent != 40 || s.received != 80 {
+		t.Errorf("%d events expected, %d bytes sent, %d received", s.expected, s.sent, s.received)
 	}
 	// All were due in the first second, but the answers came later.
 	if first, third := s.intervals[0], s.intervals[2]; first.response.count() != 5 || first.counts[Succeeded] != 2 || third.counts[Succeeded] != 2 || third.response.count() != 0 {
@@ -123,7 +132,7 @@ func TestStatsAdd(t *testing.T) {
 
 // The memory of a run does not grow with its length.
 func TestStatsAreBounded(t *testing.T) {
-	s := NewStats(24*time.Hour, []string{"get"}, []string{"#1"})
+	s := NewStats(testPlan(24*time.Hour), []string{"get"}, []string{"#1"})
 	for at := time.Duration(0); at < 100*time.Hour; at += time.Minute {
 		s.Add(&Sample{Code: 200, Due: at, Started: at, Connected: at, End: at + time.Millisecond})
 		s.AddEvent(at, time.Millisecond)

@@ -19,10 +19,18 @@ func writeText(w io.Writer, rep *Report) error {
 	t := &textReport{Report: rep}
 	t.summary()
 	t.latencies()
+	t.phases()
 	t.answers()
 	t.watches()
 	t.faults("Errors", rep.Errors)
 	t.capacity()
+	t.checks()
+	if v := rep.Versus; v != nil {
+		if err := writeText(&t.out, v.Other); err != nil {
+			return err
+		}
+		t.printf("\n%s", v.Comparison.Text())
+	}
 	_, err := io.WriteString(w, t.out.String())
 	return err
 }
@@ -64,14 +72,19 @@ func (t *textReport) summary() {
 	if t.Capacity != nil {
 		t.printf("\n%s\n", t.Capacity.Summary())
 	}
+	t.printf("\nPlan       %s\n", t.Plan())
 	q := t.Requests
-	t.printf("\nRequests   %s due in %.1f s: %s sent, %s not sent, %s held back\n",
+	t.printf("Requests   %s due in %.1f s: %s sent, %s not sent, %s held back\n",
 		text.Count(q.Due), t.Seconds, text.Count(q.Sent), text.Count(q.Unsent), text.Count(q.HeldBack))
 	t.printf("Rate       asked %s/s, sent %s/s, succeeded %s/s\n",
 		text.Rate(t.Rates.Asked), text.Rate(t.Rates.Sent), text.Rate(t.Rates.Succeeded))
 	t.printf("Answers    %s succeeded, %s rate limited (429), %s failed (%s)\n",
 		text.Count(q.Succeeded), text.Count(q.RateLimited), text.Count(q.Failed), text.Percent(t.ErrorShare))
 	t.printf("Generator  %s\n", strings.TrimPrefix(t.Generator.Message, "The generator "))
+	if p := t.Process; p != nil {
+		t.printf("Server     process %d: %s of CPU time, %s per request; at most %s of memory (RSS)\n",
+			p.PID, text.Seconds(p.CPUSeconds), p.PerRequest(), p.Peak())
+	}
 	if q.SwappedDelete > 0 {
 		t.printf("Deletes    %s found nothing to delete and were sent as creates\n", text.Count(q.SwappedDelete))
 	}
@@ -93,6 +106,38 @@ func (t *textReport) latencies() {
 	t.printf("By verb: response times of requests that succeeded or timed out.\n")
 }
 
+// ShowsPhases reports whether phases say more than the whole run, and are no rounds, which
+// are all alike.
+func (rep *Report) ShowsPhases() bool { return len(rep.Phases) > 1 && rep.Settings.Rounds == 0 }
+
+func (t *textReport) phases() {
+	if !t.ShowsPhases() {
+		return
+	}
+	rows := [][]string{append(timesHeader("Phase"), "429", "failed")}
+	for i := range t.Phases {
+		p := &t.Phases[i]
+		row := timesRow(fmt.Sprintf("%d. %s at %s", i+1, text.Seconds(p.Seconds), p.Rate()), p.Response)
+		rows = append(rows, append(row, text.Count(p.RateLimited), text.Count(p.Failed)))
+	}
+	t.printf("\n")
+	t.table(rows...)
+}
+
+func (t *textReport) checks() {
+	if len(t.Checks) == 0 {
+		return
+	}
+	t.printf("\nFail if\n")
+	for _, c := range t.Checks {
+		outcome := "ok"
+		if c.Failed {
+			outcome = "FAILED"
+		}
+		t.printf("  %-6s  %s\n", outcome, c)
+	}
+}
+
 func timesHeader(name string) []string {
 	return []string{name, "count", "mean", "p50", "p90", "p99", "p99.9", "max"}
 }
@@ -111,7 +156,7 @@ func (t *textReport) answers() {
 	t.printf("\n")
 	rows := [][]string{slices.Concat([]string{"Token"}, codes, []string{"held back"})}
 	for _, token := range t.Tokens[:min(len(t.Tokens), maxRows)] {
-		rows = append(rows, append([]string{token.Token}, token.Cells(codes)...))
+		rows = append(rows, append([]string{token.Name()}, token.Cells(codes)...))
 	}
 	t.table(rows...)
 	if more := len(t.Tokens) - maxRows; more > 0 {
@@ -128,6 +173,14 @@ func (rep *Report) codes() []string {
 		}
 	}
 	return slices.Sorted(maps.Keys(all))
+}
+
+// Name says which token it is, and where it was given.
+func (r Token) Name() string {
+	if r.Source == "" {
+		return r.Token
+	}
+	return r.Token + "  " + r.Source
 }
 
 // Cells returns the counts of codes, and of the requests held back.

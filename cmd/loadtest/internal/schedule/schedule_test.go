@@ -12,12 +12,13 @@ var _ vegeta.Pacer = (*Pacer)(nil)
 
 func TestScheduleDue(t *testing.T) {
 	const s = time.Second
-	constant := Schedule{Start: 5, Rate: 10, Duration: 3 * s}
-	fromZero := Schedule{Rate: 100, Ramp: 2 * s, Duration: 5 * s} // 100 in the ramp, then 300
-	fromTen := Schedule{Start: 10, Rate: 30, Ramp: 4 * s, Duration: 4 * s}
-	down := Schedule{Start: 30, Rate: 10, Ramp: 4 * s, Duration: 4 * s}
-	flat := Schedule{Start: 10, Rate: 10, Ramp: 4 * s, Duration: 4 * s}
-	slow := Schedule{Rate: 0.5, Duration: 9 * s}
+	constant := Schedule{{10, 10, 3 * s}}
+	fromZero := Schedule{{0, 100, 2 * s}, {100, 100, 3 * s}} // 100 in the ramp, then 300
+	fromTen := Schedule{{10, 30, 4 * s}}
+	down := Schedule{{30, 10, 4 * s}}
+	slow := Schedule{{0.5, 0.5, 9 * s}}
+	steps := Schedule{{10, 10, 2 * s}, {1, 1, 4 * s}, {2, 6, 2 * s}} // 20, 4 and 8
+	odd := Schedule{{1, 1, 1500 * time.Millisecond}, {1, 1, 2 * s}}
 	for name, test := range map[string]struct {
 		Schedule
 		n    uint64
@@ -32,7 +33,10 @@ func TestScheduleDue(t *testing.T) {
 		"after a ramp":             {fromZero, 150, 5 * s / 2},
 		"a start rate":             {fromTen, 30, 2 * s},
 		"downwards":                {down, 50, 2 * s},
-		"a flat ramp":              {flat, 15, 3 * s / 2},
+		"a second phase":           {steps, 20, 2 * s},
+		"within a second phase":    {steps, 22, 4 * s},
+		"a third phase":            {steps, 24, 6 * s},
+		"across a border":          {odd, 2, 2 * s},
 		"less than one per second": {slow, 3, 6 * s},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -55,6 +59,10 @@ func TestScheduleDue(t *testing.T) {
 		"all of a ramp":    {fromZero, 5 * s, 400},
 		"downwards":        {down, 4 * s, 80},
 		"slowly":           {slow, 9 * s, 5}, // at 0, 2, 4, 6 and 8 s
+		"one phase":        {steps, 2 * s, 20},
+		"two phases":       {steps, 6 * s, 24},
+		"all phases":       {steps, 8 * s, 32},
+		"across a border":  {odd, time.Hour, 4}, // at 0, 1, 2 and 3 s
 	} {
 		t.Run("count "+name, func(t *testing.T) {
 			if got := test.DueBy(test.at); got != test.want {
@@ -67,16 +75,17 @@ func TestScheduleDue(t *testing.T) {
 // DueBy counts exactly the requests that are due before.
 func TestScheduleAgreesWithItself(t *testing.T) {
 	for _, s := range []Schedule{
-		{Rate: 333.3, Duration: 7 * time.Second},
-		{Rate: 977, Ramp: 3 * time.Second, Duration: 5 * time.Second},
-		{Start: 400, Rate: 7, Ramp: 2 * time.Second, Duration: 9 * time.Second},
-		{Start: 1, Rate: 100000, Ramp: time.Second, Duration: time.Second},
+		{{333.3, 333.3, 7 * time.Second}},
+		{{0, 977, 3 * time.Second}, {977, 977, 2 * time.Second}},
+		{{400, 7, 2 * time.Second}, {7, 7, 7 * time.Second}},
+		{{1, 100000, time.Second}},
+		{{100, 100, 1234 * time.Millisecond}, {3.3, 3.3, 5 * time.Second}, {0, 50, 700 * time.Millisecond}, {50, 200, time.Second}},
 	} {
-		total := s.DueBy(s.Duration)
+		total := s.DueBy(s.Duration())
 		last := time.Duration(-1)
 		for n := range total {
 			at := s.Due(n)
-			if at < last || at >= s.Duration {
+			if at < last || at >= s.Duration() {
 				t.Fatalf("%+v: request %d of %d is due at %v, after one at %v", s, n, total, at, last)
 			}
 			last = at
@@ -84,14 +93,14 @@ func TestScheduleAgreesWithItself(t *testing.T) {
 				t.Fatalf("%+v: around %v, when request %d is due, the count goes from %d to %d", s, at, n, before, behind)
 			}
 		}
-		if next := s.Due(total); next < s.Duration-time.Microsecond {
+		if next := s.Due(total); next < s.Duration()-time.Microsecond {
 			t.Errorf("%+v: request %d is due at %v, and not counted", s, total, next)
 		}
 	}
 }
 
 func TestScheduleRate(t *testing.T) {
-	s := Schedule{Start: 10, Rate: 30, Ramp: 4 * time.Second, Duration: 6 * time.Second}
+	s := Schedule{{10, 30, 4 * time.Second}, {30, 30, 2 * time.Second}}
 	for at, want := range map[time.Duration]float64{0: 10, time.Second: 15, 4 * time.Second: 30, 6 * time.Second: 30, 7 * time.Second: 0} {
 		if got := s.rateAt(at); got != want {
 			t.Errorf("the rate at %v is %v, want %v", at, got, want)
@@ -99,9 +108,35 @@ func TestScheduleRate(t *testing.T) {
 	}
 }
 
+func TestScheduleAt(t *testing.T) {
+	s := Schedule{{1, 1, time.Second}, {2, 2, time.Second}, {3, 3, time.Second}}
+	for at, want := range map[time.Duration]int{-1: 0, 0: 0, time.Second - 1: 0, time.Second: 1, 2 * time.Second: 2, time.Hour: 2} {
+		if got := s.At(at); got != want {
+			t.Errorf("the phase at %v is %d, want %d", at, got, want)
+		}
+	}
+}
+
+func TestParsePhase(t *testing.T) {
+	for text, want := range map[string]Phase{
+		"30s@100":     {100, 100, 30 * time.Second},
+		"1m0s@0.5-20": {0.5, 20, time.Minute},
+		"500ms@20-0":  {20, 0, time.Second / 2},
+	} {
+		if got, err := ParsePhase(text); err != nil || got != want || got.String() != text {
+			t.Errorf("%s: got %v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "30s", "100", "@100", "30s@", "30@100", "30s@fast", "30s@1-", "30s@1-2-3"} {
+		if got, err := ParsePhase(text); err == nil {
+			t.Errorf("%q: got %v", text, got)
+		}
+	}
+}
+
 func TestPacer(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	p := NewPacer(ctx, Schedule{Rate: 100, Duration: time.Second})
+	p := NewPacer(ctx, Schedule{{100, 100, time.Second}})
 	if p.Rate(0) != 100 {
 		t.Errorf("the rate is %v", p.Rate(0))
 	}
@@ -120,7 +155,7 @@ func TestPacer(t *testing.T) {
 	}
 	stopped := make(chan bool)
 	go func() {
-		_, stop := NewPacer(ctx, Schedule{Rate: 0.01, Duration: time.Hour}).Pace(0, 1)
+		_, stop := NewPacer(ctx, Schedule{{0.01, 0.01, time.Hour}}).Pace(0, 1)
 		stopped <- stop
 	}()
 	cancel()

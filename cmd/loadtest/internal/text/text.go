@@ -3,6 +3,8 @@ package text
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -45,6 +47,11 @@ func Duration(d time.Duration) string {
 // Milliseconds returns a number of milliseconds as Duration does.
 func Milliseconds(ms float64) string {
 	return Duration(time.Duration(ms * float64(time.Millisecond)))
+}
+
+// Seconds returns a number of seconds without needless digits.
+func Seconds(s float64) string {
+	return strconv.FormatFloat(math.Round(10*s)/10, 'f', -1, 64) + " s"
 }
 
 // Percent returns a fraction of 1 in percent.
