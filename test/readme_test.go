@@ -31,43 +31,59 @@ type example struct {
 	Want   string // empty: what it prints is not looked at
 }
 
-// TestReadme runs the README's examples as a reader would: one after the other, in one
-// shell, in the directory where the server was started. A block fenced as "sh test" must
-// succeed, and print the JSON of the block fenced as "json expect" that follows it, but
-// for uids, times and versions.
+// TestReadme runs the README's examples as a reader would.
 func TestReadme(t *testing.T) {
-	text, err := os.ReadFile(filepath.Join(harness.Root(), "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	examples, err := parseExamples(string(text))
-	if err != nil {
-		t.Fatal(err)
-	}
 	server := harness.Start(t)
+	runExamples(t, "README.md", server.URL, server.Dir)
+}
+
+// TestLoadtestPage runs the examples of the load generator's page, with a second server where
+// the page has one.
+func TestLoadtestPage(t *testing.T) {
+	server, other := harness.Start(t), harness.Start(t)
+	harness.WriteFile(t, filepath.Join(server.Dir, "other.kubeconfig"),
+		harness.ReadFile(t, filepath.Join(other.Dir, "berth.data", "kubeconfig")))
+	build := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-o", filepath.Join(server.Dir, "bin", "loadtest"), "./cmd/loadtest")
+	build.Dir, build.Env = harness.Root(), append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	runExamples(t, "docs/loadtest.md", server.URL, server.Dir)
+}
+
+// runExamples runs the examples of a document one after the other, in one shell, in the
+// directory where the server was started. A block fenced as "sh test" must succeed, and print
+// the JSON of the block fenced as "json expect" that follows it, but for uids, times and
+// versions.
+func runExamples(t *testing.T, document, url, dir string) {
+	t.Helper()
+	examples, err := parseExamples(harness.ReadFile(t, filepath.Join(harness.Root(), document)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	out := t.TempDir()
 	script := shellScript(examples, out)
 
 	ctx, cancel := context.WithTimeout(t.Context(), examplesTimeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "bash", "-c", strings.ReplaceAll(script, defaultURL, server.URL))
-	cmd.Dir = server.Dir
+	cmd := exec.CommandContext(ctx, "bash", "-c", strings.ReplaceAll(script, defaultURL, url))
+	cmd.Dir = dir
 	cmd.WaitDelay = time.Second // for what the shell has left running
 	log, failed := cmd.CombinedOutput()
 	for i, e := range examples {
 		got, err := os.ReadFile(filepath.Join(out, strconv.Itoa(i)))
 		if err != nil {
-			t.Fatalf("README.md:%d: %v\n%s", examples[i-1].Line, failed, log)
+			t.Fatalf("%s:%d: %v\n%s", document, examples[i-1].Line, failed, log)
 		}
 		if e.Want == "" {
 			continue
 		}
-		if diff := cmp.Diff(maskedJSON(t, strings.ReplaceAll(e.Want, defaultURL, server.URL)), maskedJSON(t, string(got))); diff != "" {
-			t.Errorf("README.md:%d (-want +got)\n%s", e.Line, diff)
+		if diff := cmp.Diff(maskedJSON(t, strings.ReplaceAll(e.Want, defaultURL, url)), maskedJSON(t, string(got))); diff != "" {
+			t.Errorf("%s:%d (-want +got)\n%s", document, e.Line, diff)
 		}
 	}
 	if failed != nil {
-		t.Errorf("README.md:%d: %v\n%s", examples[len(examples)-1].Line, failed, log)
+		t.Errorf("%s:%d: %v\n%s", document, examples[len(examples)-1].Line, failed, log)
 	}
 }
 
