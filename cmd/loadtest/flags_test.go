@@ -175,6 +175,7 @@ users: [{name: me, user: {token: their-secret}}]
 			}
 		}
 	}
+	checkNesting(t, r.html)
 	if len(c.Rows) != 2 || c.A.Server.URL != fast.URL || c.B.Server.URL != slow.URL || len(c.Different) > 0 {
 		t.Errorf("the comparison is %+v", c)
 	}

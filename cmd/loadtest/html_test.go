@@ -50,12 +50,13 @@ func TestRunWritesPage(t *testing.T) {
 	if found := regexp.MustCompile(`(?i)\b(src|href|action)=|@import|url\(|fetch\(|XMLHttpRequest`).FindString(r.html); found != "" {
 		t.Errorf("the page may load something: %q", found)
 	}
-	checkNesting(t, regexp.MustCompile(`(?s)(<(?:script|style)[^>]*>).*?(</(?:script|style)>)`).ReplaceAllString(r.html, "$1$2"))
+	checkNesting(t, r.html)
 }
 
 // checkNesting wants every element of a page closed, in the right order.
 func checkNesting(t *testing.T, page string) {
 	t.Helper()
+	page = regexp.MustCompile(`(?s)(<(?:script|style)[^>]*>).*?(</(?:script|style)>)`).ReplaceAllString(page, "$1$2")
 	d := xml.NewDecoder(strings.NewReader(page))
 	d.Strict, d.AutoClose, d.Entity = false, xml.HTMLAutoClose, xml.HTMLEntity
 	depth, elements := 0, 0

@@ -33,8 +33,9 @@ type Config struct {
 	WatchGzip       bool
 }
 
-// Generator generates load. Its methods are called one after the other: OpenNamespaces, Prepare, Watch, Run
-// as often as needed, Close, CleanUp. Left may be called at any time.
+// Generator generates load. Its methods are called one after the other: OpenNamespaces,
+// Prepare, Watch, Run or Send as often as needed, Close, CleanUp. Left may be called at any
+// time.
 type Generator struct {
 	config    *Config
 	client    *client.Client

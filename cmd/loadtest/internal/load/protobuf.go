@@ -63,9 +63,9 @@ func (b *bodies) pack(op *operation) []byte {
 	return append([]byte(protobufMagic), data...)
 }
 
-// readFrame reads an event of a watch in protobuf: four bytes with its length, most significant first,
-// and a WatchEvent. The error is io.EOF if the stream ends between two events. buffer is
-// used for the event and returned for the next one.
+// readFrame reads an event of a watch in protobuf: four bytes with its length, the most
+// significant one first, and a WatchEvent. The error is io.EOF if the stream ends between two
+// events. buffer is used for the event and returned for the next one.
 func readFrame(from *bufio.Reader, buffer []byte) (e event, rest []byte, err error) {
 	var length [4]byte
 	if _, err := io.ReadFull(from, length[:]); err != nil {

@@ -62,8 +62,9 @@ func newPair(a, b float64) Pair {
 	return p
 }
 
-// Compare compares two reports, which names tell apart and may come from anywhere. rounds means that their phases are
-// rounds, which took turns. What only one of them has measured has no row.
+// Compare compares two reports, which names tell apart and may come from anywhere. rounds
+// means that their phases are rounds, which took turns. What only one of them has measured
+// has no row.
 func Compare(a, b *Report, names [2]string, rounds bool) Comparison {
 	c := Comparison{A: newSide(a, names[0]), B: newSide(b, names[1]), Different: different(&a.Settings, &b.Settings), Rows: []ComparisonRow{}}
 	subjects := []string{""}
@@ -77,8 +78,11 @@ func Compare(a, b *Report, names [2]string, rounds bool) Comparison {
 			continue
 		}
 		row := ComparisonRow{Name: text.Clean(subject), P50: newPair(timesA.P50, timesB.P50), P99: newPair(timesA.P99, timesB.P99)}
-		if subject == "" {
+		switch subject {
+		case "":
 			row.Name = "all requests"
+		case WatchSubject:
+			row.Name = "watch delay"
 		}
 		if rounds {
 			row.measure(a.medians(subject), b.medians(subject))
