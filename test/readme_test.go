@@ -20,7 +20,7 @@ import (
 const (
 	// defaultURL is where the examples find the server that a reader has started.
 	defaultURL      = "https://127.0.0.1:6443"
-	examplesTimeout = 2 * time.Minute
+	examplesTimeout = 5 * time.Minute
 )
 
 // example is a shell block of a document and, where one follows it, the JSON that it
