@@ -13,6 +13,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/lifecycle"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -145,21 +146,28 @@ func (s *Store) DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions
 	return nil
 }
 
-// deleteAll deletes every object of the namespace, or marks those that finalizers hold. One
-// that cannot be read goes at once.
-func (s *Store) deleteAll(ctx context.Context, namespace string) error {
+// deleteAll deletes every object of the namespace, or marks those that finalizers hold and adds
+// them to rest. One that cannot be read goes at once.
+func (s *Store) deleteAll(ctx context.Context, namespace string, rest *lifecycle.Rest) error {
 	for page, err := range storage.Pages(ctx, s.storage, s.resource.prefix(namespace), storage.ListOptions{}) {
 		if err != nil {
 			return err
 		}
 		for _, kv := range page.KVs {
 			name := kv.Key[len(s.resource.prefix(namespace)):]
-			_, _, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
+			held, _, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
 			if apierrors.IsStoreReadError(err) {
 				_, _, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: ptr.To(true)})
 			}
 			if err != nil && !apierrors.IsNotFound(err) {
 				return err
+			}
+			if held != nil {
+				metadata, err := held.Metadata()
+				if err != nil {
+					return err
+				}
+				rest.Add(s.resource.API.Name+"."+s.resource.API.Group, metadata.Finalizers)
 			}
 		}
 	}

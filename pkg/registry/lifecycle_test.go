@@ -9,9 +9,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -274,5 +276,62 @@ func TestFinalizerHoldsTheNamespace(t *testing.T) {
 	freed.Finalizers, freed.ResourceVersion = nil, ""
 	value := valueOf(t, s.endpoints, freed)
 	put(t, s.endpoints.Key(ns, "held"), value)
+	waitGone(t, s, ns)
+}
+
+// The conditions of a namespace that is still there say what holds it, and do not change while
+// that stays the same.
+func TestConditionsOfATerminatingNamespace(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	for name, finalizers := range map[string][]string{"a": {"example.com/x"}, "b": {"example.com/x", "example.com/y"}, "free": nil} {
+		obj := newEndpoints(name)
+		obj.Finalizers = finalizers
+		s.create(t, ns, obj)
+	}
+	if _, _, err := s.namespaces.Delete(t.Context(), "", ns, &metav1.DeleteOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	current := func() *corev1.Namespace {
+		obj, err := s.namespaces.Get(t.Context(), "", ns, &metav1.GetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return typed[*corev1.Namespace](t, obj)
+	}
+	want := []corev1.NamespaceCondition{
+		{Type: "NamespaceDeletionDiscoveryFailure", Status: "False", Reason: "ResourcesDiscovered", Message: "All resources successfully discovered"},
+		{Type: "NamespaceDeletionGroupVersionParsingFailure", Status: "False", Reason: "ParsedGroupVersions", Message: "All legacy kube types successfully parsed"},
+		{Type: "NamespaceDeletionContentFailure", Status: "False", Reason: "ContentDeleted", Message: "All content successfully deleted, may be waiting on finalization"},
+		{Type: "NamespaceContentRemaining", Status: "True", Reason: "SomeResourcesRemain", Message: "Some resources are remaining: endpoints. has 2 resource instances"},
+		{Type: "NamespaceFinalizersRemaining", Status: "True", Reason: "SomeFinalizersRemain", Message: "Some content in the namespace has finalizers remaining: example.com/x in 2 resource instances, example.com/y in 1 resource instances"},
+	}
+	eventually(t, "conditions", func() bool { return len(current().Status.Conditions) == len(want) })
+	before := current()
+	got := before.DeepCopy().Status.Conditions
+	for i := range got {
+		if got[i].LastTransitionTime.IsZero() {
+			t.Errorf("%s has no time", got[i].Type)
+		}
+		got[i].LastTransitionTime = metav1.Time{}
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	release := func(name string) {
+		patch := []byte(`{"metadata":{"finalizers":null}}`)
+		if _, _, err := patched(t.Context(), s.endpoints, ns, name, "", types.MergePatchType, patch, &metav1.PatchOptions{FieldManager: "two"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	release("b")
+	eventually(t, "news", func() bool { return current().ResourceVersion != before.ResourceVersion })
+	after := current()
+	if after.Status.Conditions[3].Message != "Some resources are remaining: endpoints. has 1 resource instances" ||
+		after.Status.Conditions[3].LastTransitionTime != before.Status.Conditions[3].LastTransitionTime {
+		t.Errorf("got %+v", after.Status.Conditions[3])
+	}
+	release("a")
 	waitGone(t, s, ns)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
@@ -89,7 +90,8 @@ func New(cfg Config) (*Registry, error) {
 	}
 	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, exact: newExactReads(), capacity: newCapacity(cfg.MaxStoredBytes)}
 	registry.namespaces = lifecycle.New(lifecycle.Config{
-		Storage: cfg.Storage, Prefix: namespacePrefix, Decode: registry.decodeNamespace, Empty: registry.empty, Report: cfg.Report,
+		Storage: cfg.Storage, Prefix: namespacePrefix, Decode: registry.decodeNamespace, Empty: registry.empty,
+		UpdateStatus: registry.updateStatus, Report: cfg.Report,
 	})
 	for _, resource := range cfg.Resources {
 		store, err := newStore(resource, registry, cfg)
@@ -161,20 +163,32 @@ func (r *Registry) decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, err
 }
 
 // empty deletes what is in the namespace, and reports whether nothing is left.
-func (r *Registry) empty(ctx context.Context, namespace string) (bool, error) {
+func (r *Registry) empty(ctx context.Context, namespace string) (bool, *lifecycle.Rest, error) {
+	empty, rest := true, &lifecycle.Rest{}
 	for _, store := range r.stores {
 		if !store.resource.API.Namespaced {
 			continue
 		}
-		if err := store.deleteAll(ctx, namespace); err != nil {
-			return false, err
+		if err := store.deleteAll(ctx, namespace, rest); err != nil {
+			return false, rest, err
 		}
-		rest, err := r.storage.List(ctx, store.resource.prefix(namespace), storage.ListOptions{Limit: 1})
-		if err != nil || len(rest.KVs) > 0 {
-			return false, err
+		left, err := r.storage.List(ctx, store.resource.prefix(namespace), storage.ListOptions{Limit: 1})
+		if err != nil {
+			return false, rest, err
 		}
+		empty = empty && len(left.KVs) == 0
 	}
-	return true, nil
+	return empty, rest, nil
+}
+
+// updateStatus writes the status of a namespace that is being deleted. It is news, which may wait:
+// for the next look where the namespace has changed, and for room where none is left.
+func (r *Registry) updateStatus(ctx context.Context, namespace *corev1.Namespace) error {
+	_, _, _, err := r.namespaceStore.Update(ctx, "", namespace.Name, "status", namespace, &metav1.UpdateOptions{FieldManager: "berth"})
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) || IsNoRoom(err) {
+		return nil
+	}
+	return err
 }
 
 // registerMetrics exports what objects, their forms and lists of old versions take, how many

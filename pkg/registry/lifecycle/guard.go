@@ -27,8 +27,11 @@ type Config struct {
 	Prefix string
 	// Decode returns a namespace as it is stored, or StorageReadError.
 	Decode func(*storage.KeyValue) (*corev1.Namespace, error)
-	// Empty deletes what is in the namespace, and reports whether nothing is left.
-	Empty func(ctx context.Context, namespace string) (empty bool, err error)
+	// Empty deletes what is in the namespace, and reports whether nothing is left. rest, which is
+	// never nil, is what finalizers hold.
+	Empty func(ctx context.Context, namespace string) (empty bool, rest *Rest, err error)
+	// UpdateStatus writes the status of a namespace, unless it has changed since it was read.
+	UpdateStatus func(context.Context, *corev1.Namespace) error
 	// Report is told of failures in the background, which are tried again.
 	Report func(error)
 }

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/storage"
@@ -78,13 +80,17 @@ func (n *Namespaces) terminatePage(ctx context.Context, page storage.ListRespons
 }
 
 // terminate deletes what is in the namespace. Once nothing is left, and no finalizer holds
-// the namespace itself, it deletes the namespace as it was read.
+// the namespace itself, it deletes the namespace as it was read; until then the namespace's
+// conditions tell what holds it.
 func (n *Namespaces) terminate(ctx context.Context, namespace *corev1.Namespace, kv *storage.KeyValue) (gone bool, err error) {
-	if empty, err := n.cfg.Empty(ctx, namespace.Name); err != nil || !empty {
+	empty, rest, err := n.cfg.Empty(ctx, namespace.Name)
+	held := objectmeta.Hold(namespace.Finalizers) || slices.ContainsFunc(namespace.Spec.Finalizers, isForeign)
+	if err != nil || !empty || held {
+		if setConditions(&namespace.Status, rest.conditions(err), metav1.Now()) {
+			namespace.ResourceVersion = strconv.FormatInt(kv.ModRevision, 10)
+			err = errors.Join(err, n.cfg.UpdateStatus(ctx, namespace))
+		}
 		return false, err
-	}
-	if objectmeta.Hold(namespace.Finalizers) || slices.ContainsFunc(namespace.Spec.Finalizers, isForeign) {
-		return false, nil
 	}
 	response, err := n.cfg.Storage.Delete(ctx, kv.Key, storage.DeleteOptions{Expect: kv.ModRevision})
 	return response.Succeeded, err
