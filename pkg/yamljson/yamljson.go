@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -30,12 +31,19 @@ var ErrTooLarge = fmt.Errorf("the aliases and tags of the YAML expand it to more
 // that precede it.
 const maxDirectives = 1000
 
-// Convert returns the first document of data as JSON, like sigs.k8s.io/yaml. duplicates
+// errDocuments is the error for data of more than one document: to read the first and drop the
+// others would do half of what the client asks for.
+var errDocuments = errors.New("there is more than one YAML document: send each in a request of its own")
+
+// Convert returns the one document of data as JSON, like sigs.k8s.io/yaml. duplicates
 // describes keys that a mapping contains twice, of which the last one wins; it is nil if
 // there are none. A document that would expand beyond MaxExpanded is rejected with
 // ErrTooLarge before memory is allocated for it.
 func Convert(data []byte) (json []byte, duplicates, err error) {
 	if err := checkExpanded(data); err != nil {
+		return nil, nil, err
+	}
+	if err := checkDocuments(data); err != nil {
 		return nil, nil, err
 	}
 	if json, err = sigsyaml.YAMLToJSONStrict(data); err == nil {
@@ -92,6 +100,32 @@ func checkExpanded(data []byte) error {
 	}
 	_, err := repeatedBytes(data)
 	return err
+}
+
+// checkDocuments returns errDocuments if anything but comments comes after the first document. An
+// error in what comes first is left for the conversion to tell.
+func checkDocuments(data []byte) error {
+	if !bytes.Contains(data, []byte("---")) && !bytes.Contains(data, []byte("...")) { // which end documents
+		return nil
+	}
+	documents := yaml.NewDecoder(bytes.NewReader(data))
+	var first, next yaml.Node
+	if err := documents.Decode(&first); err != nil {
+		return nil //nolint:nilerr // see above
+	}
+	for {
+		switch err := documents.Decode(&next); {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil, !isEmpty(&next):
+			return errDocuments
+		}
+	}
+}
+
+// isEmpty reports whether a document has nothing but comments.
+func isEmpty(document *yaml.Node) bool {
+	return len(document.Content) == 1 && document.Content[0].Tag == "!!null" && document.Content[0].Value == ""
 }
 
 // Repeated returns about how many bytes, and how many names and values at most, a YAML document

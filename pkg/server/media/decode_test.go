@@ -150,15 +150,15 @@ func TestDecodeInfersKinds(t *testing.T) {
 		data      []byte
 		mediaType string
 	}{
-		"neither":             {[]byte(`{"metadata":{"name":"a"}}`), plainJSON},
-		"kind":                {[]byte(`{"kind":"Endpoints","metadata":{"name":"a"}}`), plainJSON},
-		"version":             {[]byte(`{"apiVersion":"v1","metadata":{"name":"a"}}`), plainJSON},
-		"both":                {[]byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"a"}}`), plainJSON},
-		"YAML":                {[]byte("metadata: {name: a}\n"), yamlType},
-		"YAML, JSON":          {[]byte(`{"metadata":{"name":"a"}}`), yamlType},
-		"YAML, two documents": {[]byte("metadata: {name: a}\n---\nmetadata: {name: b}\n"), yamlType},
-		"protobuf":            {envelope(t, want, "v1", "Endpoints"), protoType},
-		"protobuf, neither":   {envelope(t, want, "", ""), protoType},
+		"neither":            {[]byte(`{"metadata":{"name":"a"}}`), plainJSON},
+		"kind":               {[]byte(`{"kind":"Endpoints","metadata":{"name":"a"}}`), plainJSON},
+		"version":            {[]byte(`{"apiVersion":"v1","metadata":{"name":"a"}}`), plainJSON},
+		"both":               {[]byte(`{"apiVersion":"v1","kind":"Endpoints","metadata":{"name":"a"}}`), plainJSON},
+		"YAML":               {[]byte("metadata: {name: a}\n"), yamlType},
+		"YAML, JSON":         {[]byte(`{"metadata":{"name":"a"}}`), yamlType},
+		"YAML, with markers": {[]byte("---\nmetadata: {name: a}\n---\n"), yamlType},
+		"protobuf":           {envelope(t, want, "v1", "Endpoints"), protoType},
+		"protobuf, neither":  {envelope(t, want, "", ""), protoType},
 	} {
 		obj, warnings, err := c.Decode(tc.data, tc.mediaType, endpointsType, "Strict")
 		if err != nil || len(warnings) > 0 {
