@@ -181,6 +181,9 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 
 // Close ends the work in the background and waits for it. Requests must have ended.
 func (i *Instance) Close() {
+	if i.Handler != nil {
+		i.Handler.Close()
+	}
 	i.cancel()
 	i.running.Wait()
 }

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/server/websocket"
 )
 
 // finish ends every request: a panic, of which cause is the value, becomes a 500 and a log
@@ -60,7 +61,13 @@ func (s *Server) authenticate(rec *record) error {
 		s.metrics.reject("anonymous")
 		return tooManyRequests("the limit for requests without a valid token from this address is reached", wait)
 	}
-	rec.Header().Set("WWW-Authenticate", `Bearer realm="berth"`)
+	const challenge = `Bearer realm="berth"`
+	if requestToken(rec.req) == "" {
+		rec.Header().Set("WWW-Authenticate", challenge)
+		return apierrors.NewUnauthorized("Unauthorized: no token was sent, in X-Auth-Token or Authorization: Bearer")
+	}
+	// kube-apiserver's message for this says no more.
+	rec.Header().Set("WWW-Authenticate", challenge+`, error="invalid_token", error_description="the token is not known"`)
 	return apierrors.NewUnauthorized("Unauthorized")
 }
 
@@ -88,16 +95,20 @@ func (s *Server) admitProbe(rec *record, path string) error {
 	return tooManyRequests("the limit for /"+path+" from this address is reached; a valid token passes it", wait)
 }
 
-// requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or "".
+// requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or else of a
+// WebSocket's subprotocol, or "".
 func requestToken(req *http.Request) string {
 	if token := req.Header.Get("X-Auth-Token"); token != "" {
 		return token
 	}
 	scheme, token, _ := strings.Cut(strings.TrimSpace(req.Header.Get("Authorization")), " ")
-	if !strings.EqualFold(scheme, "bearer") {
-		return ""
+	switch {
+	case strings.EqualFold(scheme, "bearer"):
+		return strings.TrimSpace(token)
+	case websocket.Requested(req):
+		return websocket.Token(req)
 	}
-	return strings.TrimSpace(token)
+	return ""
 }
 
 func isReadOnly(req *http.Request) bool {

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/gorilla/mux"
@@ -77,6 +78,7 @@ type Server struct {
 
 	streams    context.Context // ends all watches
 	endStreams context.CancelFunc
+	sockets    sync.WaitGroup // watches over WebSockets
 }
 
 // New returns a server, or an error that names what is missing from cfg.
@@ -108,6 +110,13 @@ func New(cfg Config) (*Server, error) {
 // EndStreams ends all watches, as their time-out would, and those to come: whoever shuts
 // the server down calls it, since watches do not end by themselves.
 func (s *Server) EndStreams() { s.endStreams() }
+
+// Close ends all watches, and waits for those over WebSockets: an http.Server does not. Requests
+// must have ended.
+func (s *Server) Close() {
+	s.endStreams()
+	s.sockets.Wait()
+}
 
 // ServeHTTP answers one request, whatever happens on the way.
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {

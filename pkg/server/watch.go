@@ -11,11 +11,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
 	"github.com/berth-project/berth/pkg/server/share"
 	"github.com/berth-project/berth/pkg/server/stream"
+	"github.com/berth-project/berth/pkg/server/websocket"
 )
 
 // minWatchTime is the shortest life of a watch whose client names none; each lives up to
@@ -74,7 +76,11 @@ func (s *Server) watch(c *call) (result, error) {
 		end()
 		return result{}, err
 	}
-	if err := s.beginWatch(c, cost); err != nil {
+	endSocket := func() {}
+	if err = s.beginWatch(c, cost); err == nil {
+		endSocket, err = s.upgrade(c, cancel)
+	}
+	if err != nil {
 		end()
 		for _, err := range changes { // they must be read, and end with the context
 			_ = err
@@ -82,9 +88,33 @@ func (s *Server) watch(c *call) (result, error) {
 		return result{}, err
 	}
 	return result{code: http.StatusOK, events: func(w *stream.Writer) {
+		defer endSocket()
 		defer end()
 		s.stream(c, w, events, changes, cost.Bytes, cancel)
 	}}, nil
+}
+
+// upgrade goes on with the watch over a WebSocket, where the client asks for one: the record then
+// writes to that, until end is called. gone ends the watch.
+func (s *Server) upgrade(c *call, gone func()) (end func(), err error) {
+	if !websocket.Requested(c.req) {
+		return func() {}, nil
+	}
+	rec, framed := c.rec, c.output.MediaType != runtime.ContentTypeJSON
+	conn, err := websocket.Upgrade(rec.ResponseWriter, c.req, framed, writeTimeout, gone)
+	switch {
+	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
+		return nil, err
+	case err != nil:
+		panic(http.ErrAbortHandler) // the client has gone, and the connection with it
+	}
+	rec.ResponseWriter, rec.code = conn, http.StatusSwitchingProtocols
+	c.req.Header.Del("Accept-Encoding") // which is about the answers of HTTP
+	s.sockets.Add(1)
+	return func() {
+		_ = conn.Close() // who has gone misses nothing
+		s.sockets.Done()
+	}, nil
 }
 
 // selectNamed is the field selector of a watch whose path names one object. As in
@@ -132,6 +162,10 @@ func (s *Server) stream(c *call, w *stream.Writer, events *media.Events, changes
 		cancel()
 	})
 	defer stop()
+	if rec.code == http.StatusSwitchingProtocols { // no http.Server knows of the connection
+		stop := context.AfterFunc(s.streams, func() { pauses.hurry(revokedTimeout) })
+		defer stop()
+	}
 	_ = w.Flush() // the changes must be read even if the client has gone: that ends them
 	rec.pause()
 	var failure error

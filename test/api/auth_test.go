@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -42,14 +43,18 @@ func TestTokens(t *testing.T) {
 			if a.code != tc.code {
 				t.Errorf("%s: %.30s…: got %d %s, want %d", tc.header, tc.value, a.code, a.body, tc.code)
 			}
-			challenge := a.header.Get("WWW-Authenticate")
-			if (a.code == 401) != (challenge == `Bearer realm="berth"`) {
-				t.Errorf("%d with WWW-Authenticate %q", a.code, challenge)
-			}
+			challenge, message := "", ""
 			if a.code == 401 {
-				if status := decode[*metav1.Status](t, a); status.Reason != metav1.StatusReasonUnauthorized || status.Message != "Unauthorized" {
-					t.Errorf("got %v", status)
+				challenge, message = `Bearer realm="berth", error="invalid_token", error_description="the token is not known"`, "Unauthorized"
+				if tc.value == "Bearer" || tc.header == "X-Other" || !strings.HasPrefix(tc.value, "Bearer ") && tc.header == "Authorization" {
+					challenge, message = `Bearer realm="berth"`, "Unauthorized: no token was sent, in X-Auth-Token or Authorization: Bearer"
 				}
+				if status := decode[*metav1.Status](t, a); status.Reason != metav1.StatusReasonUnauthorized || status.Message != message {
+					t.Errorf("%s: %.30s…: got %v", tc.header, tc.value, status)
+				}
+			}
+			if got := a.header.Get("WWW-Authenticate"); got != challenge {
+				t.Errorf("%s: %.30s…: %d with WWW-Authenticate %q", tc.header, tc.value, a.code, got)
 			}
 		}
 	})
