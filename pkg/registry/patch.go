@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -119,10 +120,14 @@ func (p *patcher) complete(next APIObject) (warnings []string, err error) {
 
 // sameKind refuses a patch that makes another kind of object of it.
 func (p *patcher) sameKind(got schema.GroupVersionKind) error {
-	if want := p.store.objects.Kind; got != want {
+	switch want := p.store.objects.Kind; {
+	case got == want:
+		return nil
+	case got.Kind == "" || got.Version == "":
+		return errors.New("the patch leaves the object without its kind or apiVersion")
+	default:
 		return fmt.Errorf("a %s cannot become a %s", want.Kind, got)
 	}
-	return nil
 }
 
 // apply is the change that a server-side apply makes.

@@ -25,15 +25,18 @@ func (s *Server) routeDocuments(described []metav1.APIResource) error {
 		return err
 	}
 	for _, document := range documents {
-		handler := s.authorised(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-			s.serveDocument(recordOf(w), req, document)
-		}))
-		s.router.Path(document.Path + finalSlashes).Handler(handler)
+		s.routeDocument(document)
 		if document.Path != discovery.Groups { // below which kube-apiserver knows only the groups
 			s.prefixes = append(s.prefixes, document.Path+"/")
 		}
 	}
 	return s.routeOpenAPI()
+}
+
+func (s *Server) routeDocument(document discovery.Document) {
+	s.router.Path(document.Path + finalSlashes).Handler(s.authorised(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		s.serveDocument(recordOf(w), req, document)
+	})))
 }
 
 // routeIndex serves the list of the paths that are the same for all objects.
@@ -58,11 +61,33 @@ func (s *Server) routeIndex() error {
 	if err != nil {
 		return err
 	}
-	s.router.Path("/").Handler(s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(encoded) // a client that has gone needs no answer
-	})))
+	page, err := discovery.Page(s.cfg.Version.GitVersion)
+	if err != nil {
+		return err
+	}
+	s.router.Path("/").HandlerFunc(s.root(encoded, page))
 	return nil
+}
+
+// root answers programs with the index, and browsers with the page.
+func (s *Server) root(index, page []byte) http.HandlerFunc {
+	forPrograms := s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = w.Write(index) // a client that has gone needs no answer
+	}))
+	forPeople := s.probed("page", func(w http.ResponseWriter, _ *http.Request) { // whose browsers have no token
+		w.Header().Set("Content-Type", "text/html; charset=utf-8")
+		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+		_, _ = w.Write(page) // a client that has gone needs no answer
+	})
+	return func(w http.ResponseWriter, req *http.Request) {
+		w.Header().Set("Vary", "Accept")
+		if isReadOnly(req) && strings.Contains(req.Header.Get("Accept"), "text/html") {
+			forPeople.ServeHTTP(w, req)
+			return
+		}
+		forPrograms.ServeHTTP(w, req)
+	}
 }
 
 func (s *Server) serveDocument(rec *record, req *http.Request, document discovery.Document) {

@@ -89,7 +89,7 @@ func testDiscoveryDocuments(t *testing.T, web *httptest.Server) {
 	const verbs = `"verbs":["create","delete","deletecollection","get","list","patch","update","watch"]`
 	for path, want := range map[string]string{
 		"/api":         `{"kind":"APIVersions","versions":["v1"],"serverAddressByClientCIDRs":[{"clientCIDR":"0.0.0.0/0","serverAddress":"` + address + `"}]}`,
-		"/apis":        `{"kind":"APIGroupList","apiVersion":"v1","groups":[{"name":"sea.io","versions":[{"groupVersion":"sea.io/v1","version":"v1"}],"preferredVersion":{"groupVersion":"sea.io/v1","version":"v1"}}]}`,
+		"/apis":        `{"kind":"APIGroupList","apiVersion":"v1","groups":[{"name":"sea.io","versions":[{"groupVersion":"sea.io/v1","version":"v1"}],"preferredVersion":{"groupVersion":"sea.io/v1","version":"v1"}},{"name":"authentication.k8s.io","versions":[{"groupVersion":"authentication.k8s.io/v1","version":"v1"}],"preferredVersion":{"groupVersion":"authentication.k8s.io/v1","version":"v1"}}]}`,
 		"/apis/sea.io": `{"kind":"APIGroup","apiVersion":"v1","name":"sea.io","versions":[{"groupVersion":"sea.io/v1","version":"v1"}],"preferredVersion":{"groupVersion":"sea.io/v1","version":"v1"}}`,
 		"/api/v1": `{"kind":"APIResourceList","groupVersion":"v1","resources":[` +
 			`{"name":"endpoints","singularName":"endpoints","namespaced":true,"kind":"Endpoints",` + verbs + `,"shortNames":["ep"],"storageVersionHash":"fWeeMqaN/OA="},` +
@@ -246,11 +246,45 @@ func TestIndex(t *testing.T) {
 		t.Fatalf("got %d %s %v, %v", w.Code, w.Body, w.Header(), err)
 	}
 	want := []string{
-		"/api", "/api/v1", "/apis", "/apis/sea.io", "/apis/sea.io/v1", "/apis/sea.io/v2", "/healthz", "/healthz/etcd", "/healthz/ping",
+		"/api", "/api/v1", "/apis", "/apis/authentication.k8s.io", "/apis/authentication.k8s.io/v1", "/apis/sea.io", "/apis/sea.io/v1", "/apis/sea.io/v2", "/healthz", "/healthz/etcd", "/healthz/ping",
 		"/livez", "/livez/ping", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/readyz/etcd", "/readyz/ping", "/version",
 	}
 	if diff := cmp.Diff(want, index.Paths); diff != "" {
 		t.Errorf("paths (-want +got)\n%s", diff)
+	}
+}
+
+// A browser, which has no token, gets a page that loads nothing. It is limited as health is.
+func TestPage(t *testing.T) {
+	cfg := testConfig(t, coreResources()...)
+	cfg.Version.GitVersion = "v1.37.2+<berth>"
+	s := newTestServer(t, cfg)
+	browse := func() *httptest.ResponseRecorder {
+		return serveOnce(s, newRequest(t, http.MethodGet, "/", "", "Accept", "text/html,*/*;q=0.8", "X-Auth-Token", ""))
+	}
+	w := browse()
+	body := w.Body.String()
+	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/html; charset=utf-8" || !strings.HasPrefix(w.Header().Get("Content-Security-Policy"), "default-src 'none';") {
+		t.Errorf("got %d %v", w.Code, w.Header())
+	}
+	for _, want := range []string{"v1.37.2+&lt;berth&gt;", `href="/readyz?verbose"`, `href="/openapi/v2"`, "#quick-start"} {
+		if !strings.Contains(strings.ReplaceAll(body, "&#43;", "+"), want) {
+			t.Errorf("the page lacks %s: %s", want, body)
+		}
+	}
+	if strings.Contains(body, "<script") || strings.Contains(body, "src=") {
+		t.Errorf("the page loads something: %s", body)
+	}
+	if w := serveOnce(s, newRequest(t, http.MethodPost, "/", "", "Accept", "text/html", "X-Auth-Token", "")); w.Code != http.StatusUnauthorized {
+		t.Errorf("a POST: got %d", w.Code)
+	}
+	for range 10_000 {
+		if w = browse(); w.Code != http.StatusOK {
+			break
+		}
+	}
+	if w.Code != http.StatusTooManyRequests {
+		t.Errorf("the page has no limit: got %d", w.Code)
 	}
 }
 

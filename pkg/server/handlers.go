@@ -10,6 +10,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -99,30 +100,66 @@ func queryOptions[T any](query url.Values, convert func(*url.Values, *T, convers
 }
 
 func (s *Server) create(c *call) (result, error) {
-	mediaType, err := s.codecs.Input(c.req)
+	obj, opts, err := s.decodeCreate(c, c.resource.Type())
 	if err != nil {
 		return result{}, err
 	}
+	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
+	created, warnings, err := c.resource.Create(c.ctx, c.namespace, obj, opts)
+	return c.written(created, true, warnings, err)
+}
+
+// decodeCreate returns what a client wants to create, an object of the type, and its options.
+func (s *Server) decodeCreate(c *call, t *object.Type) (runtime.Object, *metav1.CreateOptions, error) {
+	mediaType, err := s.codecs.Input(c.req)
+	if err != nil {
+		return nil, nil, err
+	}
 	body, err := s.readBody(c)
 	if err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
 	defer body.release()
 	opts, err := queryOptions(c.query, metav1.Convert_url_Values_To_v1_CreateOptions)
 	if err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
 	if err := invalidOptions("CreateOptions", validation.ValidateCreateOptions(opts)); err != nil {
-		return result{}, err
+		return nil, nil, err
 	}
-	obj, err := s.decodeBody(c, body, mediaType, c.resource.Type(), opts.FieldValidation)
-	if err != nil {
-		return result{}, err
-	}
+	obj, err := s.decodeBody(c, body, mediaType, t, opts.FieldValidation)
 	c.rec.dryRun = len(opts.DryRun) > 0
-	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
-	created, warnings, err := c.resource.Create(c.ctx, c.namespace, obj, opts)
-	return c.written(created, true, warnings, err)
+	return obj, opts, err
+}
+
+// SelfSubjectReviews are a resource that tells who asks. They are answered and not stored.
+var SelfSubjectReviews = metav1.APIResource{
+	Group: authenticationv1.GroupName, Version: "v1", Kind: "SelfSubjectReview",
+	Name: "selfsubjectreviews", SingularName: "selfsubjectreview", Verbs: metav1.Verbs{"create"},
+}
+
+var selfSubjectReviewType = &object.Type{
+	Kind: authenticationv1.SchemeGroupVersion.WithKind(SelfSubjectReviews.Kind),
+	New:  func() runtime.Object { return &authenticationv1.SelfSubjectReview{} },
+}
+
+// unstored is a resource without objects, of which a create that is its own asks nothing else.
+type unstored struct{ Resource }
+
+func (unstored) Weight(string, string) int { return 0 }
+
+// createSelfSubjectReview answers with the user. What the client sends is checked, and dropped.
+func (s *Server) createSelfSubjectReview(c *call) (result, error) {
+	if _, _, err := s.decodeCreate(c, selfSubjectReviewType); err != nil {
+		return result{}, err
+	}
+	user := c.rec.attrs.User
+	review := &authenticationv1.SelfSubjectReview{
+		ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Now()},
+		Status:     authenticationv1.SelfSubjectReviewStatus{UserInfo: authenticationv1.UserInfo{Username: user.Name, UID: user.UID, Groups: user.Groups}},
+	}
+	review.SetGroupVersionKind(selfSubjectReviewType.Kind)
+	return result{code: http.StatusCreated, other: review}, nil
 }
 
 // update replaces an object. kube-apiserver looks at the media type of a PUT only after
@@ -169,16 +206,10 @@ func (s *Server) decodeBody(c *call, body *body, mediaType string, t *object.Typ
 // patchTypes are the media types of patches.
 var patchTypes = []string{string(types.JSONPatchType), string(types.MergePatchType), string(types.StrategicMergePatchType), string(types.ApplyYAMLPatchType)}
 
-// errNoPatch is the answer to a body that is in no media type of patches.
-var errNoPatch = &apierrors.StatusError{ErrStatus: metav1.Status{
-	Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
-	Message: "415: Unsupported Media Type",
-	Details: &metav1.StatusDetails{},
-}}
-
 // patchType returns the type of the patch that a Content-Type names. kube-apiserver has two
 // answers: the router's where it names none, and its own where it names others, too.
-func patchType(contentType string) (types.PatchType, error) {
+func patchType(req *http.Request) (types.PatchType, error) {
+	contentType := req.Header.Get("Content-Type")
 	bare := func(value string) string {
 		value, _, _ = strings.Cut(value, ";")
 		return strings.TrimSpace(value)
@@ -188,15 +219,23 @@ func patchType(contentType string) (types.PatchType, error) {
 	}
 	for one := range strings.SplitSeq(contentType, ",") {
 		if slices.Contains(patchTypes, bare(one)) {
-			return "", media.Unsupported(patchTypes)
+			return "", media.Unsupported(patchTypes, "")
 		}
 	}
-	return "", errNoPatch
+	message := "415: Unsupported Media Type"
+	if hint := media.FormHint(req); hint != "" {
+		message += ": a patch is one of " + strings.Join(patchTypes, ", ") + hint
+	}
+	return "", &apierrors.StatusError{ErrStatus: metav1.Status{
+		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
+		Message: message, Details: &metav1.StatusDetails{},
+	}}
 }
 
 func (s *Server) patch(c *call) (result, error) {
-	patchType, err := patchType(c.req.Header.Get("Content-Type"))
+	patchType, err := patchType(c.req)
 	if err != nil {
+		c.rec.Header().Set("Accept-Patch", strings.Join(patchTypes, ", "))
 		return result{}, err
 	}
 	body, err := s.readBody(c)
@@ -225,9 +264,18 @@ func (s *Server) patch(c *call) (result, error) {
 		err = s.chargeWeight(c, weight/writeBytes, "what its patch moves, copies or merges")
 	}
 	if err != nil {
-		return result{}, err
+		return result{}, explainEmpty(body, err)
 	}
-	return c.written(apply(c.ctx))
+	patched, created, warnings, err := apply(c.ctx)
+	return c.written(patched, created, warnings, explainEmpty(body, err))
+}
+
+// explainEmpty adds to the error of a patch that there was none.
+func explainEmpty(body *body, err error) error {
+	if apierrors.IsBadRequest(err) && len(body.bytes()) == 0 {
+		return apierrors.NewBadRequest(err.Error() + ": the body is empty")
+	}
+	return err
 }
 
 // written makes an answer of what a write returned.

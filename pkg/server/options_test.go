@@ -15,6 +15,7 @@ func TestPatchType(t *testing.T) {
 		json    = "application/json-patch+json"
 		unknown = "the body of the request was in an unknown format - accepted media types include: application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml"
 		none    = "415: Unsupported Media Type"
+		form    = none + ": a patch is one of application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml; this one is application/x-www-form-urlencoded, as curl sends it with -d: name its type with -H 'Content-Type: …'"
 	)
 	for _, tc := range []struct{ contentType, want, err string }{
 		{merge, merge, ""},
@@ -25,11 +26,12 @@ func TestPatchType(t *testing.T) {
 		{"application/json", "", none},
 		{"text/plain, application/json", "", none},
 		{merge + "x", "", none},
+		{"application/x-www-form-urlencoded", "", form},
 		{merge + ", " + json, "", unknown},
 		{"text/plain," + json + ";a=b", "", unknown},
 		{"text/plain;a=b," + json, "", unknown},
 	} {
-		got, err := patchType(tc.contentType)
+		got, err := patchType(newRequest(t, http.MethodPatch, testPath+"/a", "{}", "Content-Type", tc.contentType))
 		if string(got) != tc.want || (err == nil) != (tc.err == "") || err != nil && err.Error() != tc.err {
 			t.Errorf("%q: got %q, %v, want %q, %q", tc.contentType, got, err, tc.want, tc.err)
 		}
@@ -45,6 +47,23 @@ func TestExport(t *testing.T) {
 		w := serveOnce(s, newRequest(t, http.MethodGet, testPath+"/a?"+query, ""))
 		if w.Code != code || code == 400 && !strings.Contains(w.Body.String(), "the export parameter, deprecated since v1.14, is no longer supported") {
 			t.Errorf("%q: got %d %s, want %d", query, w.Code, w.Body, code)
+		}
+	}
+}
+
+// A review tells who asks, whatever is sent, in every form.
+func TestSelfSubjectReview(t *testing.T) {
+	s := newTestServer(t, testConfig(t, &fakeResource{}))
+	const path = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+	for body, code := range map[string]int{
+		`{}`: 201, `{"status":{"userInfo":{"username":"root"}}}`: 201, `{"kind":"Endpoints","apiVersion":"v1"}`: 400, `{`: 400, ``: 400,
+		`{"metadata":{"annotations":{"a":"` + strings.Repeat("x", 2<<20) + `"}}}`: 201,
+	} {
+		for _, accept := range []string{"application/json", "application/yaml", "application/json;as=Table;v=v1;g=meta.k8s.io"} {
+			w := serveOnce(s, newRequest(t, http.MethodPost, path, body, "Accept", accept))
+			if w.Code != code || code == 201 && (!strings.Contains(w.Body.String(), "admin") || strings.Contains(w.Body.String(), "root")) {
+				t.Errorf("%.50s as %s: got %d %s", body, accept, w.Code, w.Body)
+			}
 		}
 	}
 }

@@ -50,6 +50,7 @@ type served struct {
 	Resource
 	described metav1.APIResource   // with the verbs that it has
 	below     []metav1.APIResource // its subresources, in its group, version and scope
+	create    handler              // of what is stored nowhere; else nil
 }
 
 // Describe returns what discovery tells of a resource and its subresources, which come after
@@ -108,6 +109,10 @@ func (s *Server) route() error {
 	for _, gv := range order {
 		s.routeGroup(discovery.Prefix(gv), groups[gv])
 	}
+	s.routeGroup(discovery.Prefix(selfSubjectReviewType.Kind.GroupVersion()), map[string]*served{
+		SelfSubjectReviews.Name: {Resource: unstored{}, described: SelfSubjectReviews, create: (*Server).createSelfSubjectReview},
+	})
+	described = append(described, SelfSubjectReviews)
 	s.routeHealth()
 	s.router.Path("/metrics").Handler(s.authorised(s.metrics.handler()))
 	s.router.NotFoundHandler = s.authorised(http.HandlerFunc(s.notFound))
@@ -117,7 +122,11 @@ func (s *Server) route() error {
 	if err := s.routeDocuments(described); err != nil {
 		return err
 	}
-	return s.routeIndex()
+	if err := s.routeIndex(); err != nil {
+		return err
+	}
+	s.routeDocument(discovery.CustomResourceDefinitions) // of which the index tells nothing
+	return nil
 }
 
 // routeGroup serves the resources of a group and version below its prefix.
@@ -126,7 +135,7 @@ func (s *Server) routeGroup(prefix string, resources map[string]*served) {
 	for _, shape := range shapes {
 		var names []string
 		for name, one := range resources {
-			if one.described.Namespaced == shape.namespaced {
+			if one.described.Namespaced == shape.namespaced && one.has(shape.operations) {
 				names = append(names, name)
 			}
 		}
@@ -156,6 +165,16 @@ func (s *Server) routeGroup(prefix string, resources map[string]*served) {
 	}
 }
 
+// has reports whether the resource has any of the operations.
+func (r *served) has(operations map[string]operation) bool {
+	for _, op := range operations {
+		if slices.Contains(r.described.Verbs, op.verb) {
+			return true
+		}
+	}
+	return false
+}
+
 // serveResource answers a request for a resource, or a subresource, that described is about.
 func (s *Server) serveResource(rec *record, req *http.Request, one *served, described *metav1.APIResource, operations map[string]operation) {
 	op := operations[req.Method]
@@ -178,6 +197,9 @@ func (s *Server) serveResource(rec *record, req *http.Request, one *served, desc
 	if !allowed {
 		s.renderError(rec, methodNotAllowed())
 		return
+	}
+	if one.create != nil {
+		op.run = one.create // it has no other operation
 	}
 	s.serve(rec, one, op.run)
 }

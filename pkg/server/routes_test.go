@@ -264,8 +264,8 @@ func TestPathsThatAreNotServed(t *testing.T) {
 		{"DELETE", sea + "/anchors/a", 405, true},
 		{"PUT", sea + "/anchors/a", 405, true},
 		{"GET", sea + "/anchors?watch=1", 405, true},
-		{"GET", sea + "/watch/anchors", 405, true},
-		{"GET", sea + "/watch/anchors/a", 405, true},
+		{"GET", sea + "/watch/anchors", 404, true},
+		{"GET", sea + "/watch/anchors/a", 404, true},
 
 		// Paths of no resource, or of the other scope.
 		{"GET", core + "/nonsense", 404, true},

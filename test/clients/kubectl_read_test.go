@@ -48,6 +48,39 @@ func TestKubectlGet(t *testing.T) {
 	k.checkObjectFormats()
 }
 
+// Kinds that are not served are told as such, beside those that are.
+func TestKubectlWithKindsThatAreNotServed(t *testing.T) {
+	t.Parallel()
+	k := newKubectl(t)
+	const manifest = `
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Endpoints
+metadata: {name: web}
+subsets: [{addresses: [{ip: 10.0.0.1}], ports: [{port: 80}]}]
+`
+	const unknown = `no matches for kind "Service" in version "v1"`
+	for _, args := range [][]string{{"apply", "-f", "-"}, {"apply", "--server-side", "--force-conflicts", "-f", "-"}} {
+		if r := k.runWith(manifest, args...); r.code != 1 || !strings.Contains(r.stderr, unknown) || strings.Contains(r.stderr, "validate=false") || !strings.Contains(r.stdout, "endpoints/web ") {
+			t.Errorf("%s: got %d %q, %q", r.command, r.code, r.stdout, r.stderr)
+		}
+	}
+	k.run("get", "ep", "web", "--no-headers").ok("web 10.0.0.1:80 AGE")
+	k.run("cluster-info").fails(`error: the server doesn't have a resource type "services"`)
+}
+
+// kubectl says who its user is, and shows the index.
+func TestKubectlWhoAmI(t *testing.T) {
+	t.Parallel()
+	k := newKubectl(t)
+	k.run("auth", "whoami", "-o", "jsonpath={.status.userInfo.username}").ok("admin")
+	k.run("get", "--raw", "/").contains(`"/apis/authentication.k8s.io/v1"`)
+}
+
 // checkObjectFormats checks that JSON and YAML are the same object.
 func (k *kubectl) checkObjectFormats() {
 	k.t.Helper()

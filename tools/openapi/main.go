@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/registry/resources"
 	"github.com/berth-project/berth/pkg/server"
@@ -54,18 +55,22 @@ func run(folder string) error {
 
 // served returns the resources that the server serves, by their groups and versions.
 func served() []groupVersion {
-	var all []groupVersion
+	var described []metav1.APIResource
 	for _, resource := range resources.All() {
-		gv := resource.GroupVersionKind().GroupVersion()
-		i := slices.IndexFunc(all, func(known groupVersion) bool { return known.GroupVersion == gv })
-		if i < 0 {
-			i, all = len(all), append(all, groupVersion{GroupVersion: gv})
-		}
 		var below []metav1.APIResource
 		for _, subresource := range resource.Subresources {
 			below = append(below, subresource.API)
 		}
-		all[i].resources = append(all[i].resources, server.Describe(resource.API, below)...)
+		described = append(described, server.Describe(resource.API, below)...)
+	}
+	var all []groupVersion
+	for _, resource := range append(described, server.SelfSubjectReviews) {
+		gv := schema.GroupVersion{Group: resource.Group, Version: resource.Version}
+		i := slices.IndexFunc(all, func(known groupVersion) bool { return known.GroupVersion == gv })
+		if i < 0 {
+			i, all = len(all), append(all, groupVersion{GroupVersion: gv})
+		}
+		all[i].resources = append(all[i].resources, resource)
 	}
 	return all
 }

@@ -106,9 +106,11 @@ func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", resource.Name, err)
 	}
-	list, err := scheme.Scheme.New(d.gv.WithKind(resource.Kind + "List"))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", resource.Name, err)
+	var list any
+	if slices.Contains(resource.Verbs, "list") {
+		if list, err = scheme.Scheme.New(d.gv.WithKind(resource.Kind + "List")); err != nil {
+			return nil, fmt.Errorf("%s: %w", resource.Name, err)
+		}
 	}
 	r := &described{describer: d, APIResource: resource, object: model, list: list, kind: kind}
 	name, below, _ := strings.Cut(resource.Name, "/")

@@ -6,6 +6,7 @@ package resources
 import (
 	"sync"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/registry"
@@ -24,12 +25,16 @@ func All() []*registry.Resource {
 	}
 }
 
-// Scheme returns the Go types of the groups and versions of All. It is shared, and must not
-// be changed.
+// Scheme returns the Go types of the groups and versions of All, and of the reviews that the
+// server answers by itself. It is shared, and must not be changed.
 var Scheme = sync.OnceValue(func() *runtime.Scheme {
 	scheme := runtime.NewScheme()
+	add := []func(*runtime.Scheme) error{authenticationv1.AddToScheme}
 	for _, resource := range All() {
-		if err := resource.AddToScheme(scheme); err != nil {
+		add = append(add, resource.AddToScheme)
+	}
+	for _, addToScheme := range add {
+		if err := addToScheme(scheme); err != nil {
 			panic(err) // two types of the same name: a mistake in a descriptor
 		}
 	}

@@ -38,7 +38,8 @@ func discover(resources []metav1.APIResource) []discovered {
 		if _, known := order[gv.Group]; !known {
 			order[gv.Group] = len(order)
 		}
-		if resource.StorageVersionHash == "" && !strings.Contains(resource.Name, "/") {
+		stored := !strings.Contains(resource.Name, "/") && !slices.Equal(resource.Verbs, metav1.Verbs{"create"})
+		if resource.StorageVersionHash == "" && stored {
 			resource.StorageVersionHash = storageVersionHash(gv.WithKind(resource.Kind))
 		}
 		all[i].resources = append(all[i].resources, resource)
@@ -102,6 +103,16 @@ func Documents(resources []metav1.APIResource) ([]Document, error) {
 		documents = append(documents, Document{Path: Prefix(d.GroupVersion), Plain: d.list()})
 	}
 	return documents, nil
+}
+
+// CustomResourceDefinitions is the list of them, of which there are none. Before kubectl says that
+// it does not know a kind, it looks there for one that a definition makes.
+var CustomResourceDefinitions = Document{
+	Path: "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
+	Plain: &metav1.PartialObjectMetadataList{
+		TypeMeta: metav1.TypeMeta{Kind: "CustomResourceDefinitionList", APIVersion: "apiextensions.k8s.io/v1"},
+		Items:    []metav1.PartialObjectMetadata{},
+	},
 }
 
 // Groups is the path of the list of API groups.

@@ -23,7 +23,7 @@ import (
 func (c *Codecs) Decode(data []byte, mediaType string, t *object.Type, fieldValidation string) (obj runtime.Object, warnings []string, err error) {
 	known := c.named(mediaType)
 	if known == nil {
-		return nil, nil, Unsupported(c.Types())
+		return nil, nil, Unsupported(c.Types(), "")
 	}
 	return known.decode(data, t, fieldValidation)
 }

@@ -144,15 +144,29 @@ func (c *Codecs) Input(req *http.Request) (string, error) {
 	if err == nil && c.named(mediaType) != nil {
 		return mediaType, nil
 	}
-	return "", Unsupported(c.Types())
+	return "", Unsupported(c.Types(), FormHint(req))
 }
 
-// Unsupported is the answer to a body of another media type than those that are accepted.
-func Unsupported(accepted []string) error {
+// Unsupported is the answer to a body of another media type than those that are accepted. hint is
+// added to its words.
+func Unsupported(accepted []string, hint string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusUnsupportedMediaType, Reason: metav1.StatusReasonUnsupportedMediaType,
-		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(accepted, ", "),
+		Message: "the body of the request was in an unknown format - accepted media types include: " + strings.Join(accepted, ", ") + hint,
 	}}
+}
+
+// FormHint says what is wrong with a body that has the media type of HTML forms, which is nearly
+// always what curl sends unasked; "" for every other one.
+func FormHint(req *http.Request) string {
+	const form = "application/x-www-form-urlencoded"
+	switch mediaType, _, _ := mime.ParseMediaType(req.Header.Get("Content-Type")); {
+	case mediaType != form:
+		return ""
+	case req.ContentLength == 0:
+		return "; this body is empty, and its type " + form + ", as curl sends it with -d"
+	}
+	return "; this one is " + form + ", as curl sends it with -d: name its type with -H 'Content-Type: …'"
 }
 
 // AcceptsGzip reports whether the client takes a compressed answer.
