@@ -43,9 +43,10 @@ func TestTokens(t *testing.T) {
 			if a.code != tc.code {
 				t.Errorf("%s: %.30s…: got %d %s, want %d", tc.header, tc.value, a.code, a.body, tc.code)
 			}
-			challenge, message := "", ""
+			challenge := ""
 			if a.code == 401 {
-				challenge, message = `Bearer realm="berth", error="invalid_token", error_description="the token is not known"`, "Unauthorized"
+				message := "Unauthorized"
+				challenge = `Bearer realm="berth", error="invalid_token", error_description="the token is not known"`
 				if tc.value == "Bearer" || tc.header == "X-Other" || !strings.HasPrefix(tc.value, "Bearer ") && tc.header == "Authorization" {
 					challenge, message = `Bearer realm="berth"`, "Unauthorized: no token was sent, in X-Auth-Token or Authorization: Bearer"
 				}
