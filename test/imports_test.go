@@ -40,7 +40,7 @@ type importRule struct {
 var importRules = []importRule{
 	{folder: "cmd/apiserver", http: true, etcd: true, ours: []string{
 		"pkg/apiserver", "pkg/serving", "pkg/certificates", "pkg/files", "pkg/auth", "pkg/ratelimit",
-		"pkg/storage/etcd", "pkg/storage/embedded",
+		"pkg/storage/etcd", "pkg/storage/embedded", "pkg/storage/snapshot",
 	}},
 	{folder: "cmd/loadtest", ours: []string{"cmd/loadtest/internal"}},
 	{folder: "cmd/loadtest/internal/client", http: true, ours: []string{"cmd/loadtest/internal/text"}},
@@ -84,7 +84,8 @@ var importRules = []importRule{
 	{folder: "pkg/storage", stdlibOnly: true},
 	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/storage/cache", ours: []string{"pkg/storage"}},
-	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage", "pkg/files"}},
+	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage", "pkg/storage/snapshot", "pkg/files"}},
+	{folder: "pkg/storage/snapshot", etcd: true, ours: []string{"pkg/files"}},
 	{folder: "pkg/auth"},
 	{folder: "pkg/ratelimit"},
 	{folder: "pkg/yamljson"},

@@ -51,6 +51,16 @@ func TestLoadtestPage(t *testing.T) {
 	runExamples(t, "docs/loadtest.md", server.URL, server.Dir)
 }
 
+// TestOperationsPage runs the examples of the page about operations, which know the server as
+// $pid and its binary as apiserver.
+func TestOperationsPage(t *testing.T) {
+	binary := harness.Build(t, false)
+	server := harness.Run(t, binary)
+	t.Setenv("PATH", filepath.Dir(binary)+":"+os.Getenv("PATH"))
+	t.Setenv("pid", strconv.Itoa(server.PID))
+	runExamples(t, "docs/operations.md", server.URL, server.Dir)
+}
+
 // runExamples runs the examples of a document one after the other, in one shell, in the
 // directory where the server was started. A block fenced as "sh test" must succeed, and print
 // the JSON of the block fenced as "json expect" that follows it, but for uids, times and

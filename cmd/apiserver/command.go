@@ -57,7 +57,7 @@ it runs an embedded etcd, keeps everything in ./berth.data and listens on https:
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	cmd.AddCommand(newReadyCommand(), newVersionCommand())
+	cmd.AddCommand(newReadyCommand(), newSnapshotCommand(stdout), newVersionCommand())
 	return cmd
 }
 
@@ -94,10 +94,7 @@ prints the reason in one line and exits with status 1. For container health chec
 func flagGroups(c *config) []flagGroup {
 	storage := newFlagSet()
 	storage.StringVar((*string)(&c.DataDir), "data-dir", string(c.DataDir), "Directory for the database, the token, the certificates and the kubeconfig; created if it does not exist, and locked by one server at a time")
-	storage.StringSliceVar(&c.EtcdServers, "etcd-servers", c.EtcdServers, "Comma-separated addresses (scheme://host:port) of the etcd to use; if empty, an embedded etcd runs in the data directory")
-	storage.StringVar(&c.EtcdCAFile, "etcd-cafile", c.EtcdCAFile, "CA file to verify the certificates of --etcd-servers; if empty, the system's CAs are used")
-	storage.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "Client certificate file for --etcd-servers")
-	storage.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "Private key file of --etcd-certfile")
+	addEtcdFlags(storage, c)
 	storage.DurationVar(&c.EtcdCompactionInterval, "etcd-compaction-interval", c.EtcdCompactionInterval, "Interval at which old revisions are compacted in etcd, which is also how long they are kept at least; 0 disables compaction")
 	storage.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Maximum size of the embedded etcd's database, in bytes; 0 means 2 GiB")
 	storage.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Maximum size of an object as JSON, in bytes, before it is compressed for etcd, whose own request limit also applies")
@@ -133,6 +130,14 @@ func flagGroups(c *config) []flagGroup {
 	}
 }
 
+// addEtcdFlags adds the flags of the connection to an external etcd.
+func addEtcdFlags(flags *pflag.FlagSet, c *config) {
+	flags.StringSliceVar(&c.EtcdServers, "etcd-servers", c.EtcdServers, "Comma-separated addresses (scheme://host:port) of the etcd to use; if empty, an embedded etcd runs in the data directory")
+	flags.StringVar(&c.EtcdCAFile, "etcd-cafile", c.EtcdCAFile, "CA file to verify the certificates of --etcd-servers; if empty, the system's CAs are used")
+	flags.StringVar(&c.EtcdCertFile, "etcd-certfile", c.EtcdCertFile, "Client certificate file for --etcd-servers")
+	flags.StringVar(&c.EtcdKeyFile, "etcd-keyfile", c.EtcdKeyFile, "Private key file of --etcd-certfile")
+}
+
 func newFlagSet() *pflag.FlagSet {
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	flags.SortFlags = false
@@ -143,10 +148,13 @@ func newFlagSet() *pflag.FlagSet {
 // command in one group.
 func printHelp(cmd *cobra.Command, groups []flagGroup) {
 	out := cmd.OutOrStdout()
-	fmt.Fprintf(out, "%s\n\nUsage:\n  %s [flags]\n", cmd.Long, cmd.CommandPath())
+	fmt.Fprintf(out, "%s\n\nUsage:\n", cmd.Long)
+	if !cmd.HasParent() || !cmd.HasSubCommands() {
+		fmt.Fprintf(out, "  %s\n", cmd.UseLine())
+	}
 	for _, sub := range cmd.Commands() {
 		if sub.IsAvailableCommand() {
-			fmt.Fprintf(out, "  %s [flags]   %s\n", sub.CommandPath(), sub.Short)
+			fmt.Fprintf(out, "  %s   %s\n", sub.UseLine(), sub.Short)
 		}
 	}
 	if cmd.HasParent() {

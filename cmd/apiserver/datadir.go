@@ -18,6 +18,8 @@ import (
 type dataDir string
 
 func (d dataDir) etcd() string          { return filepath.Join(string(d), "etcd") }
+func (d dataDir) etcdSocket() string    { return filepath.Join(string(d), "etcd.sock") }
+func (d dataDir) database() string      { return filepath.Join(d.etcd(), "member", "snap", "db") }
 func (d dataDir) pki() certificates.Dir { return certificates.Dir(filepath.Join(string(d), "pki")) }
 func (d dataDir) token() string         { return filepath.Join(string(d), "token") }
 func (d dataDir) kubeconfig() string    { return filepath.Join(string(d), "kubeconfig") }

@@ -53,7 +53,10 @@ func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend
 	if err != nil {
 		return nil, err
 	}
-	silent, err := checkEtcd(ctx, b.client)
+	var silent []string
+	if err = awaitEtcd(ctx, b.client); err == nil {
+		silent, err = etcd.CheckVersions(ctx, b.client)
+	}
 	if err != nil {
 		return nil, errors.Join(&flagError{flag: "etcd-servers", err: err}, b.close())
 	}
@@ -69,7 +72,9 @@ func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backen
 	inside, err := embedded.Start(ctx, embedded.Config{
 		DataDir:    c.DataDir.etcd(),
 		QuotaBytes: c.QuotaBackendBytes,
-		Logger:     logger,
+
+		SnapshotSocket: c.DataDir.etcdSocket(),
+		Logger:         logger,
 	})
 	if err != nil {
 		return nil, err
@@ -108,12 +113,10 @@ func connect(c config) (*backend, error) {
 	return &backend{client: client, close: client.Close}, nil
 }
 
-// checkEtcd waits until etcd answers, since it may be starting at the same time, and checks
-// the versions of its members. It returns the members that did not answer, or the reason why
-// etcd cannot be used.
-func checkEtcd(ctx context.Context, client *clientv3.Client) (silent []string, err error) {
+// awaitEtcd waits until etcd answers, since it may be starting at the same time.
+func awaitEtcd(ctx context.Context, client *clientv3.Client) error {
 	reason := errors.New("it accepts connections and does not answer")
-	err = wait.PollUntilContextTimeout(ctx, etcdStartRetry, etcdStartTimeout, true, func(ctx context.Context) (bool, error) {
+	err := wait.PollUntilContextTimeout(ctx, etcdStartRetry, etcdStartTimeout, true, func(ctx context.Context) (bool, error) {
 		_, err := client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
 		if err != nil && ctx.Err() == nil {
 			reason = err
@@ -121,9 +124,9 @@ func checkEtcd(ctx context.Context, client *clientv3.Client) (silent []string, e
 		return err == nil, nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("etcd at %s: no answer within %v: %s", strings.Join(client.Endpoints(), ","), etcdStartTimeout, connectionFailure(client.Endpoints(), reason))
+		return fmt.Errorf("etcd at %s: no answer within %v: %s", strings.Join(client.Endpoints(), ","), etcdStartTimeout, connectionFailure(client.Endpoints(), reason))
 	}
-	return etcd.CheckVersions(ctx, client)
+	return nil
 }
 
 // connectionFailure returns the innermost reason in an error of gRPC, which wraps the

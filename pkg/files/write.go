@@ -16,7 +16,15 @@ import (
 //
 // Until the file is complete it has a random name in the same directory, which did not exist
 // before, and mode 0600. What an earlier crash left under such a name is removed.
-func Write(path string, data []byte, mode fs.FileMode) (err error) {
+func Write(path string, data []byte, mode fs.FileMode) error {
+	return WriteWith(path, mode, func(f *os.File) error {
+		_, err := f.Write(data)
+		return err
+	})
+}
+
+// WriteWith is Write for a file that fill writes. If fill fails, what is at path stays.
+func WriteWith(path string, mode fs.FileMode, fill func(*os.File) error) (err error) {
 	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+".tmp"
 	if err := removeLeftovers(dir, prefix); err != nil {
 		return err
@@ -30,14 +38,19 @@ func Write(path string, data []byte, mode fs.FileMode) (err error) {
 			_ = os.Remove(f.Name()) // if it stays, the next call removes it
 		}
 	}()
-	_, err = f.Write(data)
-	if err = errors.Join(err, f.Chmod(mode), f.Sync(), f.Close()); err != nil {
+	if err = errors.Join(fill(f), f.Chmod(mode), f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
+	return Rename(f.Name(), path)
+}
+
+// Rename renames a file or a directory within its directory, and makes that survive a power
+// failure.
+func Rename(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return syncDir(filepath.Dir(to))
 }
 
 func removeLeftovers(dir, prefix string) error {

@@ -1,5 +1,5 @@
-// Package embedded runs a single-member etcd inside the process, without a listening
-// socket, and provides a client that calls it directly.
+// Package embedded runs a single-member etcd inside the process, without a port, and provides
+// a client that calls it directly. It also restores a snapshot into the directory of one.
 package embedded
 
 import (
@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// defaultQuotaBytes is etcd's own default.
-	defaultQuotaBytes = 2 << 30
+	// DefaultQuotaBytes is Config.QuotaBytes where that is 0, as etcd's own default.
+	DefaultQuotaBytes = 2 << 30
 
 	// maxRequestBytes is above etcd's default of 1.5 MiB, and below the 10 MiB above which
 	// etcd warns.
@@ -48,6 +48,11 @@ type Config struct {
 	// and free space is reclaimed. 0 means 2 GiB.
 	QuotaBytes int64
 
+	// SnapshotSocket is the path of a unix socket on which snapshots of the database are served
+	// to the user of the process, by etcd's gRPC API. Empty means none. If it cannot be
+	// opened, a warning is logged.
+	SnapshotSocket string
+
 	// Logger receives etcd's warnings and errors; the zero Logger discards them.
 	Logger zerolog.Logger
 }
@@ -64,6 +69,9 @@ type Etcd struct {
 	errc   chan error // returned by Err
 	cancel context.CancelFunc
 	wg     sync.WaitGroup // of maintain and the purger
+
+	stopSnapshots func()     // no-op without a socket
+	copying       sync.Mutex // held while the database is copied or defragmented
 
 	compactRev int64 // used by maintain: revision a nearly full database was compacted to, 0 if none
 
@@ -82,7 +90,7 @@ func Start(ctx context.Context, cfg Config) (*Etcd, error) {
 	if cfg.QuotaBytes < 0 {
 		return nil, fmt.Errorf("embedded etcd: negative quota %d", cfg.QuotaBytes)
 	}
-	cfg.QuotaBytes = cmp.Or(cfg.QuotaBytes, defaultQuotaBytes)
+	cfg.QuotaBytes = cmp.Or(cfg.QuotaBytes, DefaultQuotaBytes)
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("embedded etcd: %w", err)
 	}
@@ -105,11 +113,20 @@ func Start(ctx context.Context, cfg Config) (*Etcd, error) {
 		failed: fatal,
 		errc:   make(chan error, 1),
 		cancel: cancel,
+
+		stopSnapshots: func() {},
 	}
 	server.Start()
 	e.client = newClient(server)
 	if err := e.waitReady(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("etcd in data directory %s did not become ready: %w", cfg.DataDir, err), e.Close())
+	}
+	if cfg.SnapshotSocket != "" {
+		if stop, err := e.serveSnapshots(ctx, cfg.SnapshotSocket); err != nil {
+			cfg.Logger.Warn().Err(err).Msg("snapshots cannot be saved while the server runs")
+		} else {
+			e.stopSnapshots = stop
+		}
 	}
 	e.wg.Go(func() { e.maintain(running) })
 	old := purger{walDir: server.Cfg.WALDir(), snapDir: server.Cfg.SnapDir(), log: cfg.Logger}
@@ -134,6 +151,7 @@ func (e *Etcd) Close() error {
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
+			e.stopSnapshots()
 			e.wg.Wait()
 			e.client.Close() // its error only reports that its context ended
 			e.server.Stop()

@@ -48,7 +48,7 @@ func (e *Etcd) maintain(ctx context.Context) {
 // the history, in the background, and the file is filled up again inside. A file that grows
 // beyond 95 % of the quota all the same is defragmented once that gains a fortieth of the quota,
 // and then the alarm ends.
-func (e *Etcd) reclaim(ctx context.Context) error {
+func (e *Etcd) reclaim(ctx context.Context) (err error) {
 	full, backend := e.full(), e.server.Backend()
 	large := backend.Size() >= e.quota-e.quota/20
 	if !full && !large && backend.SizeInUse() < e.quota/5*4 {
@@ -61,10 +61,9 @@ func (e *Etcd) reclaim(ctx context.Context) error {
 		}
 		e.countFreePages()
 		if gain := backend.Size() - backend.SizeInUse(); large && gain >= e.quota/40 {
-			if err := e.server.Defragment(); err != nil { // blocks reads and writes
-				return fmt.Errorf("defragmenting: %w", err)
+			if large, err = e.defragment(); err != nil {
+				return err
 			}
-			large = false
 		}
 		if full && !large {
 			return e.endAlarm(ctx)
@@ -76,12 +75,25 @@ func (e *Etcd) reclaim(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, maintainTimeout)
 	defer cancel()
-	_, err := e.server.Compact(ctx, &etcdserverpb.CompactionRequest{Revision: rev})
+	_, err = e.server.Compact(ctx, &etcdserverpb.CompactionRequest{Revision: rev})
 	if err != nil && !errors.Is(err, mvcc.ErrCompacted) {
 		return fmt.Errorf("compacting: %w", err)
 	}
 	e.compactRev = rev
 	return nil
+}
+
+// defragment rewrites the file, which blocks reads and writes. While a snapshot is read it is
+// postponed: they would be blocked until its end.
+func (e *Etcd) defragment() (postponed bool, err error) {
+	if !e.copying.TryLock() {
+		return true, nil
+	}
+	defer e.copying.Unlock()
+	if err := e.server.Defragment(); err != nil {
+		return false, fmt.Errorf("defragmenting: %w", err)
+	}
+	return false, nil
 }
 
 // endAlarm has etcd write again.
