@@ -32,7 +32,7 @@ const exampleBody = `{
 // banner is the text printed when the server is ready.
 type banner struct {
 	access     access
-	caFile     string
+	caFile     string // empty means the system's CAs
 	tokenFile  string // empty if --token-auth-file is set
 	kubeconfig string // an absolute path: a shell may change its directory
 	insecure   string // URL without TLS; empty if there is no such port
@@ -59,11 +59,15 @@ func (b banner) curl() string {
 		base = "https://" + net.JoinHostPort(b.access.serverName, u.Port())
 		resolve = fmt.Sprintf(" \\\n  --connect-to %s", shellQuote("::"+net.JoinHostPort(u.Hostname(), u.Port())))
 	}
-	return fmt.Sprintf(`curl --cacert %s%s \
+	cacert := ""
+	if b.caFile != "" {
+		cacert = " --cacert " + shellQuote(b.caFile)
+	}
+	return fmt.Sprintf(`curl%s%s \
   -H "X-Auth-Token: $(%s)" \
   -H 'Content-Type: application/json' \
   %s -d '%s'`,
-		shellQuote(b.caFile), resolve, b.tokenCommand(),
+		cacert, resolve, b.tokenCommand(),
 		shellQuote(base+"/api/v1/namespaces/default/endpoints"), exampleBody)
 }
 

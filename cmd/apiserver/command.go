@@ -105,6 +105,7 @@ func flagGroups(c *config) []flagGroup {
 	serving.IntVar(&c.HTTPPort, "http-port", c.HTTPPort, "Port to listen on without TLS, always on 127.0.0.1, for a proxy on the same host; 0 disables it")
 	serving.StringVar(&c.TLSCertFile, "tls-cert-file", c.TLSCertFile, "Serving certificate file, including intermediates, reloaded when it changes; if empty, a certificate and its CA are created in the data directory")
 	serving.StringVar(&c.TLSPrivateKeyFile, "tls-private-key-file", c.TLSPrivateKeyFile, "Private key file of --tls-cert-file")
+	serving.StringVar(&c.TLSCAFile, "tls-ca-file", c.TLSCAFile, "File of the CA of --tls-cert-file, for the kubeconfig, reloaded when it changes; if empty, the CA in --tls-cert-file or the system's CAs")
 	serving.StringVar(&c.TLSMinVersion, "tls-min-version", c.TLSMinVersion, "Minimum version of TLS: VersionTLS12, VersionTLS13")
 	serving.StringSliceVar(&c.TLSCipherSuites, "tls-cipher-suites", c.TLSCipherSuites, "Comma-separated cipher suites for TLS 1.2, by Go's names; if empty, those with ECDHE and GCM or ChaCha20")
 	serving.StringVar(&c.ExternalHostname, "external-hostname", c.ExternalHostname, "Host name or IP address to use in the kubeconfig and to add to the certificate that the server creates")

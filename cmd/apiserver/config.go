@@ -37,6 +37,7 @@ type config struct {
 	HTTPPort          int // 0 disables it
 	TLSCertFile       string
 	TLSPrivateKeyFile string
+	TLSCAFile         string // may be empty
 	ExternalHostname  string // a host name or an IP address; may be empty
 	TrustedProxies    []string
 	ProxyProtocol     bool // requires TrustedProxies
@@ -119,6 +120,7 @@ func (c *config) validate() error {
 		{"http-port", require(c.HTTPPort == 0 || c.HTTPPort != c.SecurePort, "must differ from --secure-port")},
 		{"tls-private-key-file", require(c.TLSCertFile == "" || c.TLSPrivateKeyFile != "", "must be set together with --tls-cert-file")},
 		{"tls-cert-file", require(c.TLSPrivateKeyFile == "" || c.TLSCertFile != "", "must be set together with --tls-private-key-file")},
+		{"tls-ca-file", require(c.TLSCAFile == "" || c.TLSCertFile != "", "requires --tls-cert-file")},
 		{"tls-min-version", versionErr},
 		{"tls-cipher-suites", suitesErr},
 		{"external-hostname", validateHost(c.ExternalHostname)},

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"github.com/berth-project/berth/pkg/auth"
@@ -25,6 +27,10 @@ type inputs struct {
 // loadInputs reads every file that c names. It writes nothing.
 func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 	in := &inputs{tokens: auth.NewTokens(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}}
+	certificateFiles := []string{c.TLSCertFile, c.TLSPrivateKeyFile}
+	if c.TLSCAFile != "" {
+		certificateFiles = append(certificateFiles, c.TLSCAFile)
+	}
 	for _, group := range []*files.Group{
 		{
 			Name: "token-auth-file", Paths: []string{c.TokenAuthFile},
@@ -35,8 +41,8 @@ func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 			Load: func() error { return loadLimits(c.RateLimitConfig, in.limiter) },
 		},
 		{
-			Name: "tls-cert-file", Paths: []string{c.TLSCertFile, c.TLSPrivateKeyFile},
-			Load: func() error { return in.certs.Load(c.TLSCertFile, c.TLSPrivateKeyFile) },
+			Name: "tls-cert-file", Paths: certificateFiles,
+			Load: func() error { return loadCertificate(c, in.certs, logger) },
 		},
 	} {
 		if group.Paths[0] == "" {
@@ -107,4 +113,50 @@ func adminToken(path string, tokens *auth.Tokens) (string, error) {
 		return "", fmt.Errorf("%s changed while it was read", path)
 	}
 	return first, nil
+}
+
+// loadCertificate loads the certificate that the user provides.
+func loadCertificate(c config, certs *certificates.Holder, logger zerolog.Logger) error {
+	if err := certs.Load(c.TLSCertFile, c.TLSPrivateKeyFile, c.TLSCAFile); err != nil {
+		return err
+	}
+	if certs.Get().Unknown {
+		logger.Warn().Str("file", c.TLSCertFile).
+			Msg("the CA of the certificate is neither in its file nor one of the system's, so the kubeconfig names none; name its file with --tls-ca-file")
+	}
+	return nil
+}
+
+// ensureCertificate makes the certificate of the data directory, or loads it, and has it
+// renewed from then on.
+func (i *instance) ensureCertificate() error {
+	pki := i.config.DataDir.pki()
+	names, err := certificates.ServingNames(i.config.BindAddress, i.config.ExternalHostname)
+	if err != nil {
+		return err
+	}
+	renew := func(now time.Time) (*certificates.Serving, error) { return pki.Ensure(names, now) }
+	cert, err := renew(time.Now())
+	if err != nil {
+		return err
+	}
+	i.certs.Set(cert)
+	i.keeper.Renew, i.keeper.File = renew, pki.Cert()
+	i.keeper.Remedy = fmt.Sprintf("the CA cannot sign a new one: restore %s, or, if the CA itself expires, remove %s and restart to have a new CA made, which clients must then trust", pki.CAKey(), pki)
+	return nil
+}
+
+// newKeeper returns the keeper of the certificate that the user provides.
+func newKeeper(c config, certs *certificates.Holder, logger zerolog.Logger) *certificates.Keeper {
+	return &certificates.Keeper{
+		Holder: certs, File: c.TLSCertFile, Logger: logger,
+		Remedy: "replace the files of --tls-cert-file and --tls-private-key-file, which are then loaded at once",
+	}
+}
+
+func registerExpiry(metrics prometheus.Registerer, certs *certificates.Holder) {
+	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "apiserver_serving_certificate_expiration_timestamp_seconds",
+		Help: "When the serving certificate expires, in seconds since 1970.",
+	}, func() float64 { return float64(certs.Get().Pair.Leaf.NotAfter.Unix()) }))
 }

@@ -21,7 +21,7 @@ const kubeconfigName = "berth"
 type access struct {
 	server     string // https://host:port
 	serverName string // to verify the certificate by; empty means the host
-	caPEM      []byte
+	caPEM      []byte // nil means the system's CAs
 	token      string
 }
 

@@ -30,11 +30,17 @@ type process struct {
 // startProcess starts the server on a data directory. It is killed with the test.
 func startProcess(t *testing.T, dir string, args ...string) *process {
 	t.Helper()
+	return startCommand(t, dir, selfCommand(t, append([]string{"--data-dir=" + dir, "--secure-port=0"}, args...)...))
+}
+
+// selfCommand returns a command line of the binary under test, for startCommand.
+func selfCommand(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
 	executable, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return startCommand(t, dir, exec.Command(executable, append([]string{"--data-dir=" + dir, "--secure-port=0"}, args...)...))
+	return exec.Command(executable, args...)
 }
 
 func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *process {

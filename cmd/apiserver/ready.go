@@ -75,9 +75,12 @@ func (a access) tlsConfig() (*tls.Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(a.caPEM) {
-		return nil, errors.New("it contains no CA certificate")
+	var roots *x509.CertPool // the system's
+	if len(a.caPEM) > 0 {
+		roots = x509.NewCertPool()
+		if !roots.AppendCertsFromPEM(a.caPEM) {
+			return nil, errors.New("it contains no CA certificate")
+		}
 	}
 	name := a.serverName
 	if name == "" {

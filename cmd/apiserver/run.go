@@ -79,6 +79,7 @@ type instance struct {
 	logger  zerolog.Logger
 	metrics *prometheus.Registry
 
+	keeper  *certificates.Keeper
 	backend *backend
 	core    *apiserver.Instance
 }
@@ -150,17 +151,13 @@ func (i *instance) close() error {
 
 // prepare creates the certificates and the token, unless the user provides them.
 func (i *instance) prepare() error {
+	i.keeper = newKeeper(i.config, i.certs, i.logger)
 	if i.config.TLSCertFile == "" {
-		names, err := certificates.ServingNames(i.config.BindAddress, i.config.ExternalHostname)
-		if err != nil {
+		if err := i.ensureCertificate(); err != nil {
 			return err
 		}
-		cert, err := i.config.DataDir.pki().Ensure(names, time.Now())
-		if err != nil {
-			return err
-		}
-		i.certs.Set(cert)
 	}
+	registerExpiry(i.metrics, i.certs)
 	if i.config.TokenAuthFile != "" {
 		return nil
 	}
@@ -209,6 +206,7 @@ func (i *instance) writeKubeconfig() (err error) {
 // followChange does what depends on the user's files after they were loaded again.
 func (i *instance) followChange() error {
 	i.warnOfExposed()
+	i.keeper.Warn(time.Now())
 	return i.writeKubeconfig()
 }
 
@@ -235,12 +233,13 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	reloadCtx, stopReloading := context.WithCancel(context.WithoutCancel(ctx))
-	var reloading sync.WaitGroup
-	defer reloading.Wait()
-	defer stopReloading()
+	following, stopFollowing := context.WithCancel(context.WithoutCancel(ctx))
+	var followers sync.WaitGroup
+	defer followers.Wait()
+	defer stopFollowing()
 	reloader := &files.Reloader{Groups: i.watched, Changed: i.followChange, Asked: i.hangups, Logger: i.logger}
-	reloading.Go(func() { reloader.Run(reloadCtx) })
+	followers.Go(func() { reloader.Run(following) })
+	followers.Go(func() { i.keeper.Run(following) })
 	front.ServeTLS(i.secure, i.certs.GetCertificate)
 	if i.insecure != nil {
 		front.Serve(i.insecure)

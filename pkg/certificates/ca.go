@@ -50,8 +50,9 @@ func (d Dir) Key() string { return filepath.Join(string(d), "apiserver.key") }
 // Ensure returns a serving certificate that is valid for names, which are host names and IP
 // addresses, signed by the CA in the directory. It creates the directory, the CA and the
 // certificate if they do not exist, and replaces the certificate if it expires within 30 days
-// of now, is not valid for all names, or was not signed by the CA. It never replaces a CA, since clients trust it: a damaged or
-// expired one is an error. Only one caller at a time may use a directory.
+// of now, is not valid for all names, or was not signed by the CA. It never replaces a CA,
+// since clients trust it: a damaged or expired one is an error. Only one caller at a time may
+// use a directory.
 func (d Dir) Ensure(names []string, now time.Time) (*Serving, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of the certificates: %w", err)
@@ -169,7 +170,7 @@ func makePair(template *x509.Certificate, ca *tls.Certificate, certPath, keyPath
 // stillGood reports whether a serving certificate can be kept. One that expires together with
 // its CA is kept until then: a new one would expire no later.
 func stillGood(cert, ca *x509.Certificate, names []string, now time.Time) bool {
-	if now.Add(renewBefore).After(cert.NotAfter) && cert.NotAfter.Before(ca.NotAfter) {
+	if expiresSoon(cert, now) && cert.NotAfter.Before(ca.NotAfter) {
 		return false
 	}
 	for _, name := range names {

@@ -1,6 +1,12 @@
 package certificates
 
-import "testing"
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/berth-project/berth/test/harness"
+)
 
 func TestServerName(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -25,6 +31,56 @@ func TestServerName(t *testing.T) {
 			}
 			if got := serving.ServerName(test.host); got != test.want {
 				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+}
+
+func TestLoadFindsTheCA(t *testing.T) {
+	pki, other := madePKI(t), madePKI(t)
+	leaf, ca, key := harness.ReadFile(t, pki.Cert()), harness.ReadFile(t, pki.CACert()), pki.Key()
+	otherCA := harness.ReadFile(t, other.CACert())
+	for name, test := range map[string]struct {
+		cert, key, ca string
+		want          string // CA of clients
+		unknown       bool
+		fails         string
+	}{
+		"CA in the file":                 {cert: leaf + ca, key: key, want: ca},
+		"another CA in the file":         {cert: leaf + otherCA, key: key, unknown: true},
+		"no CA":                          {cert: leaf, key: key, unknown: true},
+		"it signed itself":               {cert: ca, key: pki.CAKey(), want: ca},
+		"it signed itself, and one more": {cert: ca + otherCA, key: pki.CAKey(), want: ca},
+		"CA named":                       {cert: leaf, key: key, ca: ca, want: ca},
+		"CA named among others":          {cert: leaf, key: key, ca: otherCA + ca, want: otherCA + ca},
+		"CA named and in the file":       {cert: leaf + ca, key: key, ca: ca, want: ca},
+		"another CA named":               {cert: leaf, key: key, ca: otherCA, fails: "the CA in CAFILE did not sign the certificate: x509: certificate signed by unknown authority"},
+		"no certificate is named":        {cert: leaf, key: key, ca: "none", fails: "CAFILE"},
+		"another key":                    {cert: leaf, key: other.Key(), fails: "private key does not match public key"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			certFile, caFile := filepath.Join(dir, "crt"), ""
+			harness.WriteFile(t, certFile, test.cert)
+			if test.ca != "" {
+				caFile = filepath.Join(dir, "ca")
+				harness.WriteFile(t, caFile, test.ca)
+			}
+			var h Holder
+			old := &Serving{}
+			h.Set(old)
+			err := h.Load(certFile, test.key, caFile)
+			if test.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), strings.ReplaceAll(test.fails, "CAFILE", caFile)) || h.Get() != old {
+					t.Errorf("got %v, want %q", err, test.fails)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := h.Get(); string(got.CAPEM) != test.want || got.Unknown != test.unknown || (got.CAFile == "") != (test.want == "") {
+				t.Errorf("got %q in %q, unknown %v", got.CAPEM, got.CAFile, got.Unknown)
 			}
 		})
 	}
