@@ -116,8 +116,8 @@ verify-generated: ## check that generated files are up to date
 	@$(STATIC) test/generated.sh
 
 .PHONY: verify-test
-verify-test: ## run all tests, including import rules, conformance cases and README examples
-	@echo "==> tests with the race detector: packages, import rules, conformance cases, README examples"
+verify-test: ## run all tests, including import rules, conformance cases and the documents' examples
+	@echo "==> tests with the race detector: packages, import rules, conformance cases, examples of the documents"
 	@$(MAKE) --no-print-directory test
 
 .PHONY: verify-image

@@ -18,28 +18,27 @@ import (
 	"github.com/berth-project/berth/test/harness"
 )
 
-// helpTimeout is enough for a build that finds nothing in the compiler's cache.
-const helpTimeout = 10 * time.Minute
+const (
+	flagsPage = "docs/flags.md"
+	// helpTimeout is enough for a build that finds nothing in the compiler's cache.
+	helpTimeout = 10 * time.Minute
+)
 
-// TestReadmeFlags holds the README's table of flags against --help: every flag in the same
+// TestFlagsPage holds the table of flags against --help: every flag in the same
 // order, with its environment variable, its default and the same words.
-func TestReadmeFlags(t *testing.T) {
+func TestFlagsPage(t *testing.T) {
 	want := flagRows(serverHelp(t))
 	if len(want) == 0 {
 		t.Fatal("there is no flag in the output of --help")
 	}
-	readme, err := os.ReadFile(filepath.Join(harness.Root(), "README.md"))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var got []string
-	for line := range strings.Lines(string(readme)) {
+	for line := range strings.Lines(harness.ReadFile(t, filepath.Join(harness.Root(), flagsPage))) {
 		if strings.HasPrefix(line, "| `--") {
 			got = append(got, strings.TrimSpace(line))
 		}
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("README.md (-want +got)\n%s", diff)
+		t.Errorf("%s (-want +got)\n%s", flagsPage, diff)
 	}
 }
 

@@ -55,15 +55,26 @@ type Server struct {
 // it as Run does.
 func Start(t testing.TB) *Server {
 	t.Helper()
-	return Run(t, Build(t, raceEnabled))
+	return Run(t, BuildAsTest(t))
 }
 
-// Run runs the binary of a server in an empty directory with its defaults, except for the
-// flags and for the port, which is any free one, and returns when it is ready. When the test
-// ends it stops the server, and the test fails if that does not end with status 0.
+// BuildAsTest builds cmd/apiserver as Build does, with the race detector if the test has it.
+func BuildAsTest(t testing.TB) string {
+	t.Helper()
+	return Build(t, raceEnabled)
+}
+
+// Run runs the binary of a server as RunIn does, in an empty directory.
 func Run(t testing.TB, binary string, flags ...string) *Server {
 	t.Helper()
-	dir := t.TempDir()
+	return RunIn(t, t.TempDir(), binary, flags...)
+}
+
+// RunIn runs the binary of a server in a directory with its defaults, except for the flags
+// and for the port, which is any free one, and returns when it is ready. When the test ends
+// it stops the server, and the test fails if that does not end with status 0.
+func RunIn(t testing.TB, dir, binary string, flags ...string) *Server {
+	t.Helper()
 	// A server under attack logs more than the test's memory should hold.
 	stderr, err := os.Create(filepath.Join(dir, logFile))
 	if err != nil {
