@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -247,6 +248,7 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	if err := i.announce(stdout); err != nil {
 		i.logger.Warn().Err(err).Msg("cannot print that the server is ready")
 	}
+	i.notify(daemon.SdNotifyReady)
 
 	var failure error
 	select {
@@ -255,6 +257,7 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	case failure = <-front.Failed():
 	case failure = <-i.backend.failed:
 	}
+	i.notify(daemon.SdNotifyStopping)
 
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
 	defer cancel()
