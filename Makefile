@@ -79,6 +79,11 @@ fuzz: ## fuzz each target for FUZZTIME, a minute by default
 		done; \
 	done
 
+.PHONY: dist
+dist: ## make the archives of a release with checksums in ./dist
+	@echo "==> archives of $(VERSION) in ./dist"
+	@deploy/dist.sh $(VERSION) dist
+
 .PHONY: image
 image: ## build the container image berth:VERSION
 	docker build --file deploy/Dockerfile --build-arg VERSION=$(VERSION) --tag berth:$(VERSION) .
@@ -92,7 +97,7 @@ down: ## stop the containers, keeping their volumes
 	@deploy/compose.sh down
 
 .PHONY: verify
-verify: verify-mod verify-format verify-lint verify-generated build verify-test verify-image ## run everything that CI runs
+verify: verify-mod verify-format verify-lint verify-generated build verify-test verify-dist verify-image ## run everything that CI runs
 	@echo "==> verified"
 
 .PHONY: verify-mod
@@ -119,6 +124,11 @@ verify-generated: ## check that generated files are up to date
 verify-test: ## run all tests, including import rules, conformance cases and the documents' examples
 	@echo "==> tests with the race detector: packages, import rules, conformance cases, examples of the documents"
 	@$(MAKE) --no-print-directory test
+
+.PHONY: verify-dist
+verify-dist: ## check that the archive of this platform is complete and the same twice
+	@echo "==> the archive of a release"
+	@test/dist.sh
 
 .PHONY: verify-image
 verify-image: ## check that the image and docker-compose.yml work, if Docker is available

@@ -79,6 +79,7 @@ func (p *process) stop(t *testing.T) {
 type replica struct {
 	*process
 	address string // host and port
+	dataDir string
 	pki     certificates.Dir
 }
 
@@ -93,7 +94,7 @@ func startReplicas(t *testing.T, binary string, flags ...string) [2]*replica {
 	startOne := func(dataDir string) *replica {
 		p := start(t, binary, append(flags, "--data-dir="+dataDir)...)
 		port := p.stdout.Await(t, `is ready at https://`+hostname+`:(\d+)\n`, p.ended)
-		return &replica{process: p, address: net.JoinHostPort("127.0.0.1", port), pki: certificates.Dir(filepath.Join(dataDir, "pki"))}
+		return &replica{process: p, address: net.JoinHostPort("127.0.0.1", port), dataDir: dataDir, pki: certificates.Dir(filepath.Join(dataDir, "pki"))}
 	}
 	first := startOne(filepath.Join(dir, "first"))
 	second := filepath.Join(dir, "second")
@@ -133,6 +134,12 @@ func TestReplicas(t *testing.T) {
 	t.Run("without a proxy", func(t *testing.T) {
 		servers := startReplicas(t, binary)
 		one, other := newClient(t, servers[0].address, servers[0].pki.CACert()), newClient(t, servers[1].address, servers[0].pki.CACert())
+		for _, server := range servers {
+			args := []string{"ready", "--data-dir=" + server.dataDir, "--server=https://" + server.address}
+			if out, err := exec.CommandContext(t.Context(), binary, args...).CombinedOutput(); err != nil {
+				t.Errorf("apiserver ready: %v: %s", err, out)
+			}
+		}
 		for _, direction := range []struct {
 			writer, watcher *client
 			name            string
