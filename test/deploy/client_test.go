@@ -9,7 +9,9 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/gorilla/websocket"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -115,7 +117,7 @@ func (c *client) version(t *testing.T) string {
 }
 
 // events is an open watch.
-type events struct{ *json.Decoder }
+type events struct{ next func(event any) error }
 
 // watch watches the collection for what happens from now on.
 func (c *client) watch(t *testing.T) events {
@@ -125,18 +127,38 @@ func (c *client) watch(t *testing.T) events {
 	if resp.StatusCode != http.StatusOK {
 		t.Fatalf("the watch was answered with %s", resp.Status)
 	}
-	return events{json.NewDecoder(resp.Body)}
+	return events{json.NewDecoder(resp.Body).Decode}
+}
+
+// watchSocket does as watch does, over a WebSocket.
+func (c *client) watchSocket(t *testing.T) events {
+	t.Helper()
+	transport := c.http.Transport.(*http.Transport)
+	dialer := websocket.Dialer{NetDialContext: transport.DialContext, TLSClientConfig: transport.TLSClientConfig.Clone(), HandshakeTimeout: patience}
+	dialer.TLSClientConfig.NextProtos = nil // HTTP/1.1
+	header := http.Header{"Authorization": {"Bearer " + token}, "Origin": {"https://example.com"}}
+	url := "wss" + strings.TrimPrefix(collection, "https") + "?watch=1&resourceVersion=" + c.version(t)
+	conn, resp, err := dialer.DialContext(t.Context(), url, header)
+	if err != nil {
+		t.Fatalf("%v, %v", resp, err)
+	}
+	resp.Body.Close()
+	t.Cleanup(func() { conn.Close() })
+	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	return events{conn.ReadJSON}
 }
 
 // expect waits until the next event, which must tell that the object was added. The client's
-// time-out bounds it.
+// time-out bounds the wait.
 func (e events) expect(t *testing.T, name string) {
 	t.Helper()
 	var event struct {
 		Type   string
 		Object metav1.PartialObjectMetadata
 	}
-	if err := e.Decode(&event); err != nil {
+	if err := e.next(&event); err != nil {
 		t.Fatalf("no event: %v", err)
 	}
 	if event.Type != "ADDED" || event.Object.Name != name {

@@ -119,9 +119,10 @@ func (p proxy) test(t *testing.T, binary string) {
 	}
 	c := newClient(t, listen, ca)
 	t.Run("a watch hears of a create at once", func(t *testing.T) {
-		events := c.watch(t)
+		stream, socket := c.watch(t), c.watchSocket(t)
 		c.create(t, "small", 1)
-		events.expect(t, "small")
+		stream.expect(t, "small")
+		socket.expect(t, "small")
 	})
 	t.Run("large bodies", func(t *testing.T) { testLargeBodies(t, c) })
 	if !p.endsTLS {
