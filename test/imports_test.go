@@ -61,12 +61,13 @@ var importRules = []importRule{
 	// A directory is locked as etcd locks its own.
 	{folder: "pkg/files", etcd: true},
 	{folder: "pkg/server", http: true, ours: []string{
-		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/share", "pkg/server/websocket", "pkg/object", "pkg/auth", "pkg/ratelimit",
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/metrics", "pkg/server/share", "pkg/server/websocket", "pkg/object", "pkg/auth", "pkg/ratelimit",
 	}},
 	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
 	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
 	{folder: "pkg/server/discovery"},
 	{folder: "pkg/server/forwarded", http: true},
+	{folder: "pkg/server/metrics", http: true},
 	{folder: "pkg/server/share"},
 	{folder: "pkg/server/websocket", http: true},
 	// A stored object and its forms, whoever stores or serves it.

@@ -16,6 +16,10 @@ var (
 	logFormats = []string{"auto", "json", "console"}
 )
 
+// consoleOrder is in which order people are shown the fields of a request, after the time, the
+// level and the message.
+var consoleOrder = []string{"user", "verb", "path", "name", "code", "latency", "bytes", "ended", "client", "userAgent", "auditID"}
+
 // newLogger returns a logger that writes lines of a level and above to w. The format auto
 // means console if w is a terminal and json otherwise. flush writes the lines that are still
 // buffered; call it at the end.
@@ -28,7 +32,7 @@ func newLogger(w io.Writer, level, format string) (logger zerolog.Logger, flush 
 	terminal := isFile && term.IsTerminal(int(file.Fd()))
 	flush = func() {}
 	if format == "console" || (format == "auto" && terminal) {
-		w = zerolog.ConsoleWriter{Out: w, NoColor: !terminal, TimeFormat: time.TimeOnly}
+		w = zerolog.ConsoleWriter{Out: w, NoColor: !terminal, TimeFormat: time.TimeOnly, FieldsOrder: consoleOrder}
 	} else {
 		buffer := newLogBuffer(w)
 		w, flush = buffer, func() { _ = buffer.Stop() }

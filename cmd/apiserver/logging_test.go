@@ -98,3 +98,17 @@ func TestLoggingGoesOnAfterAFailure(t *testing.T) {
 		t.Errorf("wrote %q", got)
 	}
 }
+
+// People read when and what first, and then what a request asked for before who asked.
+func TestConsoleOrder(t *testing.T) {
+	var out calls
+	logger, flush, err := newLogger(&out, "info", "console")
+	if err != nil {
+		t.Fatal(err)
+	}
+	logger.Info().Str("auditID", "b").Int("code", 201).Str("path", "/p").Str("user", "u").Int("omitted", 3).Msg("request")
+	flush()
+	if _, got, _ := strings.Cut(strings.Join(out.take(), ""), " "); got != "INF request user=u path=/p code=201 auditID=b omitted=3\n" {
+		t.Errorf("wrote %q", got)
+	}
+}

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"sync"
 	"time"
 
@@ -104,9 +105,9 @@ func Start(ctx context.Context, cfg Config) (*Instance, error) {
 // start builds everything, from etcd up to the handler. The work in the background ends with
 // run.
 func (i *Instance) start(ctx, run context.Context, cfg Config) error {
-	cfg.Metrics.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	cfg.Metrics.MustRegister(collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(schedulerMetrics)), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	store, err := etcd.New(cfg.Client, etcd.Config{
-		MaxValueBytes: cfg.MaxValueBytes, Registerer: cfg.Metrics,
+		MaxValueBytes: cfg.MaxValueBytes, Registerer: cfg.Metrics, Groups: groups(),
 	})
 	if err != nil {
 		return err
@@ -148,6 +149,19 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 		i.running.Go(func() { etcd.WatchVersions(run, cfg.Client, cfg.Logger) })
 	}
 	return nil
+}
+
+// schedulerMetrics are how long goroutines wait for a processor, and all of them for the garbage
+// collector.
+var schedulerMetrics = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/(sched/latencies|gc/pauses):seconds$`)}
+
+// groups returns the group of each resource.
+func groups() map[string]string {
+	groups := map[string]string{}
+	for _, resource := range resources.All() {
+		groups[resource.API.Name] = resource.API.Group
+	}
+	return groups
 }
 
 func newHandler(cfg Config, store storage.Interface, objects *registry.Registry) (*server.Server, error) {

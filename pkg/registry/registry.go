@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -52,7 +53,7 @@ type Config struct {
 	// Report is told what goes wrong in the background: failures, which are tried again, and
 	// stored values that cannot be read. nil tells nobody.
 	Report func(error)
-	// Registerer gets the metrics; nil: there are none.
+	// Registerer gets the metrics, which it must not have already; nil: there are none.
 	Registerer prometheus.Registerer
 }
 
@@ -108,11 +109,7 @@ func New(cfg Config) (*Registry, error) {
 		return nil, errors.New("registry: the resource namespaces is required")
 	}
 	registry.capacity.stores = registry.stores
-	if cfg.Registerer != nil {
-		if err := registry.registerMetrics(cfg.Registerer); err != nil {
-			return nil, err
-		}
-	}
+	registry.registerMetrics(cfg.Registerer)
 	return registry, nil
 }
 
@@ -191,39 +188,48 @@ func (r *Registry) updateStatus(ctx context.Context, namespace *corev1.Namespace
 	return err
 }
 
-// registerMetrics exports what objects, their forms and lists of old versions take, how many
-// stored values could not be read, under kube-apiserver's name, and how many there are now.
-func (r *Registry) registerMetrics(registerer prometheus.Registerer) error {
-	decodeErrors := prometheus.NewCounterVec(prometheus.CounterOpts{
+// registerMetrics exports what objects, their forms and lists of old versions take. Those of one
+// resource are registered with it.
+func (r *Registry) registerMetrics(registerer prometheus.Registerer) {
+	gauge := func(name, help string, value func() float64) {
+		promauto.With(registerer).NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
+	}
+	gauge("berth_object_forms_bytes", "Bytes of the forms that are kept of objects: compressed, protobuf and metadata alone.",
+		func() float64 { return float64(r.forms.Bytes()) })
+	gauge("berth_exact_list_bytes", "Bytes reserved for old versions of objects in lists of exact versions that are being read or written.", r.exact.bytes)
+	gauge("berth_stored_bytes_limit", "Bytes that all objects together may take in memory; 0 is no limit.",
+		func() float64 { return float64(r.capacity.limit) })
+	for _, store := range r.stores {
+		store.registerMetrics(store.resource.registerer(registerer))
+	}
+}
+
+// registerer returns a registerer of the metrics of one resource; r may be nil.
+func (res *Resource) registerer(r prometheus.Registerer) prometheus.Registerer {
+	if r == nil {
+		return nil
+	}
+	return prometheus.WrapRegistererWith(prometheus.Labels{"group": res.API.Group, "resource": res.API.Name}, r)
+}
+
+// registerMetrics exports how many stored values could not be read, under kube-apiserver's name,
+// how many there are now, what the objects take, and how many of them watches began with.
+func (s *Store) registerMetrics(registerer prometheus.Registerer) {
+	factory := promauto.With(registerer)
+	s.broken.errors = factory.NewCounter(prometheus.CounterOpts{
 		Name: "apiserver_storage_decode_errors_total",
 		Help: "Stored values that could not be read, each version once, by group and resource.",
-	}, []string{"group", "resource"})
-	collectors := []prometheus.Collector{decodeErrors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "apiserver_object_forms_bytes",
-		Help: "Bytes of the forms that are kept of objects: compressed, protobuf and metadata alone.",
-	}, func() float64 { return float64(r.forms.Bytes()) }), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "apiserver_exact_list_bytes",
-		Help: "Bytes reserved for old versions of objects in lists of exact versions that are being read or written.",
-	}, r.exact.bytes), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "apiserver_stored_bytes_limit",
-		Help: "Bytes that all objects together may take in memory; 0 is no limit.",
-	}, func() float64 { return float64(r.capacity.limit) })}
-	for _, store := range r.stores {
-		store.broken.errors = decodeErrors.WithLabelValues(store.resource.API.Group, store.resource.API.Name)
-		collectors = append(collectors, prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "apiserver_storage_unreadable_objects",
-			Help:        "Objects whose stored values cannot be read, by group and resource.",
-			ConstLabels: prometheus.Labels{"group": store.resource.API.Group, "resource": store.resource.API.Name},
-		}, store.countBroken), prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name:        "apiserver_stored_bytes",
-			Help:        "Bytes that the stored objects take in memory, as JSON, by group and resource.",
-			ConstLabels: prometheus.Labels{"group": store.resource.API.Group, "resource": store.resource.API.Name},
-		}, func() float64 { return float64(store.cache.Bytes()) }))
-	}
-	for _, collector := range collectors {
-		if err := registerer.Register(collector); err != nil {
-			return err
-		}
-	}
-	return nil
+	})
+	s.initEvents = factory.NewCounter(prometheus.CounterOpts{
+		Name: "apiserver_init_events_total",
+		Help: "Events of what was there when watches began, by group and resource.",
+	})
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "berth_unreadable_objects",
+		Help: "Objects whose stored values cannot be read, by group and resource.",
+	}, s.countBroken)
+	factory.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "berth_stored_bytes",
+		Help: "Bytes that the stored objects take in memory, as JSON, by group and resource.",
+	}, func() float64 { return float64(s.cache.Bytes()) })
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 	"weak"
 
+	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -34,6 +35,7 @@ type Store struct {
 	exact      *exactReads // of all resources
 	capacity   *capacity   // of all resources
 	broken     brokenValues
+	initEvents prometheus.Counter
 	onMarked   func() // called when an object has been marked as deleted; nil: nothing is
 }
 
@@ -76,6 +78,8 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 		Make:    s.received,
 		Size:    stored.size,
 		Report:  cfg.Report,
+
+		Registerer: resource.registerer(cfg.Registerer),
 	})
 	return s, err
 }

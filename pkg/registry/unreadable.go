@@ -218,7 +218,7 @@ func (s *Store) deleteUnreadable(ctx context.Context, current stored, dryRun boo
 // read from etcd's history.
 type brokenValues struct {
 	report func(error)
-	errors prometheus.Counter // nil: there are no metrics
+	errors prometheus.Counter
 
 	mu   sync.Mutex
 	seen map[string]int64 // the revision by key; bounded by rememberedBroken
@@ -237,9 +237,7 @@ func (b *brokenValues) note(v *brokenValue) {
 	if known {
 		return
 	}
-	if b.errors != nil {
-		b.errors.Inc()
-	}
+	b.errors.Inc()
 	b.report(fmt.Errorf("revision %d: %w", v.Revision, v.err))
 }
 

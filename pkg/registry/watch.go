@@ -169,6 +169,7 @@ func (st *watchStream) close() {
 func (st *watchStream) next(ctx context.Context, events []object.Event) ([]object.Event, error) {
 	if len(st.initial) > 0 {
 		n := min(len(st.initial), 128)
+		st.store.initEvents.Add(float64(n))
 		for _, o := range st.initial[:n] {
 			events = append(events, object.Event{Type: watch.Added, Object: o})
 		}

@@ -17,6 +17,7 @@ import (
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/share"
 )
 
@@ -66,11 +67,17 @@ const requirementsPerPlace = 10
 
 // pools are what all users share.
 type pools struct {
-	readOnly, mutating, watches *share.Pool // requests in progress
-	uploads, memory, old        *share.Pool // bytes
+	readOnly, mutating, watches pool // requests in progress
+	uploads, memory, old        pool // bytes
 	// reserved is as much memory again, for administrators: they wait for each other, and not for
 	// users.
-	reserved *share.Pool
+	reserved pool
+}
+
+// pool is one of them, with its name in the metrics and in what clients are told.
+type pool struct {
+	*share.Pool
+	limit, what string
 }
 
 func newPools(cfg *Config) pools {
@@ -82,13 +89,13 @@ func newPools(cfg *Config) pools {
 		return share.New(int64(limit), int64(limit+inFlightShare-1)/inFlightShare)
 	}
 	return pools{
-		readOnly: inFlight(cfg.MaxRequestsInFlight),
-		mutating: inFlight(cfg.MaxMutatingRequestsInFlight),
-		watches:  share.New(int64(cfg.MaxWatches), int64(cfg.MaxWatchesPerUser)),
-		uploads:  share.New(maxUploadBytes, maxUploadBytes/inFlightShare),
-		memory:   share.New(memory, memory/memoryShare),
-		reserved: share.New(memory, memory/memoryShare),
-		old:      share.New(0, maxOldVersions),
+		readOnly: pool{inFlight(cfg.MaxRequestsInFlight), "reads-in-progress", "reads in progress"},
+		mutating: pool{inFlight(cfg.MaxMutatingRequestsInFlight), "writes-in-progress", "writes in progress"},
+		watches:  pool{share.New(int64(cfg.MaxWatches), int64(cfg.MaxWatchesPerUser)), "watches", "open watches"},
+		uploads:  pool{share.New(maxUploadBytes, maxUploadBytes/inFlightShare), "body-bytes", "bytes of large bodies"},
+		memory:   pool{share.New(memory, memory/memoryShare), "memory", "memory"},
+		reserved: pool{share.New(memory, memory/memoryShare), "memory-reserved", "memory for administrators"},
+		old:      pool{share.New(0, maxOldVersions), "old-versions", "memory for old versions"},
 	}
 }
 
@@ -113,7 +120,7 @@ func (s *Server) charge(rec *record, tokens int, weight string) error {
 	if wait == 0 {
 		return nil
 	}
-	s.metrics.reject(class.String())
+	s.reject(rec, class.String()+"-rate", "user")
 	return tooManyRequests("the limit for "+class.String()+" requests is reached"+weight, wait)
 }
 
@@ -154,6 +161,13 @@ func (s *Server) chargeWeight(c *call, tokens int, why string) error {
 	return s.charge(c.rec, tokens, fmt.Sprintf(": this one counts as %d because of %s", tokens+1, why))
 }
 
+// reject counts a request that a limit turns away; of is whose limit it is: user, address or
+// all.
+func (s *Server) reject(rec *record, limit, of string) {
+	rec.counted = rec.counted || limit != anonymousLimit // guesses are no requests yet
+	s.metrics.Reject(limit, of, rec.attrs.Resource)
+}
+
 // tooManyRequests is a 429 that says exactly how long to wait.
 func tooManyRequests(why string, wait time.Duration) error {
 	seconds := ratelimit.RetryAfterSeconds(wait)
@@ -162,18 +176,18 @@ func tooManyRequests(why string, wait time.Duration) error {
 
 // enter takes n of a pool for the request, such as one place among those in progress, until the
 // caller gives it back. Administrators take nothing: they must get through when all is taken.
-func (s *Server) enter(rec *record, pool *share.Pool, n int, what string) (share.Taken, error) {
+func (s *Server) enter(rec *record, pool pool, n int) (share.Taken, error) {
 	if rec.isAdmin() {
 		return share.Taken{}, nil
 	}
 	taken, err := pool.TryTake(rec.identity.User.Name, int64(n))
 	switch {
 	case errors.Is(err, share.ErrUser):
-		s.metrics.reject("user-concurrency-limit")
-		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d for each user, is reached", what, pool.PerUser()), time.Second)
+		s.reject(rec, pool.limit, "user")
+		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d for each user, is reached", pool.what, pool.PerUser()), time.Second)
 	case errors.Is(err, share.ErrTotal):
-		s.metrics.reject("concurrency-limit")
-		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d in all, is reached", what, pool.Total()), time.Second)
+		s.reject(rec, pool.limit, "all")
+		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d in all, is reached", pool.what, pool.Total()), time.Second)
 	}
 	return taken, err
 }
@@ -184,7 +198,7 @@ func (r *record) isAdmin() bool {
 }
 
 // memoryOf is where the call takes memory from to decode and encode.
-func (s *Server) memoryOf(c *call) *share.Pool {
+func (s *Server) memoryOf(c *call) pool {
 	if c.rec.isAdmin() {
 		return s.pools.reserved
 	}
@@ -192,7 +206,7 @@ func (s *Server) memoryOf(c *call) *share.Pool {
 }
 
 // takeBytes takes memory for the call, for which it waits a while.
-func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share.Taken, error) {
+func (s *Server) takeBytes(c *call, pool pool, n int, when string) (share.Taken, error) {
 	ctx, cancel := context.WithTimeout(c.ctx, memoryWait)
 	defer cancel()
 	taken, err := pool.Take(ctx, c.rec.identity.User.Name, int64(n))
@@ -202,7 +216,11 @@ func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share
 	if err := c.timedOut("while it waited for memory " + when); err != nil {
 		return taken, err
 	}
-	s.metrics.reject("memory")
+	of := "all"
+	if errors.Is(err, share.ErrUser) {
+		of = "user"
+	}
+	s.reject(c.rec, pool.limit, of)
 	return taken, tooManyRequests(fmt.Sprintf("the memory %s is in use, of which one user may have %d bytes", when, pool.PerUser()), time.Second)
 }
 
@@ -210,15 +228,34 @@ func (s *Server) takeBytes(c *call, pool *share.Pool, n int, when string) (share
 // and a place among the requests in progress. The call's end gives the place back.
 func (s *Server) begin(c *call, bodySize int) (err error) {
 	if isReadOnly(c.req) {
-		c.place, err = s.enter(c.rec, s.pools.readOnly, 1, "reads in progress")
+		if c.place, err = s.enter(c.rec, s.pools.readOnly, 1); err == nil {
+			c.enter(&s.metrics.ReadOnly)
+		}
 		return err
 	}
 	c.weight = c.resource.Weight(c.namespace, c.name)
 	if err := s.chargeSize(c, max(bodySize, c.weight)); err != nil {
 		return err
 	}
-	c.place, err = s.enter(c.rec, s.pools.mutating, 1, "writes in progress")
+	if c.place, err = s.enter(c.rec, s.pools.mutating, 1); err == nil {
+		c.enter(&s.metrics.Mutating)
+	}
 	return err
+}
+
+// enter counts the call among the requests in progress, administrators' too, until leave.
+func (c *call) enter(inFlight *metrics.InFlight) {
+	c.inFlight = inFlight
+	inFlight.Enter()
+}
+
+// leave ends what begin has begun. Further calls do nothing.
+func (c *call) leave() {
+	c.place.GiveBack()
+	if c.inFlight != nil {
+		c.inFlight.Leave()
+		c.inFlight = nil
+	}
 }
 
 // weighBody takes the memory that decoding the body takes, and tokens for what makes that more
@@ -248,8 +285,9 @@ func (s *Server) takeMemory(c *call, bytes int) (err error) {
 func (s *Server) beginWatch(c *call, cost object.WatchCost) (err error) {
 	s.owe(c.rec, cost.Comparisons/comparisons)
 	if places := cost.Requirements / requirementsPerPlace; places > 0 {
-		what := fmt.Sprintf("open watches (this one counts as %d because of its selectors)", places+1)
-		if c.selecting, err = s.enter(c.rec, s.pools.watches, places, what); err != nil {
+		watches := s.pools.watches
+		watches.what = fmt.Sprintf("%s (this one counts as %d because of its selectors)", watches.what, places+1)
+		if c.selecting, err = s.enter(c.rec, watches, places); err != nil {
 			return err
 		}
 	}
@@ -279,7 +317,8 @@ func (s *Server) holdOld(c *call, bytes int) (share.Taken, error) {
 
 // end gives back all that the call has.
 func (c *call) end() {
-	for _, taken := range []*share.Taken{&c.place, &c.watching, &c.selecting, &c.memory, &c.old, &c.rec.answer.old} {
+	c.leave()
+	for _, taken := range []*share.Taken{&c.watching, &c.selecting, &c.memory, &c.old, &c.rec.answer.old} {
 		taken.GiveBack()
 	}
 }

@@ -60,6 +60,7 @@ func (s *Server) readBody(c *call) (*body, error) {
 	b := &body{buffer: bodies.Get().(*bytes.Buffer)}
 	err := s.receive(c, b)
 	if err == nil {
+		c.rec.bodySize = b.buffer.Len()
 		err = s.begin(c, b.buffer.Len())
 	}
 	if err != nil {
@@ -80,7 +81,7 @@ func (s *Server) receive(c *call, b *body) error {
 		}
 		// Not waited for: what waits unread on a connection of HTTP/2 keeps its other requests
 		// from sending theirs.
-		if b.taken, err = s.enter(c.rec, s.pools.uploads, rest, "bytes of large bodies"); err != nil {
+		if b.taken, err = s.enter(c.rec, s.pools.uploads, rest); err != nil {
 			return err
 		}
 		b.buffer.Grow(rest + bytes.MinRead) // what is taken, and no more
@@ -93,6 +94,7 @@ func (s *Server) receive(c *call, b *body) error {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return errTimedOut("while its body was being read")
 	case err != nil:
+		c.rec.cut = true
 		return apierrors.NewBadRequest(fmt.Sprintf("the body of the request could not be read: %v", err))
 	case b.buffer.Len() > maxBodyBytes:
 		return errBodyTooLarge

@@ -17,6 +17,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/share"
 	"github.com/berth-project/berth/pkg/server/stream"
 )
@@ -76,6 +77,7 @@ type call struct {
 	warnings                     []string                   // for the client, repeated ones once
 	weight                       int                        // of the object that is written, as it was when the body was there
 	place                        share.Taken                // among the requests in progress, until the answer begins
+	inFlight                     *metrics.InFlight          // that counts the request until then; nil: none does
 	watching, selecting          share.Taken                // of a watch, and for its selector
 	memory, old                  share.Taken                // of the server's other pools, until the answer ends
 }
@@ -130,11 +132,13 @@ func (s *Server) serve(rec *record, resource *served, run handler) {
 		s.renderError(rec, err)
 		return
 	}
+	rec.counted = true
 	defer cancel()
 	defer c.end()
+	defer func() { rec.timedOut = errors.Is(c.ctx.Err(), context.DeadlineExceeded) }()
 	res, err := run(s, c)
 	defer res.list.Done()
-	c.place.GiveBack() // who is slow to read the answer keeps nothing from others
+	c.leave() // who is slow to read the answer keeps nothing from others
 	addWarnings(rec.Header(), c.warnings)
 	if err != nil {
 		s.renderError(rec, err)
@@ -153,6 +157,7 @@ func (s *Server) newCall(rec *record, resource *served) (*call, context.CancelFu
 	}
 	if c.req.URL.RawQuery != "" {
 		c.query = c.req.URL.Query()
+		rec.noteDryRun(c.query["dryRun"])
 	}
 	timeout, err := s.timeout(c)
 	if err != nil {

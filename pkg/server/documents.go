@@ -148,12 +148,14 @@ func (s *Server) routeOpenAPI() error {
 		s.serveOpenAPI(w, req, documents.V2)
 	}))
 	s.router.Path("/openapi/v3").Handler(s.readable(func(w http.ResponseWriter, _ *http.Request) {
+		recordOf(w).count("openapi/v3")
 		if answered := answerETag(recordOf(w), documents.IndexETag); !answered {
 			w.Header().Set("Content-Type", "application/json")
 			_, _ = w.Write(documents.Index) // a client that has gone needs no answer
 		}
 	}))
 	s.router.Path("/openapi/v3/{name:.+}").Handler(s.readable(func(w http.ResponseWriter, req *http.Request) {
+		recordOf(w).count("openapi/v3")
 		s.serveOpenAPIV3(w, req, documents.V3[mux.Vars(req)["name"]])
 	}))
 	return nil

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,12 +31,32 @@ func (s *Server) renderError(rec *record, err error) {
 	}
 }
 
+// patience is how long etcd may take until it is to blame for a request whose client had no
+// more time.
+const patience = time.Second
+
+// noteFailure keeps the cause of a failure for the log, if known has one and it is not that the
+// client has gone or gave the server hardly any time.
+func (r *record) noteFailure(known apierrors.APIStatus) {
+	failure, ok := known.(interface{ Unwrap() error })
+	if !ok || failure.Unwrap() == nil {
+		return
+	}
+	cause := failure.Unwrap()
+	outOfTime := errors.Is(cause, context.DeadlineExceeded) || errors.Is(cause, context.Canceled)
+	if outOfTime && (r.req.Context().Err() != nil || time.Since(r.start) < patience) {
+		return
+	}
+	r.cause, r.outage = cause, true
+}
+
 // statusOf is what a client is told of err. An internal error is kept for the log; the
 // audit id leads there.
 func (s *Server) statusOf(rec *record, err error) *metav1.Status {
 	var known apierrors.APIStatus
 	switch {
 	case errors.As(err, &known):
+		rec.noteFailure(known)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		known = apierrors.NewTimeoutError("request did not complete within the allotted timeout", 1)
 	default:

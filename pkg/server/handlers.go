@@ -106,6 +106,9 @@ func (s *Server) create(c *call) (result, error) {
 	}
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	created, warnings, err := c.resource.Create(c.ctx, c.namespace, obj, opts)
+	if created != nil {
+		c.rec.created = created.Name
+	}
 	return c.written(created, true, warnings, err)
 }
 
@@ -128,7 +131,6 @@ func (s *Server) decodeCreate(c *call, t *object.Type) (runtime.Object, *metav1.
 		return nil, nil, err
 	}
 	obj, err := s.decodeBody(c, body, mediaType, t, opts.FieldValidation)
-	c.rec.dryRun = len(opts.DryRun) > 0
 	return obj, opts, err
 }
 
@@ -185,7 +187,6 @@ func (s *Server) update(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	c.rec.dryRun = len(opts.DryRun) > 0
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	return c.written(c.resource.Update(c.ctx, c.namespace, c.name, c.subresource, obj, opts))
 }
@@ -238,6 +239,7 @@ func (s *Server) patch(c *call) (result, error) {
 		c.rec.Header().Set("Accept-Patch", strings.Join(patchTypes, ", "))
 		return result{}, err
 	}
+	c.rec.apply = patchType == types.ApplyYAMLPatchType
 	body, err := s.readBody(c)
 	if err != nil {
 		return result{}, err
@@ -253,10 +255,7 @@ func (s *Server) patch(c *call) (result, error) {
 	if err := s.weighBody(c, body, string(patchType), c.resource.Type()); err != nil {
 		return result{}, err
 	}
-	c.rec.dryRun = len(opts.DryRun) > 0
-	if patchType == types.ApplyYAMLPatchType {
-		c.rec.apply = true
-	} else {
+	if !c.rec.apply {
 		opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	}
 	apply, weight, err := c.resource.Patch(c.namespace, c.name, c.subresource, patchType, body.bytes(), opts)
@@ -363,7 +362,7 @@ func (s *Server) deleteOptions(c *call) (*metav1.DeleteOptions, error) {
 		}
 		opts = decoded.(*metav1.DeleteOptions)
 	}
-	c.rec.dryRun = len(opts.DryRun) > 0
+	c.rec.noteDryRun(opts.DryRun)
 	return opts, invalidOptions("DeleteOptions", validation.ValidateDeleteOptions(opts))
 }
 

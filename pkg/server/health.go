@@ -40,11 +40,14 @@ func (s *Server) routeHealth() {
 	s.prefixes = append(s.prefixes, "/version/")
 }
 
-// probed guards a handler that needs no token. path is the one that it is limited with.
+// probed guards a handler that needs no token. path is the one that it is limited with. As with
+// kube-apiserver, only requests for whole health paths are counted.
 func (s *Server) probed(path string, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		rec := recordOf(w)
 		rec.attrs.Verb = "get"
+		rec.handler = "/" + path
+		rec.counted = req.URL.Path == rec.handler && path != "version"
 		if err := s.admitProbe(rec, path); err != nil {
 			s.renderError(rec, err)
 			return

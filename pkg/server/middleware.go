@@ -8,11 +8,13 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/websocket"
 )
 
@@ -36,7 +38,12 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 		rec.WriteHeader(http.StatusOK)
 	}
 	s.log(rec)
-	s.metrics.observe(rec, aborted || errors.Is(rec.writeErr, os.ErrDeadlineExceeded))
+	if rec.counted {
+		s.metrics.Observe(&metrics.Ended{
+			Request: rec.labels(), Code: rec.code, Duration: time.Since(rec.start), Answer: rec.bytes, Body: rec.bodySize,
+			Cut: aborted || rec.cut || errors.Is(rec.writeErr, os.ErrDeadlineExceeded), TimedOut: rec.timedOut,
+		})
+	}
 	return aborted
 }
 
@@ -51,18 +58,28 @@ func refuseImpersonation(header http.Header) error {
 	return nil
 }
 
+// anonymousLimit is the limit of an address for requests without a valid token.
+const anonymousLimit = "anonymous-rate"
+
 // authenticate finds out whose request it is. A valid token always passes. Only failures are
 // charged to the client's address, and refused with 429 once it has none left.
 func (s *Server) authenticate(rec *record) error {
+	began := time.Now()
 	if s.identify(rec) {
+		s.metrics.Authenticated(metrics.Success, began)
 		return nil
 	}
+	if rec.refusedToken = requestToken(rec.req) != ""; rec.refusedToken {
+		s.metrics.Authenticated(metrics.Error, began)
+	} else {
+		s.metrics.Authenticated(metrics.Failure, began)
+	}
 	if wait := s.cfg.Limiter.AllowAnonymous(rec.start, rec.client); wait > 0 {
-		s.metrics.reject("anonymous")
+		s.reject(rec, anonymousLimit, "address")
 		return tooManyRequests("the limit for requests without a valid token from this address is reached", wait)
 	}
 	const challenge = `Bearer realm="berth"`
-	if requestToken(rec.req) == "" {
+	if !rec.refusedToken {
 		rec.Header().Set("WWW-Authenticate", challenge)
 		return apierrors.NewUnauthorized("Unauthorized: no token was sent, in X-Auth-Token or Authorization: Bearer")
 	}
@@ -91,7 +108,7 @@ func (s *Server) admitProbe(rec *record, path string) error {
 	case s.identify(rec):
 		return s.charge(rec, 1, "")
 	}
-	s.metrics.reject("probe")
+	s.reject(rec, "probe-rate", "address")
 	return tooManyRequests("the limit for /"+path+" from this address is reached; a valid token passes it", wait)
 }
 
@@ -117,13 +134,17 @@ func isReadOnly(req *http.Request) bool {
 
 // authorise refuses what the user may not do.
 func (s *Server) authorise(rec *record, attrs auth.Attributes) error {
+	began := time.Now()
 	allowed, reason, err := s.cfg.Authorizer.Authorize(rec.req.Context(), attrs)
-	if err != nil {
+	switch {
+	case err != nil:
+		s.metrics.Authorized(metrics.Error, began)
 		return err
-	}
-	if allowed {
+	case allowed:
+		s.metrics.Authorized(metrics.Allowed, began)
 		return nil
 	}
+	s.metrics.Authorized(metrics.NoOpinion, began)
 	refusal := errors.New(auth.ForbiddenMessage(attrs, reason))
 	return apierrors.NewForbidden(groupResource(attrs), attrs.Name, refusal)
 }

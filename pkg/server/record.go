@@ -4,14 +4,18 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
 	"github.com/google/uuid"
+	"github.com/rs/zerolog"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/server/metrics"
 )
 
 // maxAuditID bounds an Audit-Id that a client sends, in bytes.
@@ -27,25 +31,37 @@ type record struct {
 	auditID string
 	client  netip.Addr // or the zero Addr
 
-	identity *auth.Identity // nil until authenticated
-	attrs    auth.Attributes
-	resource *metav1.APIResource // nil for what is no resource
-	dryRun   bool
-	apply    bool // a patch that is a server-side apply
+	identity     *auth.Identity // nil until authenticated
+	refusedToken bool           // whether there was a token, which is not valid
+	attrs        auth.Attributes
+	resource     *metav1.APIResource // nil for what is no resource
+	apply        bool                // a patch that is a server-side apply
+	created      string              // the name of the object that a request to a collection made
 
-	body uploadPace
+	// What the metrics tell beside.
+	counted  bool   // whether the request is one of those that kube-apiserver counts
+	cut      bool   // whether the body was cut off
+	handler  string // the path of what is no resource, as the metrics name it
+	dryRun   string
+	timedOut bool // whether the request's time has ended
+
+	body     uploadPace
+	bodySize int // of a body that was read whole; -1: it was not
 
 	code  int // 0 until the header is written
 	bytes int64
 	cause error // what the client was not told
+	// outage says that the cause may be that of many requests, of which not each has a line.
+	outage bool
 
 	writeErr error // of writing to the client
 	answer   answerPace
 	pauses   *pauses // of a watch; else nil
+	ended    string  // why a watch has ended; else empty
 }
 
 func newRecord(w http.ResponseWriter, req *http.Request) *record {
-	rec := &record{ResponseWriter: w, req: req, start: time.Now(), auditID: auditID(req)}
+	rec := &record{ResponseWriter: w, req: req, start: time.Now(), auditID: auditID(req), bodySize: -1}
 	rec.attrs.Verb, rec.attrs.Path = strings.ToLower(req.Method), req.URL.Path
 	return rec
 }
@@ -113,17 +129,59 @@ func (r *record) user() string {
 	return r.identity.User.Name
 }
 
-// scope is the metric label of that name.
+// count has a request counted that is for no resource. Its path must not be one that a client
+// has made up.
+func (r *record) count(path string) { r.counted, r.handler = true, path }
+
+// labels are the request's in the metrics: what clients make up is not among them.
+func (r *record) labels() metrics.Request {
+	if r.resource == nil {
+		return metrics.Request{Verb: r.metricVerb(), Subresource: r.handler}
+	}
+	return metrics.Request{
+		Verb: r.metricVerb(), DryRun: r.dryRun, Scope: r.scope(), Component: "apiserver",
+		Group: r.resource.Group, Version: r.resource.Version, Resource: r.resource.Name, Subresource: r.attrs.Subresource,
+	}
+}
+
+// scope is kube-apiserver's word for what a request for a resource is about.
 func (r *record) scope() string {
-	switch {
-	case r.attrs.Name != "":
+	switch verb := r.attrs.Verb; {
+	case verb == "create", r.attrs.Name != "" && verb != "watch":
 		return "resource"
 	case r.attrs.Namespace != "":
 		return "namespace"
-	case r.resource != nil:
-		return "cluster"
 	}
-	return ""
+	return "cluster"
+}
+
+// metricVerb is the verb as kube-apiserver's metrics write it.
+func (r *record) metricVerb() string {
+	if r.apply {
+		return "APPLY"
+	}
+	switch verb := r.attrs.Verb; verb {
+	case "create":
+		return "POST"
+	case "update":
+		return "PUT"
+	case "deletecollection":
+		return "DELETE"
+	case "get", "list", "watch", "patch", "delete", "post", "put":
+		return strings.ToUpper(verb)
+	}
+	return "other"
+}
+
+// noteDryRun notes what the options of a request ask for.
+func (r *record) noteDryRun(dryRun []string) {
+	switch {
+	case len(dryRun) == 0:
+	case slices.ContainsFunc(dryRun, func(value string) bool { return value != metav1.DryRunAll }):
+		r.dryRun = "invalid"
+	default:
+		r.dryRun = metav1.DryRunAll
+	}
 }
 
 // Bounds of the fields of a request's line that clients make, in bytes.
@@ -132,30 +190,71 @@ const (
 	maxLoggedField = 256
 )
 
-// log writes the one line of a request, unless it is sampled out. Neither tokens nor bodies
-// are in it.
+// log writes the line of a request that has ended, unless it is sampled out. Neither tokens nor
+// bodies are in it.
 func (s *Server) log(rec *record) {
 	omitted, ok := s.sample(rec)
 	if !ok {
-		s.metrics.unlogged.Inc()
+		s.metrics.UnloggedRequests.Inc()
 		return
 	}
 	event := s.cfg.Logger.Info()
-	if rec.cause != nil {
+	switch {
+	case rec.outage:
+		if like, ok := s.outages.allow(); ok {
+			event = s.cfg.Logger.Error().AnErr("cause", rec.cause)
+			if like > 0 {
+				event = event.Int("omittedErrors", like)
+			}
+		}
+	case rec.cause != nil:
 		event = s.cfg.Logger.Error().AnErr("cause", rec.cause)
+	case rec.refusedToken:
+		event = s.cfg.Logger.Warn().Str("token", "not valid")
 	}
 	if omitted > 0 {
 		event = event.Int("omitted", omitted)
 	}
-	event.Str("user", loggable(rec.user(), maxLoggedField)).
-		Str("verb", loggable(rec.attrs.Verb, maxLoggedField)).
-		Str("path", loggable(rec.req.URL.Path, maxLoggedPath)).
-		Int("code", rec.code).
-		Int64("bytes", rec.bytes).
-		Dur("latency", time.Since(rec.start)).
-		Stringer("client", rec.client).
-		Str("auditID", rec.auditID).
-		Msg("request")
+	rec.describe(event, func(event *zerolog.Event) {
+		if rec.created != "" {
+			event.Str("name", loggable(rec.created, maxLoggedField))
+		}
+		event.Int("code", rec.code).Int64("bytes", rec.bytes).Dur("latency", time.Since(rec.start))
+		if rec.ended != "" {
+			event.Str("ended", rec.ended)
+		}
+	}).Msg("request")
+}
+
+// logWatch writes the line of a watch that begins; log writes that of its end.
+func (s *Server) logWatch(rec *record) {
+	rec.describe(s.cfg.Logger.Info(), func(*zerolog.Event) {}).Msg("watch begins")
+}
+
+// describe adds what was asked for, what answer adds, and who has asked.
+func (r *record) describe(event *zerolog.Event, answer func(*zerolog.Event)) *zerolog.Event {
+	return event.Str("user", loggable(r.user(), maxLoggedField)).
+		Str("verb", loggable(r.attrs.Verb, maxLoggedField)).
+		Str("path", loggable(r.req.URL.Path, maxLoggedPath)).
+		Func(answer).
+		Stringer("client", r.client).
+		Str("userAgent", loggable(r.req.UserAgent(), maxLoggedField)).
+		Str("auditID", r.auditID)
+}
+
+// outageLines samples the errors that an outage causes: each request meets the same.
+type outageLines struct {
+	sampler zerolog.BurstSampler
+	omitted atomic.Int64
+}
+
+// allow reports whether there may be one more, and how many there were not since the last one.
+func (l *outageLines) allow() (omitted int, ok bool) {
+	if !l.sampler.Sample(zerolog.ErrorLevel) {
+		l.omitted.Add(1)
+		return 0, false
+	}
+	return int(l.omitted.Swap(0)), true
 }
 
 // sample reports whether a request has a line. What can be sent at any rate is sampled:

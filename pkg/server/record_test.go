@@ -1,17 +1,24 @@
 package server
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"iter"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	dto "github.com/prometheus/client_model/go"
 	"github.com/rs/zerolog"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/ratelimit"
 )
 
@@ -35,8 +42,8 @@ func TestLoggable(t *testing.T) {
 
 // logLine is what the tests read of a request's line.
 type logLine struct {
-	Client  string
-	Omitted int
+	Client, Message, Ended, Cause string
+	Omitted                       int
 }
 
 func readLines(t *testing.T, log string) []logLine {
@@ -97,7 +104,7 @@ func TestRefusalsAreSampled(t *testing.T) {
 				if next := readLines(t, log.String()); len(next) != 1 || next[0].Omitted != many-tc.lines {
 					t.Errorf("a second later: %+v, want a line that tells of %d omitted ones", next, many-tc.lines)
 				}
-				if got := omittedLines(t, cfg.Metrics); got != many-tc.lines {
+				if got := counted(t, cfg.Metrics, "berth_request_log_omitted_total", ""); got != many-tc.lines {
 					t.Errorf("%d lines are counted as omitted, want %d", got, many-tc.lines)
 				}
 			})
@@ -105,18 +112,22 @@ func TestRefusalsAreSampled(t *testing.T) {
 	}
 }
 
-func omittedLines(t *testing.T, metrics *prometheus.Registry) int {
+// counted returns the value of the counter whose labels have the value, "" for one without labels.
+func counted(t *testing.T, metrics *prometheus.Registry, name, value string) int {
 	t.Helper()
 	families, err := metrics.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, family := range families {
-		if family.GetName() == "apiserver_request_log_omitted_total" {
-			return int(family.GetMetric()[0].GetCounter().GetValue())
+		for _, one := range family.GetMetric() {
+			has := func(l *dto.LabelPair) bool { return l.GetValue() == value }
+			if family.GetName() == name && (value == "" || slices.ContainsFunc(one.GetLabel(), has)) {
+				return int(one.GetCounter().GetValue())
+			}
 		}
 	}
-	t.Fatal("there is no such metric")
+	t.Fatalf("there is no %s of %q", name, value)
 	return 0
 }
 
@@ -130,5 +141,58 @@ func TestLoggedAuditID(t *testing.T) {
 		if got := w.Header().Get("Audit-Id"); len(got) != 36 || strings.Contains(log.String(), `"auditID":"`+id) {
 			t.Errorf("%q became %q", id, got)
 		}
+	}
+}
+
+// The line of a watch that has ended tells why, and so does a counter.
+func TestWhyAWatchHasEnded(t *testing.T) {
+	expired := apierrors.NewResourceExpired("too old")
+	for want, tc := range map[string]struct {
+		err error                  // that ends the changes; nil: they end with their context
+		act func(*Server, *Config) // once the watch has begun
+	}{
+		"timeout":  {act: func(*Server, *Config) {}},
+		"too old":  {err: expired},
+		"error":    {err: errors.New("fault")},
+		"shutdown": {act: func(s *Server, _ *Config) { s.EndStreams() }},
+		"revoked": {act: func(_ *Server, cfg *Config) {
+			if err := cfg.Tokens.Set("another", auth.User{Name: "admin"}); err != nil {
+				t.Error(err)
+			}
+		}},
+	} {
+		t.Run(want, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var log strings.Builder
+				cfg := testConfig(t)
+				var s *Server
+				cfg.Resources = []Resource{&fakeResource{watch: func(ctx context.Context) iter.Seq2[[]object.Event, error] {
+					return func(yield func([]object.Event, error) bool) {
+						if tc.err != nil {
+							yield(nil, tc.err)
+							return
+						}
+						tc.act(s, &cfg)
+						<-ctx.Done()
+					}
+				}}}
+				cfg.Logger = zerolog.New(&log)
+				s = newTestServer(t, cfg)
+				serveOnce(s, newRequest(t, http.MethodGet, testPath+"?watch=1&timeoutSeconds=5", ""))
+				lines := readLines(t, log.String())
+				if len(lines) != 2 || lines[0].Message != "watch begins" || lines[1].Message != "request" || lines[1].Ended != want {
+					t.Errorf("logged %+v", lines)
+				}
+				if (want == "error") != (lines[1].Cause == "fault") {
+					t.Errorf("the cause is %q", lines[1].Cause)
+				}
+				for _, reason := range []string{"timeout", "too old", "error", "shutdown", "revoked", "client gone", "too slow"} {
+					got := counted(t, cfg.Metrics, "berth_watches_ended_total", reason)
+					if (got == 1) != (reason == want) {
+						t.Errorf("%v watches are counted as %s", got, reason)
+					}
+				}
+			})
+		})
 	}
 }

@@ -105,6 +105,7 @@ func (s *Server) route() error {
 		}
 		groups[gv][one.described.Name] = one
 		described = append(described, all...)
+		s.metrics.ShowZero(one.described)
 	}
 	for _, gv := range order {
 		s.routeGroup(discovery.Prefix(gv), groups[gv])
@@ -114,7 +115,7 @@ func (s *Server) route() error {
 	})
 	described = append(described, SelfSubjectReviews)
 	s.routeHealth()
-	s.router.Path("/metrics").Handler(s.authorised(s.metrics.handler()))
+	s.router.Path("/metrics").Handler(s.authorised(s.metrics.Handler()))
 	s.router.NotFoundHandler = s.authorised(http.HandlerFunc(s.notFound))
 	s.router.MethodNotAllowedHandler = s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.renderError(recordOf(w), methodNotAllowed())

@@ -22,6 +22,7 @@ import (
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/server/forwarded"
 	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/metrics"
 )
 
 // Config is what a Server is made of. Without a comment a field is required.
@@ -38,7 +39,8 @@ type Config struct {
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
 	TrustedProxies []netip.Prefix
 	Logger         zerolog.Logger
-	// Metrics is where the server's metrics go, and what /metrics shows.
+	// Metrics is where the server's metrics go, and what /metrics shows. It must not have those
+	// of another server.
 	Metrics *prometheus.Registry
 	// Ready says why requests cannot be served now; nil: they can. Asked by /readyz.
 	Ready   func(context.Context) error
@@ -63,6 +65,9 @@ const (
 	// maxPathBytes is several times what the longest path of an object has. Nothing is found
 	// beyond it: the router would match each of its routes against what anybody sends.
 	maxPathBytes = 4 << 10
+	// Of requests that fail since etcd does not answer, so many in that time have an error's
+	// line.
+	outageBurst, outagePeriod = 10, 5 * time.Second
 	// maxBodyBytes is kube-apiserver's bound for the body of a request.
 	maxBodyBytes = 3 << 20
 )
@@ -71,8 +76,9 @@ const (
 type Server struct {
 	cfg      Config
 	codecs   *media.Codecs
-	metrics  *metrics
+	metrics  *metrics.Metrics
 	pools    pools
+	outages  outageLines
 	router   *mux.Router
 	prefixes []string // below which unknown paths are answered by a Status
 
@@ -95,15 +101,14 @@ func New(cfg Config) (*Server, error) {
 	if cfg.RequestTimeout == 0 {
 		cfg.RequestTimeout = defaultRequestTimeout
 	}
-	metrics, err := newMetrics(cfg.Metrics)
-	if err != nil {
-		return nil, err
-	}
 	streams, endStreams := context.WithCancel(context.Background())
-	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics, pools: newPools(&cfg)}
-	if err := metrics.showPools(&s.pools); err != nil {
-		return nil, err
-	}
+	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics.New(cfg.Metrics, cfg.Version), pools: newPools(&cfg)}
+	s.outages.sampler = zerolog.BurstSampler{Burst: outageBurst, Period: outagePeriod}
+	s.metrics.ShowBytes("berth_request_body_bytes", "Bytes of large bodies that are being received or worked on.", s.pools.uploads.InUse)
+	s.metrics.ShowBytes("berth_request_memory_bytes", "Bytes that are set aside for decoding and encoding large objects.",
+		func() int64 { return s.pools.memory.InUse() + s.pools.reserved.InUse() })
+	s.metrics.ShowBytes("berth_request_old_versions_bytes", "Bytes of objects that are set aside for answers that hold old versions of them: lists of exact versions, and what clients take longer than a minute to read.",
+		s.pools.old.InUse)
 	return s, s.route()
 }
 

@@ -2,19 +2,25 @@ package server
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/watch"
+	"k8s.io/utils/ptr"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/share"
 	"github.com/berth-project/berth/pkg/server/stream"
 	"github.com/berth-project/berth/pkg/server/websocket"
@@ -61,7 +67,7 @@ func (s *Server) watch(c *call) (result, error) {
 			return result{}, err
 		}
 	}
-	if c.watching, err = s.enter(c.rec, s.pools.watches, 1, "open watches"); err != nil {
+	if c.watching, err = s.enter(c.rec, s.pools.watches, 1); err != nil {
 		return result{}, err
 	}
 	c.output.MediaType = events.MediaType
@@ -76,9 +82,12 @@ func (s *Server) watch(c *call) (result, error) {
 		end()
 		return result{}, err
 	}
-	endSocket := func() {}
+	endSocket, gone := func() {}, new(atomic.Bool)
 	if err = s.beginWatch(c, cost); err == nil {
-		endSocket, err = s.upgrade(c, cancel)
+		endSocket, err = s.upgrade(c, func() {
+			gone.Store(true)
+			cancel()
+		})
 	}
 	if err != nil {
 		end()
@@ -87,10 +96,17 @@ func (s *Server) watch(c *call) (result, error) {
 		}
 		return result{}, err
 	}
+	one := &watching{
+		s: s, rec: c.rec, cancel: cancel, events: events,
+		open:    s.metrics.OpenWatch(c.rec.labels(), isOfOne(opts.FieldSelector)),
+		listing: ptr.Deref(opts.SendInitialEvents, false) && opts.AllowWatchBookmarks,
+		initial: cost.Bytes, holds: cost.Bytes, gone: gone,
+	}
+	c.rec.answer.hold = func() (share.Taken, error) { return s.holdOld(c, one.holds) }
 	return result{code: http.StatusOK, events: func(w *stream.Writer) {
 		defer endSocket()
 		defer end()
-		s.stream(c, w, events, changes, cost.Bytes, cancel)
+		one.run(w, changes)
 	}}, nil
 }
 
@@ -117,11 +133,22 @@ func (s *Server) upgrade(c *call, gone func()) (end func(), err error) {
 	}, nil
 }
 
+// isOfOne reports whether a field selector names one object.
+func isOfOne(selector string) bool {
+	parsed, err := fields.ParseSelector(selector)
+	if err != nil {
+		return false
+	}
+	_, named := parsed.RequiresExactMatch(nameField)
+	return named
+}
+
+const nameField = "metadata.name"
+
 // selectNamed is the field selector of a watch whose path names one object. As in
 // kube-apiserver the client's own must require that name. One that cannot be parsed is left
 // for the resource to refuse.
 func selectNamed(selector, name string) (string, error) {
-	const nameField = "metadata.name"
 	given, err := fields.ParseSelector(selector)
 	switch {
 	case err != nil:
@@ -147,50 +174,59 @@ func sizeOf(events []object.Event) int {
 // errRevoked ends a watch whose token is no longer valid, or no longer for that user.
 var errRevoked = apierrors.NewUnauthorized("Unauthorized: the token was removed, or its user has changed")
 
-// stream writes the events as they come, and flushes when there are no more for now. initial is
-// how many bytes the objects have with which the changes begin; cancel ends the changes.
-func (s *Server) stream(c *call, w *stream.Writer, events *media.Events, changes iter.Seq2[[]object.Event, error], initial int, cancel func()) {
-	rec := c.rec
-	sent, valid := s.metrics.watched(rec), rec.identity.Valid
-	holds := initial // bytes of objects, until the next pause
-	rec.answer.hold = func() (share.Taken, error) { return s.holdOld(c, holds) }
+// watching is a watch while it goes on.
+type watching struct {
+	s      *Server
+	rec    *record
+	cancel func() // ends the changes
+	events *media.Events
+	open   *metrics.Watch
+	// listing says that a bookmark is due that ends a streamed list.
+	listing bool
+	gone    *atomic.Bool // whether the client has closed its WebSocket
+	initial int          // how many bytes the objects have with which the changes begin
+	holds   int          // bytes of objects, until the next pause
+}
+
+// run writes the events as they come, and flushes when there are no more for now.
+func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error]) {
+	rec, valid := o.rec, o.rec.identity.Valid
+	var failure error
+	defer func() {
+		rec.ended = o.reason(failure)
+		o.open.End(rec.ended)
+	}()
+	o.s.logWatch(rec)
 	rec.startPauses()
 	pauses := rec.pauses
 	defer pauses.begin()
 	stop := context.AfterFunc(valid, func() {
 		pauses.hurry(revokedTimeout)
-		cancel()
+		o.cancel()
 	})
 	defer stop()
 	if rec.code == http.StatusSwitchingProtocols { // no http.Server knows of the connection
-		stop := context.AfterFunc(s.streams, func() { pauses.hurry(revokedTimeout) })
+		stop := context.AfterFunc(o.s.streams, func() { pauses.hurry(revokedTimeout) })
 		defer stop()
 	}
 	_ = w.Flush() // the changes must be read even if the client has gone: that ends them
 	rec.pause()
-	var failure error
 	for batch, err := range changes {
 		size := sizeOf(batch)
-		if initial <= 0 {
-			holds = size
+		if o.initial <= 0 {
+			o.holds = size
 		}
-		for _, event := range batch {
-			if err == nil {
-				err = events.Write(w, event)
-			}
-			if valid.Err() != nil {
-				break
-			}
+		if err == nil {
+			err = o.write(w, batch)
 		}
 		if failure = err; err != nil || valid.Err() != nil {
 			break
 		}
-		sent.Add(float64(len(batch)))
 		if rec.writeErr = w.Flush(); rec.writeErr != nil {
 			return
 		}
-		if initial -= size; initial <= 0 { // the initial events are one part
-			initial = 0
+		if o.initial -= size; o.initial <= 0 { // the initial events are one part
+			o.initial = 0
 			rec.pause()
 		}
 	}
@@ -198,8 +234,44 @@ func (s *Server) stream(c *call, w *stream.Writer, events *media.Events, changes
 		failure = errRevoked
 	}
 	if failure != nil {
-		_ = events.WriteError(w, s.statusOf(rec, failure)) // a buffer takes it
+		_ = o.events.WriteError(w, o.s.statusOf(rec, failure)) // a buffer takes it
 	}
 	_ = w.Close() // who has gone misses nothing
 	rec.endPauses()
+}
+
+// write writes events until the token is no longer valid.
+func (o *watching) write(w *stream.Writer, batch []object.Event) error {
+	for _, event := range batch {
+		before := w.Size()
+		if err := o.events.Write(w, event); err != nil || o.rec.identity.Valid.Err() != nil {
+			return err
+		}
+		o.open.EventSizes.Observe(float64(w.Size() - before))
+		if o.listing && event.Type == watch.Bookmark {
+			o.listing = false
+			o.open.Listed(time.Since(o.rec.start).Seconds())
+		}
+	}
+	o.open.Events.Add(float64(len(batch)))
+	return nil
+}
+
+// reason tells why the watch has ended; failure is what its client was told.
+func (o *watching) reason(failure error) string {
+	switch {
+	case failure == errRevoked: //nolint:errorlint // it is never wrapped
+		return metrics.Revoked
+	case errors.Is(o.rec.writeErr, os.ErrDeadlineExceeded):
+		return metrics.TooSlow
+	case o.rec.writeErr != nil, o.gone.Load(), o.rec.req.Context().Err() != nil:
+		return metrics.ClientGone
+	case apierrors.IsResourceExpired(failure):
+		return metrics.TooOld
+	case failure != nil:
+		return metrics.Failed
+	case o.s.streams.Err() != nil:
+		return metrics.Shutdown
+	}
+	return metrics.Timeout
 }

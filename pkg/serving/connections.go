@@ -45,6 +45,8 @@ type connections struct {
 	refused *prometheus.CounterVec // by reason
 	evicted prometheus.Counter
 
+	failedHandshakes prometheus.Counter
+
 	expected atomic.Int64 // connections whose PROXY header is yet to come; they are not in open
 
 	mu        sync.Mutex
@@ -80,12 +82,16 @@ func newConnections(cfg Config) *connections {
 		trusted: cfg.TrustedProxies, proxyProtocol: cfg.ProxyProtocol, maxExpected: int64(expected),
 		addressLog: sampled(), totalLog: sampled(), headerLog: sampled(), evictionLog: sampled(), acceptLog: sampled(),
 		refused: factory.NewCounterVec(prometheus.CounterOpts{
-			Name: "apiserver_connections_refused_total",
+			Name: "berth_connections_refused_total",
 			Help: "Connections closed as soon as they were accepted, by the reason: too many from one address (address), too many in all and none of them idle (total), or no valid PROXY header from a trusted proxy (proxy-header).",
 		}, []string{"reason"}),
 		evicted: factory.NewCounter(prometheus.CounterOpts{
-			Name: "apiserver_connections_evicted_total",
+			Name: "berth_connections_evicted_total",
 			Help: "Idle connections closed to make room for new ones.",
+		}),
+		failedHandshakes: factory.NewCounter(prometheus.CounterOpts{
+			Name: "apiserver_tls_handshake_errors_total",
+			Help: "TLS handshakes that have failed.",
 		}),
 		open:      map[*conn]struct{}{},
 		byAddress: map[netip.Prefix]int{},
@@ -94,7 +100,7 @@ func newConnections(cfg Config) *connections {
 		cs.refused.WithLabelValues(reason) // shown as 0
 	}
 	factory.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "apiserver_connections",
+		Name: "berth_connections",
 		Help: "Connections that are open now.",
 	}, func() float64 { return float64(cs.count()) })
 	return cs

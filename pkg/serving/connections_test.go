@@ -13,13 +13,13 @@ func TestOneAddressHasItsShare(t *testing.T) {
 	for range 4 {
 		dial(t, "127.0.0.2", s.secure)
 	}
-	eventually(t, "four connections", func() bool { return s.metric(t, "apiserver_connections", "") == 4 })
+	eventually(t, "four connections", func() bool { return s.metric(t, "berth_connections", "") == 4 })
 	for _, port := range []string{s.secure, s.plain} {
 		if !isClosed(dial(t, "127.0.0.2", port)) {
 			t.Errorf("a fifth connection from one address, to %s, stays open", port)
 		}
 	}
-	if got := s.metric(t, "apiserver_connections_refused_total", "address"); got != 2 {
+	if got := s.metric(t, "berth_connections_refused_total", "address"); got != 2 {
 		t.Errorf("%v connections are counted as refused, want 2", got)
 	}
 	if n := strings.Count(s.log.String(), "too many are open from its address"); n != 1 {
@@ -28,7 +28,7 @@ func TestOneAddressHasItsShare(t *testing.T) {
 	if body, err := get(client(t, "127.0.0.3", false), "https://"+s.secure); err != nil || body != "HTTP/1.1" {
 		t.Errorf("another address got %q, %v", body, err)
 	}
-	if got := s.metric(t, "apiserver_connections_evicted_total", ""); got != 0 {
+	if got := s.metric(t, "berth_connections_evicted_total", ""); got != 0 {
 		t.Errorf("%v connections were evicted although there was room", got)
 	}
 }
@@ -40,16 +40,16 @@ func TestTrustedProxyHasNoShare(t *testing.T) {
 	for range 8 {
 		dial(t, "127.0.0.2", s.secure)
 	}
-	eventually(t, "eight connections", func() bool { return s.metric(t, "apiserver_connections", "") == 8 })
+	eventually(t, "eight connections", func() bool { return s.metric(t, "berth_connections", "") == 8 })
 	for _, from := range []string{"127.0.0.2", "127.0.0.3"} {
 		if body, err := get(client(t, from, false), "https://"+s.secure); err != nil {
 			t.Errorf("%s got %q, %v", from, body, err)
 		}
 	}
-	if got := s.metric(t, "apiserver_connections_evicted_total", ""); got != 2 {
+	if got := s.metric(t, "berth_connections_evicted_total", ""); got != 2 {
 		t.Errorf("%v connections were evicted, want 2", got)
 	}
-	if got := s.metric(t, "apiserver_connections_refused_total", "address"); got != 0 {
+	if got := s.metric(t, "berth_connections_refused_total", "address"); got != 0 {
 		t.Errorf("%v connections were refused", got)
 	}
 }
@@ -58,9 +58,9 @@ func TestClosedConnectionsNoLongerCount(t *testing.T) {
 	s := serve(t, 2)
 	for range 20 {
 		conn := dial(t, "127.0.0.2", s.plain)
-		eventually(t, "the connection", func() bool { return s.metric(t, "apiserver_connections", "") == 1 })
+		eventually(t, "the connection", func() bool { return s.metric(t, "berth_connections", "") == 1 })
 		conn.Close()
-		eventually(t, "its end", func() bool { return s.metric(t, "apiserver_connections", "") == 0 })
+		eventually(t, "its end", func() bool { return s.metric(t, "berth_connections", "") == 0 })
 	}
 }
 
@@ -79,16 +79,16 @@ func TestIdleConnectionsMakeRoom(t *testing.T) {
 					fmt.Fprint(conn, "GET / HTTP/1.1\r\nHost: ")
 				}
 			}
-			eventually(t, "a full server", func() bool { return s.metric(t, "apiserver_connections", "") == 8 })
+			eventually(t, "a full server", func() bool { return s.metric(t, "berth_connections", "") == 8 })
 			for i, http2 := range []bool{false, true} {
 				if body, err := get(client(t, fmt.Sprintf("127.0.0.%d", 2+i), http2), "https://"+s.secure); err != nil {
 					t.Errorf("a new address got %q, %v", body, err)
 				}
 			}
-			if got := s.metric(t, "apiserver_connections_evicted_total", ""); got != 2 {
+			if got := s.metric(t, "berth_connections_evicted_total", ""); got != 2 {
 				t.Errorf("%v connections are counted as evicted, want 2", got)
 			}
-			if got := s.metric(t, "apiserver_connections", ""); got > 8 {
+			if got := s.metric(t, "berth_connections", ""); got > 8 {
 				t.Errorf("%v connections are open, want 8 at most", got)
 			}
 			if n := strings.Count(s.log.String(), "closed an idle connection"); n != 1 {
@@ -130,7 +130,7 @@ func TestBusyConnectionsStay(t *testing.T) {
 			if !isClosed(dial(t, "127.0.0.2", s.secure)) {
 				t.Error("a third connection stays open")
 			}
-			if got := s.metric(t, "apiserver_connections_refused_total", "total"); got != 1 {
+			if got := s.metric(t, "berth_connections_refused_total", "total"); got != 1 {
 				t.Errorf("%v connections are counted as refused, want 1", got)
 			}
 			close(s.release)
@@ -154,16 +154,16 @@ func TestEvictionIsFair(t *testing.T) {
 	for i := range 4 {
 		dial(t, fmt.Sprintf("127.0.1.%d", 1+i%2), s.plain)
 	}
-	eventually(t, "a full server", func() bool { return s.metric(t, "apiserver_connections", "") == 4 })
+	eventually(t, "a full server", func() bool { return s.metric(t, "berth_connections", "") == 4 })
 	dial(t, "127.0.0.2", s.plain)
-	eventually(t, "room for a third address", func() bool { return s.metric(t, "apiserver_connections_evicted_total", "") == 1 })
+	eventually(t, "room for a third address", func() bool { return s.metric(t, "berth_connections_evicted_total", "") == 1 })
 	for range 10 {
 		dial(t, "127.0.0.2", s.plain)
 	}
 	eventually(t, "the decision on all", func() bool {
-		return s.metric(t, "apiserver_connections_evicted_total", "")+
-			s.metric(t, "apiserver_connections_refused_total", "address")+
-			s.metric(t, "apiserver_connections_refused_total", "total") == 11
+		return s.metric(t, "berth_connections_evicted_total", "")+
+			s.metric(t, "berth_connections_refused_total", "address")+
+			s.metric(t, "berth_connections_refused_total", "total") == 11
 	})
 	s.conns.mu.Lock()
 	defer s.conns.mu.Unlock()

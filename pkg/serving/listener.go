@@ -98,7 +98,9 @@ func (t *handshakeListener) handshake(accepted *conn) {
 	var ready net.Conn = accepted
 	if t.config != nil {
 		secured := tls.Server(accepted, t.config)
-		_ = secured.HandshakeContext(ctx) // secured keeps the error
+		if err := secured.HandshakeContext(ctx); err != nil { // secured keeps the error
+			t.conns.failedHandshakes.Inc()
+		}
 		ready = secured
 	}
 	select {

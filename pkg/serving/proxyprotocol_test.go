@@ -89,7 +89,7 @@ func TestProxyProtocol(t *testing.T) {
 			}
 		})
 	}
-	if got := s.metric(t, "apiserver_connections_refused_total", "proxy-header"); got < 8 {
+	if got := s.metric(t, "berth_connections_refused_total", "proxy-header"); got < 8 {
 		t.Errorf("%v connections are counted as refused for their header, want 8 and more", got)
 	}
 	if n := strings.Count(s.log.String(), "did not begin with a valid header"); n != 1 {
@@ -106,7 +106,7 @@ func TestShareOfProxiedClients(t *testing.T) {
 		if _, err := conn.Write(headerOf(t, byte(1+i%2), "192.0.2.1:4711")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the connection", func() bool { return s.metric(t, "apiserver_connections", "") == float64(i+1) })
+		eventually(t, "the connection", func() bool { return s.metric(t, "berth_connections", "") == float64(i+1) })
 	}
 	for _, port := range []string{s.secure, s.plain} {
 		conn := dial(t, proxyAddress, port)
@@ -117,7 +117,7 @@ func TestShareOfProxiedClients(t *testing.T) {
 			t.Error("a ninth connection of one client stays open")
 		}
 	}
-	if got := s.metric(t, "apiserver_connections_refused_total", "address"); got != 2 {
+	if got := s.metric(t, "berth_connections_refused_total", "address"); got != 2 {
 		t.Errorf("%v connections are counted as refused, want 2", got)
 	}
 	if body, err := get(proxied(t, proxyAddress, false, headerOf(t, 2, "192.0.2.2:4711")), "https://"+s.secure+"/address"); err != nil || body != "from 192.0.2.2:4711" {
@@ -129,7 +129,7 @@ func TestShareOfProxiedClients(t *testing.T) {
 		if _, err := conn.Write(headerOf(t, 2, "10.0.0.1:4711")); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the connection", func() bool { return s.metric(t, "apiserver_connections", "") >= float64(min(9+i, 16)) })
+		eventually(t, "the connection", func() bool { return s.metric(t, "berth_connections", "") >= float64(min(9+i, 16)) })
 	}
 }
 
@@ -143,7 +143,7 @@ func TestSilentProxies(t *testing.T) {
 	if !isClosed(dial(t, proxyAddress, s.plain)) {
 		t.Error("a fifth connection may wait")
 	}
-	if got := s.metric(t, "apiserver_connections_refused_total", "total"); got != 1 {
+	if got := s.metric(t, "berth_connections_refused_total", "total"); got != 1 {
 		t.Errorf("%v connections are counted as refused, want 1", got)
 	}
 	for _, url := range []string{"https://" + s.secure, "http://" + s.plain} {

@@ -68,6 +68,13 @@ func TestHealthAndVersionNeedNoToken(t *testing.T) {
 	})
 }
 
+func contentType(method string) string {
+	if method == http.MethodPatch {
+		return "application/apply-patch+yaml"
+	}
+	return "application/json"
+}
+
 func TestMetrics(t *testing.T) {
 	server := startServer(t, apitest.Config{
 		Tokens: tokens(), Authorizer: denier{},
@@ -88,6 +95,7 @@ func TestMetrics(t *testing.T) {
 		{http.MethodPost, collection, apitest.Token, body("b"), 201},
 		{http.MethodPost, collection, apitest.Token, body("b"), 409},
 		{http.MethodPost, collection + "?dryRun=All", apitest.Token, body("c"), 201},
+		{http.MethodPost, collection + "?dryRun=Some", apitest.Token, body("c"), 422},
 		{http.MethodGet, collection + "/a", apitest.Token, nil, 200},
 		{http.MethodGet, collection + "/c", apitest.Token, nil, 404},
 		{http.MethodGet, collection, apitest.Token, nil, 200},
@@ -97,45 +105,80 @@ func TestMetrics(t *testing.T) {
 		{http.MethodGet, collection, spentToken, nil, 429},
 		{http.MethodGet, collection, unknownToken, nil, 401},
 		{http.MethodGet, collection, unknownToken, nil, 429},
+		{http.MethodPatch, collection + "/b?fieldManager=test&force=true", apitest.Token, []byte(`{"apiVersion":"v1","kind":"Endpoints"}`), 200},
+		{http.MethodDelete, collection, apitest.Token, nil, 200},
+		{http.MethodGet, "/readyz", noToken, nil, 200},
 	} {
-		if a := send(t, server.Client, newRequest(t, server, r.method, r.path, r.body, "X-Auth-Token", r.token)); a.code != r.code {
+		if a := send(t, server.Client, newRequest(t, server, r.method, r.path, r.body, "X-Auth-Token", r.token, "Content-Type", contentType(r.method))); a.code != r.code {
 			t.Fatalf("%s %s: %d %s", r.method, r.path, a.code, a.body)
 		}
 	}
 	after := scrape(t, server)
+	labels := func(verb, scope, more string) string {
+		return fmt.Sprintf(`{%sgroup="",resource="endpoints",scope="%s",subresource="",verb="%s",version="v1"}`, more, scope, verb)
+	}
 	requests := func(verb, dryRun, scope string, code int) string {
-		return fmt.Sprintf(`apiserver_request_total{code="%d",component="apiserver",dry_run="%s",group="",resource="endpoints",scope="%s",subresource="",verb="%s",version="v1"}`, code, dryRun, scope, verb)
+		return "apiserver_request_total" + labels(verb, scope, fmt.Sprintf(`code="%d",component="apiserver",dry_run="%s",`, code, dryRun))
 	}
 	latency := func(verb, dryRun, scope string) string {
-		return fmt.Sprintf(`apiserver_request_duration_seconds_count{component="apiserver",dry_run="%s",group="",resource="endpoints",scope="%s",subresource="",verb="%s",version="v1"}`, dryRun, scope, verb)
+		return "apiserver_request_duration_seconds_count" + labels(verb, scope, fmt.Sprintf(`component="apiserver",dry_run="%s",`, dryRun))
+	}
+	sli := func(verb, scope string) string {
+		return "apiserver_request_sli_duration_seconds_count" + labels(verb, scope, `component="apiserver",`)
 	}
 	for series, want := range map[string]float64{
-		requests("POST", "", "namespace", 201):                                                2,
-		requests("POST", "", "namespace", 409):                                                1,
-		requests("POST", "All", "namespace", 201):                                             1,
-		requests("GET", "", "resource", 200):                                                  1,
-		requests("GET", "", "resource", 404):                                                  1,
-		requests("LIST", "", "namespace", 200):                                                2,
-		requests("LIST", "", "namespace", 403):                                                1,
-		requests("DELETE", "", "resource", 200):                                               1,
-		latency("POST", "", "namespace"):                                                      3,
-		latency("GET", "", "resource"):                                                        2,
-		latency("LIST", "", "namespace"):                                                      6, // those that were rejected, too
-		`apiserver_flowcontrol_rejected_requests_total{reason="anonymous"}`:                   1,
-		`apiserver_flowcontrol_rejected_requests_total{reason="read"}`:                        1,
-		`etcd_request_duration_seconds_count{operation="create",type="endpoints"}`:            4,
-		`etcd_request_duration_seconds_count{operation="delete",type="endpoints"}`:            1,
-		`etcd_requests_total{operation="create",type="endpoints"}`:                            4,
-		`apiserver_current_inflight_requests{request_kind="readOnly"}`:                        0, // a scrape is none
-		`apiserver_current_inflight_requests{request_kind="mutating"}`:                        0,
-		`etcd_request_duration_seconds_bucket{operation="create",type="endpoints",le="+Inf"}`: 4,
+		requests("POST", "", "resource", 201):        2,
+		requests("POST", "", "resource", 409):        1,
+		requests("POST", "All", "resource", 201):     1,
+		requests("POST", "invalid", "resource", 422): 1,
+		requests("GET", "", "resource", 200):         1,
+		requests("GET", "", "resource", 404):         1,
+		requests("LIST", "", "namespace", 200):       2,
+		requests("LIST", "", "namespace", 403):       0, // it has not reached the resource
+		requests("LIST", "", "namespace", 429):       1,
+		requests("DELETE", "", "resource", 200):      1,
+		requests("DELETE", "", "namespace", 200):     1,
+		requests("APPLY", "", "resource", 200):       1,
+		latency("POST", "", "resource"):              3,
+		latency("GET", "", "resource"):               2,
+		latency("LIST", "", "namespace"):             2, // not what was rejected
+		sli("POST", "resource"):                      3, // no dry runs
+		sli("LIST", "namespace"):                     2,
+		sli("LIST", "cluster"):                       0,
+		`apiserver_request_terminations_total` + labels("LIST", "namespace", `code="429",component="apiserver",`):                               1,
+		`apiserver_response_sizes_count` + labels("GET", "resource", `component="apiserver",`):                                                  2,
+		`apiserver_request_body_size_bytes_count{group="",resource="endpoints",verb="create"}`:                                                  5,
+		`apiserver_request_body_size_bytes_count{group="",resource="endpoints",verb="patch"}`:                                                   1,
+		`apiserver_request_body_size_bytes_count{group="",resource="endpoints",verb="delete"}`:                                                  1,
+		`apiserver_request_body_size_bytes_count{group="",resource="endpoints",verb="delete_collection"}`:                                       1,
+		`apiserver_request_total{code="200",component="",dry_run="",group="",resource="",scope="",subresource="/readyz",verb="GET",version=""}`: 1,
+		`berth_rejected_requests_total{limit="anonymous-rate",resource="endpoints",share="address"}`:                                            1,
+		`berth_rejected_requests_total{limit="read-rate",resource="endpoints",share="user"}`:                                                    1,
+		`authentication_attempts{result="error"}`:                                                                                               2,
+		`authentication_attempts{result="failure"}`:                                                                                             0,
+		`authorization_attempts_total{result="no-opinion"}`:                                                                                     1,
+		`etcd_request_duration_seconds_count{group="",operation="create",resource="endpoints"}`:                                                 4,
+		`etcd_request_duration_seconds_count{group="",operation="delete",resource="endpoints"}`:                                                 2,
+		`etcd_requests_total{group="",operation="create",resource="endpoints"}`:                                                                 4,
+		`etcd_request_duration_seconds_bucket{group="",operation="create",resource="endpoints",le="+Inf"}`:                                      4,
 	} {
-		got := after[series]
-		if !strings.HasPrefix(series, "apiserver_current") {
-			got -= before[series]
-		}
-		if got != want {
+		if got := after[series] - before[series]; got != want {
 			t.Errorf("%s grew by %v, want %v", series, got, want)
+		}
+	}
+	for series, want := range map[string]float64{
+		requests("PUT", "", "resource", 503):                                         0, // there before the first
+		requests("LIST", "", "cluster", 500):                                         0,
+		`apiserver_current_inflight_requests{request_kind="mutating"}`:               1,
+		`apiserver_resource_objects{group="",resource="endpoints"}`:                  0,
+		`apiserver_storage_objects{resource="endpoints"}`:                            -1,
+		`apiserver_client_certificate_expiration_seconds_count`:                      0,
+		`apiserver_tls_handshake_errors_total`:                                       0,
+		`apiserver_terminated_watchers_total{group="",resource="endpoints"}`:         0,
+		`apiserver_watch_cache_initializations_total{group="",resource="endpoints"}`: 1,
+	} {
+		if got, ok := after[series]; got != max(want, 0) || ok != (want >= 0) {
+			t.Errorf("%s is %v (%v), want %v", series, got, ok, want)
 		}
 	}
 }

@@ -170,7 +170,7 @@ func TestUnreadableNamespace(t *testing.T) {
 func TestUnreadableValuesAreReported(t *testing.T) {
 	ns := newNamespace(t, shared)
 	key := endpointsKey(ns, "a")
-	errors, now := metricOf(t, "apiserver_storage_decode_errors_total"), metricOf(t, "apiserver_storage_unreadable_objects")
+	errors, now := metricOf(t, "apiserver_storage_decode_errors_total"), metricOf(t, "berth_unreadable_objects")
 	first := store(t, key, []byte("{"))
 	second := store(t, key, []byte("["))
 	for range 3 {
@@ -183,11 +183,11 @@ func TestUnreadableValuesAreReported(t *testing.T) {
 	if got := metricOf(t, "apiserver_storage_decode_errors_total"); got != errors+2 {
 		t.Errorf("%v errors after %v", got, errors)
 	}
-	if got := metricOf(t, "apiserver_storage_unreadable_objects"); got != now+1 {
+	if got := metricOf(t, "berth_unreadable_objects"); got != now+1 {
 		t.Errorf("%v unreadable objects after %v", got, now)
 	}
 	checkCode(t, request(t, http.MethodDelete, endpointsPath(ns, "a")+ignoring, ""), http.StatusOK, "")
-	eventually(t, "the gauge goes back", func() bool { return metricOf(t, "apiserver_storage_unreadable_objects") == now })
+	eventually(t, "the gauge goes back", func() bool { return metricOf(t, "berth_unreadable_objects") == now })
 }
 
 // metricOf is the value of a metric of endpoints.

@@ -14,8 +14,18 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
+// caused is what a client is told of a failure of the server, whose cause is for the log.
+type caused struct {
+	*apierrors.StatusError
+	cause error
+}
+
+// Unwrap returns the cause.
+func (c *caused) Unwrap() error { return c.cause }
+
 // FromStorage turns what the storage said into what a client is told. Errors that it does
-// not know stay as they are: the server answers them with 500 and logs them.
+// not know stay as they are: the server answers them with 500 and logs them. Where it is the
+// server or etcd that failed, the error wraps err.
 func FromStorage(err error) error {
 	var tooLarge *storage.TooLargeError
 	var nearlyFull *storage.NearlyFullError
@@ -32,19 +42,19 @@ func FromStorage(err error) error {
 		return apierrors.NewResourceExpired("The provided resource version is too old: etcd has compacted it.")
 	case errors.Is(err, storage.ErrUnknownOutcome):
 		// Without a time after which to try again: clients would do so, and that can do harm.
-		return apierrors.NewTimeoutError("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.", 0)
+		return &caused{apierrors.NewTimeoutError("The connection to etcd ended while the request was under way: it may or may not have taken effect. Read the object before trying again.", 0), err}
 	case errors.Is(err, storage.ErrTimeout):
-		return apierrors.NewTimeoutError("etcd did not answer within the time allotted to the request.", 1)
+		return &caused{apierrors.NewTimeoutError("etcd did not answer within the time allotted to the request.", 1), err}
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
 		return apierrors.NewTimeoutError("The time allotted to the request ended before etcd was asked.", 1)
 	case errors.As(err, &nearlyFull):
 		return noRoom(fmt.Sprintf("etcd's database is nearly full: %d bytes of %d are in use, and this write may not go beyond %d. "+
-			"Delete objects: an embedded etcd has room again within seconds. Or raise the quota (--quota-backend-bytes)", nearlyFull.InUse, nearlyFull.Quota, nearlyFull.Limit), 10)
+			"Delete objects: an embedded etcd has room again within seconds. Or raise the quota (--quota-backend-bytes)", nearlyFull.InUse, nearlyFull.Quota, nearlyFull.Limit), 10, err)
 	case errors.Is(err, storage.ErrNoSpace):
 		return noRoom("etcd's database is full: nothing can be written until space is made. Delete objects that have no finalizers, which still works; "+
-			"an embedded etcd then makes space by itself, and an external one needs compaction, etcdctl defrag and etcdctl alarm disarm, or a larger quota", 10)
+			"an embedded etcd then makes space by itself, and an external one needs compaction, etcdctl defrag and etcdctl alarm disarm, or a larger quota", 10, err)
 	case errors.Is(err, storage.ErrUnavailable):
-		return unavailable("etcd cannot be reached.", 1)
+		return &caused{unavailable("etcd cannot be reached.", 1), err}
 	}
 	return err
 }
@@ -86,7 +96,7 @@ func RetryTimeout() error {
 }
 
 // unavailable is a 503 that says when it is worth trying again.
-func unavailable(message string, retryAfterSeconds int32) error {
+func unavailable(message string, retryAfterSeconds int32) *apierrors.StatusError {
 	err := apierrors.NewServiceUnavailable(message)
 	err.ErrStatus.Details = &metav1.StatusDetails{RetryAfterSeconds: retryAfterSeconds}
 	return err
@@ -96,18 +106,20 @@ func unavailable(message string, retryAfterSeconds int32) error {
 const CauseNoRoom metav1.CauseType = "StorageFull"
 
 // noRoom is a 503 for a write that has no room; 0: another try does not help by itself.
-func noRoom(message string, retryAfterSeconds int32) error {
+func noRoom(message string, retryAfterSeconds int32, cause error) error {
 	err := apierrors.NewServiceUnavailable(message + ".")
 	err.ErrStatus.Details = &metav1.StatusDetails{
 		RetryAfterSeconds: retryAfterSeconds, Causes: []metav1.StatusCause{{Type: CauseNoRoom, Message: message}},
 	}
-	return err
+	return &caused{err, cause}
 }
+
+var errStoredLimit = errors.New("all objects together take as much as --max-stored-bytes allows")
 
 // TooMuchStored is the 503 for a write that adds bytes to what is stored beyond the limit.
 func TooMuchStored(stored, adds, limit int64) error {
 	return noRoom(fmt.Sprintf("the stored objects take %d bytes and this write would add %d, but the limit of all together is %d (--max-stored-bytes). "+
-		"Delete objects or make them smaller, which still works, or raise the limit", stored, adds, limit), 0)
+		"Delete objects or make them smaller, which still works, or raise the limit", stored, adds, limit), 0, errStoredLimit)
 }
 
 // TooLargeVersion is a 504 for a version that is not there yet.

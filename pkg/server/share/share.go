@@ -5,6 +5,7 @@ package share
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
 	"sync"
 	"sync/atomic"
@@ -73,19 +74,19 @@ func (p *Pool) TryTake(user string, n int64) (Taken, error) {
 }
 
 // Take takes n for the user, or all that one user may have if that is less. It waits until
-// there is enough, first for what the user itself has taken, and returns the context's error
-// if that ends before.
+// there is enough, first for what the user itself has taken. If the context ends before, it
+// returns its error, with ErrUser or ErrTotal for what it has waited for.
 func (p *Pool) Take(ctx context.Context, user string, n int64) (Taken, error) {
 	n = min(n, p.perUser)
 	a := p.open(user)
 	if err := a.taken.Acquire(ctx, n); err != nil {
 		p.close(user, a)
-		return Taken{}, err
+		return Taken{}, fmt.Errorf("%w: %w", ErrUser, err)
 	}
 	if err := p.all.Acquire(ctx, n); err != nil {
 		a.taken.Release(n)
 		p.close(user, a)
-		return Taken{}, err
+		return Taken{}, fmt.Errorf("%w: %w", ErrTotal, err)
 	}
 	p.inUse.Add(n)
 	return Taken{p, user, a, n}, nil

@@ -54,6 +54,7 @@ type Writer struct {
 	buf  *[]byte // from buffers; nil while nothing waits to be written
 	text *[]byte // from buffers: of a gzip stream, bytes that wait to be compressed
 
+	taken     int64  // bytes of the body, before compression
 	crc, size uint32 // of what was put into a gzip stream
 	err       error
 }
@@ -107,6 +108,7 @@ func (w *Writer) compress() {
 
 // Write takes bytes of the body.
 func (w *Writer) Write(p []byte) (int, error) {
+	w.taken += int64(len(p))
 	switch w.mode {
 	case plain:
 		w.emit(p)
@@ -129,6 +131,7 @@ func (w *Writer) WriteString(s string) { _, _ = w.Write([]byte(s)) }
 
 // Block takes bytes of the body that are compressed already. Expect has returned true.
 func (w *Writer) Block(b *object.Block) {
+	w.taken += int64(b.Size)
 	w.settle()
 	w.crc, w.size = b.Extend(w.crc), w.size+b.Size
 	w.emit(b.Data)
@@ -267,6 +270,9 @@ func (w *Writer) Close() error {
 	}
 	return w.err
 }
+
+// Size returns how many bytes of the body it has taken, before compression.
+func (w *Writer) Size() int64 { return w.taken }
 
 // Begun reports whether the header is out: from then on an error can only be told by
 // cutting the answer off.

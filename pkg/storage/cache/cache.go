@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/tidwall/btree"
 
 	"github.com/berth-project/berth/pkg/storage"
@@ -31,6 +32,8 @@ type Config[T any] struct {
 	// HistoryEvents and HistoryBytes bound the recent events kept for watchers that are
 	// behind. 0 means 8,192 events and 32 MiB.
 	HistoryEvents, HistoryBytes int
+	// Registerer registers the metrics; if nil they are not registered.
+	Registerer prometheus.Registerer
 	// Report receives the errors of following the store, which is then retried. It may be
 	// nil.
 	Report func(error)
@@ -53,6 +56,7 @@ type Entry[T any] struct {
 	Key      string
 	Value    T
 	Revision int64 // ModRevision of the key
+	stored   int   // bytes of key and value in the store
 }
 
 // Event is one change, shared by all watchers. Its exported fields are immutable.
@@ -61,6 +65,9 @@ type Event[T any] struct {
 	Revision int64     // of the change
 	Entry    *Entry[T] // after the change; nil if the key was deleted
 	Prev     *Entry[T] // before the change; nil if the key did not exist
+
+	// When the event came from the store, and when the cache had it; since Cache.begun.
+	came, cached time.Duration
 
 	leave sync.Once
 	last  T // see Last
@@ -78,7 +85,11 @@ func (e *Event[T]) Last(at func(prev T, revision int64) T) T {
 type Cache[T any] struct {
 	cfg   Config[T]
 	fresh freshness
-	bytes atomic.Int64 // see Bytes; changed with mu held
+	// bytes is what Bytes returns, and storedBytes what the keys and values take in the store;
+	// changed with mu held.
+	bytes, storedBytes atomic.Int64
+	metrics            metrics
+	begun              time.Time
 
 	mu       sync.RWMutex
 	tree     *btree.Map[string, *Entry[T]] // nil until it is first filled
@@ -111,6 +122,7 @@ func New[T any](cfg Config[T]) (*Cache[T], error) {
 		fresh:    freshness{turn: make(chan struct{}, 1)},
 	}
 	c.history.init(cfg.HistoryEvents, cfg.HistoryBytes)
+	c.begun, c.metrics = time.Now(), newMetrics(c, cfg.Registerer)
 	return c, nil
 }
 
@@ -156,7 +168,8 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 
 // fill reads the prefix at one revision, and the history before it.
 func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
-	tree, revision, bytes := new(btree.Map[string, *Entry[T]]), int64(0), 0
+	began := time.Now()
+	tree, revision, bytes, stored := new(btree.Map[string, *Entry[T]]), int64(0), 0, 0
 	for page, err := range storage.Pages(ctx, c.cfg.Storage, c.cfg.Prefix, storage.ListOptions{}) {
 		if err != nil {
 			return 0, err
@@ -165,6 +178,7 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 			entry := c.entry(kv)
 			tree.Load(kv.Key, entry)
 			bytes += c.cfg.Size(entry.Value)
+			stored += entry.stored
 		}
 		revision = page.Revision
 	}
@@ -184,6 +198,9 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 	defer c.mu.Unlock()
 	c.tree, c.revision = tree, revision
 	c.bytes.Store(int64(bytes))
+	c.storedBytes.Store(int64(stored))
+	c.metrics.fills.Inc()
+	c.metrics.fillDuration.Observe(time.Since(began).Seconds())
 	c.history.reset(since)
 	for _, event := range slices.Backward(events) {
 		if event.Revision > since { // a revision is kept whole
@@ -222,7 +239,7 @@ func (c *Cache[T]) readHistory(ctx context.Context, revision int64) (past []stor
 func (c *Cache[T]) Bytes() int64 { return c.bytes.Load() }
 
 func (c *Cache[T]) entry(kv *storage.KeyValue) *Entry[T] {
-	return &Entry[T]{Key: kv.Key, Value: c.cfg.Make(kv), Revision: kv.ModRevision}
+	return &Entry[T]{Key: kv.Key, Value: c.cfg.Make(kv), Revision: kv.ModRevision, stored: len(kv.Key) + len(kv.Value)}
 }
 
 // pastEvent returns an event from before the history. It reuses now, the key's entry in the
@@ -256,43 +273,51 @@ func (c *Cache[T]) eventSize(event *Event[T]) int {
 	return overhead + size
 }
 
-// entrySize returns the memory of an entry's value; nil has none.
-func (c *Cache[T]) entrySize(entry *Entry[T]) int64 {
-	if entry == nil {
-		return 0
+// count adds an entry, nil or not, to the bytes that are there, or with a sign of -1 takes it
+// away.
+func (c *Cache[T]) count(entry *Entry[T], sign int) {
+	if entry != nil {
+		c.bytes.Add(int64(sign * c.cfg.Size(entry.Value)))
+		c.storedBytes.Add(int64(sign * entry.stored))
 	}
-	return int64(c.cfg.Size(entry.Value))
 }
 
 // apply processes a response of the watch and wakes the goroutines that wait for it. Slow
 // work is done before taking the lock, and watchers are woken after releasing it, since
 // they begin by taking it.
 func (c *Cache[T]) apply(response storage.WatchResponse) {
+	came := time.Since(c.begun)
+	c.metrics.stored.Add(float64(len(response.Events)))
 	entries := make([]*Entry[T], len(response.Events))
 	for i := range response.Events {
 		if change := &response.Events[i]; !change.Deleted {
 			entries[i] = c.entry(change.KV)
 		}
 	}
-	for _, w := range c.take(response, entries) {
+	for _, w := range c.take(response, entries, came) {
 		w.wakeUp()
 	}
 }
 
-// take applies a response with its entries, and returns the watchers to wake.
-func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T]) []*Watcher[T] {
+// take applies a response with its entries, which came at that time, and returns the watchers to
+// wake.
+func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T], came time.Duration) []*Watcher[T] {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	var woken []*Watcher[T]
+	cached := time.Since(c.begun)
 	for i := range response.Events {
 		kv := response.Events[i].KV
-		event := &Event[T]{Key: kv.Key, Revision: kv.ModRevision, Entry: entries[i]}
+		event := &Event[T]{Key: kv.Key, Revision: kv.ModRevision, Entry: entries[i], came: came, cached: cached}
 		if event.Entry != nil {
 			event.Prev, _ = c.tree.Set(event.Key, event.Entry)
 		} else {
 			event.Prev, _ = c.tree.Delete(event.Key)
 		}
-		c.bytes.Add(c.entrySize(event.Entry) - c.entrySize(event.Prev))
+		c.count(event.Entry, 1)
+		c.count(event.Prev, -1)
+		c.metrics.received.Inc()
+		c.metrics.toCache.Observe((cached - came).Seconds())
 		sequence := c.history.append(event, c.eventSize(event))
 		woken = c.watchers.notify(event.Key, sequence, woken)
 	}

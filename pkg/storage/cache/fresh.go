@@ -103,8 +103,11 @@ func (f *freshness) begin(next *revisionRead) bool {
 func (c *Cache[T]) WaitFor(ctx context.Context, revision int64) error {
 	reached, advance := c.reached(revision)
 	if reached {
+		c.metrics.readWait.Observe(0)
 		return nil
 	}
+	began := time.Now()
+	defer func() { c.metrics.readWait.Observe(time.Since(began).Seconds()) }()
 	ask := time.NewTimer(patience)
 	defer ask.Stop()
 	for {

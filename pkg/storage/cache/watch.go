@@ -68,6 +68,13 @@ func (w *Watcher[T]) Wake() <-chan struct{} { return w.wake }
 // up to which all have been delivered. It does not wait: no events means that there are none
 // yet. It returns ErrCompacted if the watcher has fallen behind the history.
 func (w *Watcher[T]) Next(events []*Event[T]) ([]*Event[T], int64, error) {
+	before := len(events)
+	events, revision, err := w.nextEvents(events)
+	w.cache.taken(events[before:])
+	return events, revision, err
+}
+
+func (w *Watcher[T]) nextEvents(events []*Event[T]) ([]*Event[T], int64, error) {
 	c := w.cache
 	c.mu.RLock()
 	defer c.mu.RUnlock()

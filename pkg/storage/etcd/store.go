@@ -42,6 +42,9 @@ type Config struct {
 
 	// Registerer registers the metrics of requests; if nil they are not registered.
 	Registerer prometheus.Registerer
+	// Groups are the groups of the resources that the metrics tell apart, by the name that
+	// follows /registry/ in their keys.
+	Groups map[string]string
 }
 
 // Store implements storage.Interface with an etcd client.
@@ -69,7 +72,7 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 		client:  client,
 		timeout: requestTimeout,
 		max:     cmp.Or(cfg.MaxValueBytes, defaultMaxRequestBytes-RequestOverhead),
-		metrics: newMetrics(cfg.Registerer),
+		metrics: newMetrics(cfg.Registerer, cfg.Groups),
 	}
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(s.space.collectors()...)
@@ -91,7 +94,7 @@ const freshnessKey = "/registry/\x00"
 
 // Revision implements storage.Interface.
 func (s *Store) Revision(ctx context.Context) (int64, error) {
-	resp, err := s.read(ctx, "revision", freshnessKey, clientv3.WithCountOnly())
+	resp, err := s.read(ctx, "getCurrentResourceVersion", freshnessKey, clientv3.WithCountOnly())
 	if err != nil {
 		return 0, err
 	}
@@ -104,7 +107,7 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 	if from == "" {
 		from = "\x00" // etcd rejects the empty key; this is the smallest valid one
 	}
-	resp, err := s.read(ctx, "list", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithRev(opts.Revision), clientv3.WithLimit(opts.Limit))
+	resp, err := s.read(ctx, "listWithCount", from, clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix)), clientv3.WithRev(opts.Revision), clientv3.WithLimit(opts.Limit))
 	if err != nil {
 		return storage.ListResponse{}, err
 	}

@@ -310,7 +310,7 @@ func TestNewRefuses(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	s, err := New(clients["in process"], Config{Registerer: registry})
+	s, err := New(clients["in process"], Config{Registerer: registry, Groups: map[string]string{"endpoints": ""}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -337,7 +337,7 @@ func TestMetrics(t *testing.T) {
 			for _, l := range m.Label {
 				labels[l.GetName()] = l.GetValue()
 			}
-			name := f.GetName() + " " + labels["operation"] + " " + labels["type"]
+			name := f.GetName() + " " + labels["operation"] + " " + labels["group"] + labels["resource"]
 			if h := m.GetHistogram(); h != nil {
 				got[name] = float64(h.GetSampleCount())
 			} else {
@@ -346,7 +346,7 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	want := map[string]float64{"etcd_request_errors_total get endpoints": 1}
-	for _, operation := range []string{"create", "update", "delete", "get", "list"} {
+	for _, operation := range []string{"create", "update", "delete", "get", "listWithCount"} {
 		want["etcd_requests_total "+operation+" endpoints"] = 1
 		want["etcd_request_duration_seconds "+operation+" endpoints"] = 1
 	}
@@ -356,16 +356,18 @@ func TestMetrics(t *testing.T) {
 }
 
 func TestResourceOf(t *testing.T) {
-	for key, want := range map[string]string{
-		"/registry/endpoints/default/a": "endpoints",
-		"/registry/namespaces/default":  "namespaces",
-		"/registry/endpoints/":          "endpoints",
-		"/registry/endpoints":           "",
-		"/other/endpoints/a":            "",
-		"":                              "",
+	m := newMetrics(nil, map[string]string{"endpoints": "", "leases": "coordination.k8s.io"})
+	for key, want := range map[string][2]string{
+		"/registry/endpoints/default/a": {"", "endpoints"},
+		"/registry/leases/default/a":    {"coordination.k8s.io", "leases"},
+		"/registry/endpoints/":          {"", "endpoints"},
+		"/registry/endpoints":           {},
+		"/registry/secrets/default/a":   {},
+		"/other/endpoints/a":            {},
+		"":                              {},
 	} {
-		if got := resourceOf(key); got != want {
-			t.Errorf("resourceOf(%q) = %q, want %q", key, got, want)
+		if group, resource := m.resourceOf(key); [2]string{group, resource} != want {
+			t.Errorf("resourceOf(%q) = %q, %q, want %q", key, group, resource, want)
 		}
 	}
 }
