@@ -156,7 +156,7 @@ func newKeeper(c config, certs *certificates.Holder, logger zerolog.Logger) *cer
 
 func registerExpiry(metrics prometheus.Registerer, certs *certificates.Holder) {
 	metrics.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-		Name: "apiserver_serving_certificate_expiration_timestamp_seconds",
+		Name: "berth_serving_certificate_expiration_timestamp_seconds",
 		Help: "When the serving certificate expires, in seconds since 1970.",
 	}, func() float64 { return float64(certs.Get().Pair.Leaf.NotAfter.Unix()) }))
 }

@@ -145,7 +145,7 @@ func TestRunWarnsOfExpiry(t *testing.T) {
 			}
 			token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
 			code, metrics := call(t, http.DefaultClient, "GET", fmt.Sprintf("http://127.0.0.1:%d/metrics", s.HTTPPort), token, "")
-			found := regexp.MustCompile(`(?m)^apiserver_serving_certificate_expiration_timestamp_seconds (\S+)$`).FindStringSubmatch(metrics)
+			found := regexp.MustCompile(`(?m)^berth_serving_certificate_expiration_timestamp_seconds (\S+)$`).FindStringSubmatch(metrics)
 			if code != http.StatusOK || found == nil {
 				t.Fatalf("got %d and no metric", code)
 			}

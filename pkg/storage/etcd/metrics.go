@@ -2,6 +2,7 @@ package etcd
 
 import (
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -10,17 +11,27 @@ import (
 
 // metrics have the same names as in kube-apiserver.
 type metrics struct {
-	duration *prometheus.HistogramVec
-	requests *prometheus.CounterVec
-	errors   *prometheus.CounterVec
-	groups   map[string]string // of the resources
+	duration         *prometheus.HistogramVec
+	requests, errors *prometheus.CounterVec
+	groups           map[string]string // of the resources
+
+	mu     sync.RWMutex
+	series map[seriesKey]*series
+}
+
+// seriesKey has few values: the operations are the Store's, and the resources are served.
+type seriesKey struct{ operation, group, resource string }
+
+type series struct {
+	duration         prometheus.Observer
+	requests, errors prometheus.Counter
 }
 
 // newMetrics registers them with r, or with nothing if r is nil.
 func newMetrics(r prometheus.Registerer, groups map[string]string) *metrics {
 	factory, labels := promauto.With(r), []string{"operation", "group", "resource"}
 	return &metrics{
-		groups: groups,
+		groups: groups, series: map[seriesKey]*series{},
 		duration: factory.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "etcd_request_duration_seconds",
 			Help: "Time of calls to etcd by operation, group and resource, in seconds.",
@@ -40,15 +51,30 @@ func newMetrics(r prometheus.Registerer, groups map[string]string) *metrics {
 	}
 }
 
-// observe counts a request that began at start and ended with err. The labels are bounded:
-// the operations are the Store's, and the resources are served.
+// observe counts a request that began at start and ended with err.
 func (m *metrics) observe(operation, key string, start time.Time, err error) {
 	group, resource := m.resourceOf(key)
-	m.requests.WithLabelValues(operation, group, resource).Inc()
-	m.duration.WithLabelValues(operation, group, resource).Observe(time.Since(start).Seconds())
+	s := m.of(seriesKey{operation, group, resource})
+	s.requests.Inc()
+	s.duration.Observe(time.Since(start).Seconds())
 	if err != nil {
-		m.errors.WithLabelValues(operation, group, resource).Inc()
+		s.errors.Inc()
 	}
+}
+
+func (m *metrics) of(key seriesKey) *series {
+	m.mu.RLock()
+	s := m.series[key]
+	m.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	labels := []string{key.operation, key.group, key.resource}
+	s = &series{m.duration.WithLabelValues(labels...), m.requests.WithLabelValues(labels...), m.errors.WithLabelValues(labels...)}
+	m.series[key] = s
+	return s
 }
 
 // resourceOf returns the resource in a key of the form /registry/<resource>/..., and its group.

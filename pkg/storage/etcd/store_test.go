@@ -348,6 +348,7 @@ func TestMetrics(t *testing.T) {
 	want := map[string]float64{"etcd_request_errors_total get endpoints": 1}
 	for _, operation := range []string{"create", "update", "delete", "get", "listWithCount"} {
 		want["etcd_requests_total "+operation+" endpoints"] = 1
+		want["etcd_request_errors_total "+operation+" endpoints"] += 0
 		want["etcd_request_duration_seconds "+operation+" endpoints"] = 1
 	}
 	if d := cmp.Diff(want, got); d != "" {
