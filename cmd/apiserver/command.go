@@ -57,7 +57,7 @@ it runs an embedded etcd, keeps everything in ./berth.data and listens on https:
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	cmd.AddCommand(newReadyCommand(), newSnapshotCommand(stdout), newVersionCommand())
+	cmd.AddCommand(newReadyCommand(), newLimitsCommand(stdout), newSnapshotCommand(stdout), newVersionCommand())
 	return cmd
 }
 
@@ -88,6 +88,24 @@ prints the reason in one line and exits with status 1. For container health chec
 	flags := cmd.Flags()
 	flags.StringVar((*string)(&dir), "data-dir", string(dir), "Data directory of the server, whose kubeconfig has the server's address and CA")
 	flags.StringVar(&server, "server", server, "URL of the server, such as https://127.0.0.1:6443, if not the one in the kubeconfig")
+	return cmd
+}
+
+func newLimitsCommand(stdout io.Writer) *cobra.Command {
+	dir, user := defaultConfig().DataDir, ""
+	cmd := &cobra.Command{
+		Use:   "limits",
+		Short: "Show the limits of a user, and what is left of them",
+		Long: `Asks a running server, as its administrator, for the limits of a user: the token buckets of its
+tokens, and what it has of what users share, such as requests in progress, watches and memory.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return withEnvironment(cmd.Flags(), func() error { return printLimits(cmd.Context(), dir, user, stdout) })
+		},
+	}
+	flags := cmd.Flags()
+	flags.StringVar((*string)(&dir), "data-dir", string(dir), "Data directory of the server, whose kubeconfig has the server's address, CA and token")
+	flags.StringVar(&user, "user", user, "Name of the user; if empty, the administrator")
 	return cmd
 }
 

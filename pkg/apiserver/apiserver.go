@@ -34,6 +34,12 @@ const (
 	MaxReadableBytes = registry.MaxReadableBytes
 )
 
+// LimitsPath answers with Limits, those of the user that the query names.
+const LimitsPath = server.LimitsPath
+
+// Limits are those of a user, and what is left of them.
+type Limits = server.Limits
+
 // Config is what an Instance is made of. Without a comment a field is required.
 type Config struct {
 	// Client is of an etcd that answers. The caller closes it after Close.

@@ -4,6 +4,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -126,6 +127,18 @@ func (t *Tokens) replace(set tokenSet) {
 func sameUser(a, b User) bool {
 	sorted := func(u User) []string { return slices.Sorted(slices.Values(u.Groups)) }
 	return a.Name == b.Name && a.UID == b.UID && slices.Equal(sorted(a), sorted(b))
+}
+
+// Of returns the identities of a user, in the order of their ids; nil: the user has no token.
+func (t *Tokens) Of(user string) []*Identity {
+	var found []*Identity
+	for _, id := range *t.current.Load() {
+		if id.User.Name == user {
+			found = append(found, id)
+		}
+	}
+	slices.SortFunc(found, func(a, b *Identity) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return found
 }
 
 // Authenticate returns the identity that token belongs to, and reports whether there is

@@ -118,11 +118,15 @@ func (l *Limiter) bucketOf(t time.Time, s Subject, class Class) *bucket {
 	if r.exempt {
 		return nil
 	}
-	k := key{token: s.Token, user: s.User, class: class}
+	return l.subjects.get(t, r.key(s, class), key{class: class, overflow: len(l.policy.rules) - i}, r.limits[class])
+}
+
+// key returns the key of the bucket of s, whose rule r is.
+func (r *rule) key(s Subject, class Class) key {
 	if r.perUser {
-		k.token = [32]byte{}
+		return key{user: s.User, class: class}
 	}
-	return l.subjects.get(t, k, key{class: class, overflow: len(l.policy.rules) - i}, r.limits[class])
+	return key{token: s.Token, user: s.User, class: class}
 }
 
 // addressOverflow is the bucket shared by addresses that do not fit into a table.

@@ -357,3 +357,31 @@ func TestSetConfigAgainstAllow(t *testing.T) {
 	close(done)
 	changer.Wait()
 }
+
+func TestState(t *testing.T) {
+	l := New(&Config{
+		Defaults:  Defaults{Read: &Limit{QPS: 1, Burst: 10}},
+		Overrides: []Override{{Users: []string{"shared"}, Per: PerUser}},
+	})
+	now := time.Unix(1_000, 0)
+	check := func(s Subject, want State, limited bool) {
+		t.Helper()
+		for range 2 { // it takes nothing
+			if got, ok := l.State(now, s, Read); got != want || ok != limited {
+				t.Errorf("%s: got %+v, %v, want %+v, %v", s.User, got, ok, want, limited)
+			}
+		}
+	}
+	limit := Limit{QPS: 1, Burst: 10}
+	alice, shared := Subject{Token: [32]byte{1}, User: "alice"}, Subject{Token: [32]byte{2}, User: "shared"}
+	check(alice, State{Limit: limit, Tokens: 10}, true)
+	l.Allow(now, alice, Read, 4)
+	l.Allow(now, shared, Read, 1)
+	l.Owe(now, shared, Read, 20)
+	check(alice, State{Limit: limit, Tokens: 6}, true)
+	check(Subject{Token: [32]byte{3}, User: "alice"}, State{Limit: limit, Tokens: 10}, true)
+	check(Subject{Token: [32]byte{3}, User: "shared"}, State{Limit: limit, Tokens: -11, PerUser: true}, true)
+	check(Subject{User: "root", Groups: []string{privilegedGroup}}, State{}, false)
+	now = now.Add(2 * time.Second)
+	check(alice, State{Limit: limit, Tokens: 8}, true)
+}

@@ -204,12 +204,12 @@ func (r *Registry) registerMetrics(registerer prometheus.Registerer) {
 	}
 }
 
-// registerer returns a registerer of the metrics of one resource; r may be nil.
-func (res *Resource) registerer(r prometheus.Registerer) prometheus.Registerer {
-	if r == nil {
+// registerer returns a registerer of the resource's metrics with that of all; it may be nil.
+func (r *Resource) registerer(all prometheus.Registerer) prometheus.Registerer {
+	if all == nil {
 		return nil
 	}
-	return prometheus.WrapRegistererWith(prometheus.Labels{"group": res.API.Group, "resource": res.API.Name}, r)
+	return prometheus.WrapRegistererWith(prometheus.Labels{"group": r.API.Group, "resource": r.API.Name}, all)
 }
 
 // registerMetrics exports how many stored values could not be read, under kube-apiserver's name,

@@ -80,6 +80,11 @@ type pool struct {
 	limit, what string
 }
 
+// all returns each of them.
+func (p *pools) all() []pool {
+	return []pool{p.readOnly, p.mutating, p.watches, p.uploads, p.memory, p.reserved, p.old}
+}
+
 func newPools(cfg *Config) pools {
 	memory := int64(defaultMemory)
 	if limit := debug.SetMemoryLimit(-1); limit < math.MaxInt64 {
@@ -120,8 +125,11 @@ func (s *Server) charge(rec *record, tokens int, weight string) error {
 	if wait == 0 {
 		return nil
 	}
-	s.reject(rec, class.String()+"-rate", "user")
-	return tooManyRequests("the limit for "+class.String()+" requests is reached"+weight, wait)
+	detail := s.reject(rec, rateLimit(class), "user")
+	if state, limited := s.cfg.Limiter.State(time.Now(), subject, class); limited {
+		detail += fmt.Sprintf(": %v a second, burst %d", state.QPS, state.Burst)
+	}
+	return tooManyRequests("the limit for "+class.String()+" requests is reached"+weight, wait, detail)
 }
 
 // owe charges what the request has cost already: to refuse it would save nothing.
@@ -138,9 +146,15 @@ func (r *record) bucket() (ratelimit.Subject, ratelimit.Class) {
 	if isReadOnly(r.req) {
 		class = ratelimit.Read
 	}
-	user := &r.identity.User
-	return ratelimit.Subject{Token: r.identity.ID, User: user.Name, Groups: user.Groups}, class
+	return subjectOf(r.identity), class
 }
+
+func subjectOf(identity *auth.Identity) ratelimit.Subject {
+	return ratelimit.Subject{Token: identity.ID, User: identity.User.Name, Groups: identity.User.Groups}
+}
+
+// rateLimit names the bucket of a class.
+func rateLimit(class ratelimit.Class) string { return class.String() + "-rate" }
 
 // chargeSize charges what a call weighs beside the token that each one costs. size is that of
 // its objects as plain JSON.
@@ -162,16 +176,20 @@ func (s *Server) chargeWeight(c *call, tokens int, why string) error {
 }
 
 // reject counts a request that a limit turns away; of is whose limit it is: user, address or
-// all.
-func (s *Server) reject(rec *record, limit, of string) {
+// all. It returns which limit that is, and of whom, in words.
+func (s *Server) reject(rec *record, limit, of string) string {
 	rec.counted = rec.counted || limit != anonymousLimit // guesses are no requests yet
 	s.metrics.Reject(limit, of, rec.attrs.Resource)
+	if of == "address" {
+		return limit + " of address " + rec.client.String()
+	}
+	return limit + " of user " + strconv.Quote(rec.user())
 }
 
-// tooManyRequests is a 429 that says exactly how long to wait.
-func tooManyRequests(why string, wait time.Duration) error {
+// tooManyRequests is a 429 that says exactly how long to wait, and by detail which limit was met.
+func tooManyRequests(why string, wait time.Duration, detail string) error {
 	seconds := ratelimit.RetryAfterSeconds(wait)
-	return apierrors.NewTooManyRequests("Too many requests: "+why+"; try again in "+strconv.Itoa(seconds)+" s", seconds)
+	return apierrors.NewTooManyRequests(fmt.Sprintf("Too many requests: %s; try again in %d s (%s)", why, seconds, detail), seconds)
 }
 
 // enter takes n of a pool for the request, such as one place among those in progress, until the
@@ -183,11 +201,11 @@ func (s *Server) enter(rec *record, pool pool, n int) (share.Taken, error) {
 	taken, err := pool.TryTake(rec.identity.User.Name, int64(n))
 	switch {
 	case errors.Is(err, share.ErrUser):
-		s.reject(rec, pool.limit, "user")
-		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d for each user, is reached", pool.what, pool.PerUser()), time.Second)
+		detail := s.reject(rec, pool.limit, "user")
+		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d for each user, is reached", pool.what, pool.PerUser()), time.Second, detail)
 	case errors.Is(err, share.ErrTotal):
-		s.reject(rec, pool.limit, "all")
-		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d in all, is reached", pool.what, pool.Total()), time.Second)
+		detail := s.reject(rec, pool.limit, "all")
+		err = tooManyRequests(fmt.Sprintf("the limit of %s, %d in all, is reached", pool.what, pool.Total()), time.Second, detail)
 	}
 	return taken, err
 }
@@ -220,8 +238,8 @@ func (s *Server) takeBytes(c *call, pool pool, n int, when string) (share.Taken,
 	if errors.Is(err, share.ErrUser) {
 		of = "user"
 	}
-	s.reject(c.rec, pool.limit, of)
-	return taken, tooManyRequests(fmt.Sprintf("the memory %s is in use, of which one user may have %d bytes", when, pool.PerUser()), time.Second)
+	detail := s.reject(c.rec, pool.limit, of)
+	return taken, tooManyRequests(fmt.Sprintf("the memory %s is in use, of which one user may have %d bytes", when, pool.PerUser()), time.Second, detail)
 }
 
 // begin takes what a call needs to begin with, once its body is there: tokens for its weight,

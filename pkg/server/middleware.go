@@ -75,8 +75,7 @@ func (s *Server) authenticate(rec *record) error {
 		s.metrics.Authenticated(metrics.Failure, began)
 	}
 	if wait := s.cfg.Limiter.AllowAnonymous(rec.start, rec.client); wait > 0 {
-		s.reject(rec, anonymousLimit, "address")
-		return tooManyRequests("the limit for requests without a valid token from this address is reached", wait)
+		return tooManyRequests("the limit for requests without a valid token from this address is reached", wait, s.reject(rec, anonymousLimit, "address"))
 	}
 	const challenge = `Bearer realm="berth"`
 	if !rec.refusedToken {
@@ -108,8 +107,7 @@ func (s *Server) admitProbe(rec *record, path string) error {
 	case s.identify(rec):
 		return s.charge(rec, 1, "")
 	}
-	s.reject(rec, "probe-rate", "address")
-	return tooManyRequests("the limit for /"+path+" from this address is reached; a valid token passes it", wait)
+	return tooManyRequests("the limit for /"+path+" from this address is reached; a valid token passes it", wait, s.reject(rec, "probe-rate", "address"))
 }
 
 // requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or else of a

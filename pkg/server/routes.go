@@ -116,6 +116,7 @@ func (s *Server) route() error {
 	described = append(described, SelfSubjectReviews)
 	s.routeHealth()
 	s.router.Path("/metrics").Handler(s.authorised(s.metrics.Handler()))
+	s.router.Path(LimitsPath).Handler(s.readable(s.limits))
 	s.router.NotFoundHandler = s.authorised(http.HandlerFunc(s.notFound))
 	s.router.MethodNotAllowedHandler = s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.renderError(recordOf(w), methodNotAllowed())

@@ -147,7 +147,7 @@ func begin(t *testing.T, server *apitest.Server, path string) (end func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	client := newClient(t, server, true)
-	resp, err := client.Do(newRequest(t, server, http.MethodGet, path, nil).WithContext(ctx))
+	resp, err := client.Do(newRequest(t, server, http.MethodGet, path, nil).WithContext(ctx)) //nolint:bodyclose // what is returned closes it
 	if err != nil {
 		t.Fatal(err)
 	}

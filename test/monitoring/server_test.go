@@ -122,7 +122,7 @@ func write(t *testing.T, path, text string) {
 // do sends a request and returns the answer, whose code must be the given one, unless that is 0.
 func (s *server) do(t *testing.T, token string, code int, method, path, contentType, body string) string {
 	t.Helper()
-	return read(t, s.begin(t, token, code, method, path, contentType, body))
+	return read(t, s.begin(t, token, code, method, path, contentType, body)) //nolint:bodyclose // read closes it
 }
 
 // begin sends a request, and returns once the answer has begun.
@@ -163,7 +163,7 @@ func (s *server) load(t *testing.T) {
 		t.Helper()
 		s.do(t, adminToken, code, method, path, contentType, body)
 	}
-	watch := s.begin(t, adminToken, 200, http.MethodGet, endpoints+"?watch=1&timeoutSeconds=5", json, "")
+	watch := s.begin(t, adminToken, 200, http.MethodGet, endpoints+"?watch=1&timeoutSeconds=5", json, "") //nolint:bodyclose // read closes it
 	for i := range 20 {
 		name := fmt.Sprintf("a-%d", i)
 		object := `{"metadata":{"name":"` + name + `"}}`

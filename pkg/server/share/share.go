@@ -31,6 +31,7 @@ type Pool struct {
 
 type account struct {
 	taken *semaphore.Weighted
+	inUse atomic.Int64
 	refs  int // guarded by Pool.mu
 }
 
@@ -51,6 +52,16 @@ func bound(n int64) int64 {
 // InUse returns how much is taken now.
 func (p *Pool) InUse() int64 { return p.inUse.Load() }
 
+// UsedBy returns how much the user has taken now.
+func (p *Pool) UsedBy(user string) int64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if a := p.users[user]; a != nil {
+		return a.inUse.Load()
+	}
+	return 0
+}
+
 // PerUser returns the most that one user may have, and Total what all may have together.
 func (p *Pool) PerUser() int64 { return p.perUser }
 
@@ -70,6 +81,7 @@ func (p *Pool) TryTake(user string, n int64) (Taken, error) {
 		return Taken{}, ErrTotal
 	}
 	p.inUse.Add(n)
+	a.inUse.Add(n)
 	return Taken{p, user, a, n}, nil
 }
 
@@ -89,6 +101,7 @@ func (p *Pool) Take(ctx context.Context, user string, n int64) (Taken, error) {
 		return Taken{}, fmt.Errorf("%w: %w", ErrTotal, err)
 	}
 	p.inUse.Add(n)
+	a.inUse.Add(n)
 	return Taken{p, user, a, n}, nil
 }
 
@@ -129,6 +142,7 @@ func (t *Taken) GiveBack() {
 		return
 	}
 	t.pool.inUse.Add(-t.n)
+	t.of.inUse.Add(-t.n)
 	t.pool.all.Release(t.n)
 	t.of.taken.Release(t.n)
 	t.pool.close(t.user, t.of)

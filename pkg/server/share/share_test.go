@@ -23,8 +23,8 @@ func TestTryTake(t *testing.T) {
 	take(t, p, "b", 2, nil)
 	take(t, p, "c", 2, ErrTotal)
 	third := take(t, p, "c", 1, nil)
-	if got := p.InUse(); got != 5 {
-		t.Errorf("in use are %d, want 5", got)
+	if got, own := p.InUse(), p.UsedBy("b"); got != 5 || own != 2 || p.UsedBy("d") != 0 {
+		t.Errorf("in use are %d, of one user %d; want 5 and 2", got, own)
 	}
 	first.GiveBack()
 	first.GiveBack()
