@@ -65,9 +65,10 @@ func TestEveryResourceHasItsTable(t *testing.T) {
 	})
 }
 
-// The documents are those of the groups and versions of the list, and no others.
+// The documents are those of the groups and versions of the list, and of the reviews that
+// pkg/server answers, and no others.
 func TestDocumentsAreThoseOfTheResources(t *testing.T) {
-	want := []string{"api", "apis", "version"}
+	want := []string{"api", "apis", "apis/authentication.k8s.io", "apis/authentication.k8s.io/v1", "version"}
 	for _, resource := range All() {
 		path := "api/" + resource.API.Version
 		if resource.API.Group != "" {
