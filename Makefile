@@ -64,6 +64,10 @@ check: ## run go vet and the shorter tests without the race detector, for while 
 bench: ## run the benchmarks six times each, for benchstat
 	@go test -run '^$$' -bench '$(BENCH)' -benchmem -count $(COUNT) $(PKG)
 
+.PHONY: kubectl
+kubectl: ## run the tests of kubectl with its two releases before the one that `make test` has
+	@test/kubectl.sh
+
 # In the package's directory go test shows each row of the table when its attack has ended.
 .PHONY: attack
 attack: ## attack the server for half an hour, and print a table of the results

@@ -40,11 +40,11 @@ type result struct {
 // another. It ends with ctx.
 func (k *kubectl) command(ctx context.Context, stdin string, args ...string) *exec.Cmd {
 	k.t.Helper()
-	self, err := os.Executable()
+	path, err := kubectlPath()
 	if err != nil {
 		k.t.Fatal(err)
 	}
-	cmd := exec.CommandContext(ctx, self, append([]string{"--namespace=" + k.namespace}, args...)...)
+	cmd := exec.CommandContext(ctx, path, append([]string{"--namespace=" + k.namespace}, args...)...)
 	// The cache of what the server serves is shared, as that of a user at a terminal is.
 	home := filepath.Dir(shared.dataDir)
 	cmd.Env = append(os.Environ(), asKubectl+"=1", endAtOnce, "KUBECONFIG="+shared.kubeconfig(), "HOME="+home, "KUBECACHEDIR="+filepath.Join(home, "cache"))

@@ -26,6 +26,9 @@ import (
 const (
 	// asKubectl is the environment variable that makes the test binary be kubectl.
 	asKubectl = "BERTH_TEST_AS_KUBECTL"
+	// otherKubectl is the environment variable with the path of a kubectl of another release,
+	// which the tests then run instead.
+	otherKubectl = "BERTH_TEST_KUBECTL"
 	// buildTimeout is enough for a build that finds nothing in the compiler's cache.
 	buildTimeout = 10 * time.Minute
 )
@@ -55,6 +58,14 @@ func kubectlMain() {
 	if err := cli.RunNoErrOutput(cmd.NewDefaultKubectlCommand()); err != nil {
 		cmdutil.CheckErr(err)
 	}
+}
+
+// kubectlPath returns the kubectl that the tests run.
+func kubectlPath() (string, error) {
+	if path := os.Getenv(otherKubectl); path != "" {
+		return path, nil
+	}
+	return os.Executable()
 }
 
 // run runs the tests beside a server, and returns their exit code.
