@@ -267,7 +267,7 @@ func TestPage(t *testing.T) {
 	if w.Code != http.StatusOK || w.Header().Get("Content-Type") != "text/html; charset=utf-8" || !strings.HasPrefix(w.Header().Get("Content-Security-Policy"), "default-src 'none';") {
 		t.Errorf("got %d %v", w.Code, w.Header())
 	}
-	for _, want := range []string{"v1.37.2+&lt;berth&gt;", `href="/readyz?verbose"`, `href="/openapi/v2"`, "#quick-start"} {
+	for _, want := range []string{"v1.37.2+&lt;berth&gt;", `href="/readyz?verbose"`, `href="/openapi/v2"`, "#readme"} {
 		if !strings.Contains(strings.ReplaceAll(body, "&#43;", "+"), want) {
 			t.Errorf("the page lacks %s: %s", want, body)
 		}
