@@ -101,8 +101,8 @@ func (a access) tlsConfig() (*tls.Config, error) {
 
 // printLimits prints the limits of a user of the server of a data directory, and what is left of
 // them.
-func printLimits(ctx context.Context, dir dataDir, user string, w io.Writer) error {
-	status, body, err := ask(ctx, dir, "", apiserver.LimitsPath+"?user="+url.QueryEscape(user))
+func printLimits(ctx context.Context, dir dataDir, server, user string, w io.Writer) error {
+	status, body, err := ask(ctx, dir, server, apiserver.LimitsPath+"?user="+url.QueryEscape(user))
 	if err != nil {
 		return err
 	}

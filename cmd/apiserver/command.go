@@ -32,13 +32,8 @@ func newCommand(hangups <-chan os.Signal, stdout, stderr io.Writer) *cobra.Comma
 		Short: "Serve the Kubernetes API for Endpoints and leases from etcd",
 		Long: `Berth serves the Kubernetes API for Endpoints, leases and namespaces from etcd. Without flags
 it runs an embedded etcd, keeps everything in ./berth.data and listens on https://127.0.0.1:6443.`,
-		Version: binaryVersion(),
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())
-			}
-			return nil
-		},
+		Version:       binaryVersion(),
+		Args:          noCommand,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -59,6 +54,14 @@ it runs an embedded etcd, keeps everything in ./berth.data and listens on https:
 	})
 	cmd.AddCommand(newReadyCommand(), newLimitsCommand(stdout), newSnapshotCommand(stdout), newVersionCommand())
 	return cmd
+}
+
+// noCommand refuses what stands where a command would.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fmt.Errorf("unknown command %q; see %s --help", args[0], cmd.CommandPath())
+	}
+	return nil
 }
 
 func newVersionCommand() *cobra.Command {
@@ -85,14 +88,18 @@ prints the reason in one line and exits with status 1. For container health chec
 			return withEnvironment(cmd.Flags(), func() error { return checkReady(cmd.Context(), dir, server) })
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar((*string)(&dir), "data-dir", string(dir), "Data directory of the server, whose kubeconfig has the server's address and CA")
-	flags.StringVar(&server, "server", server, "URL of the server, such as https://127.0.0.1:6443, if not the one in the kubeconfig")
+	addServerFlags(cmd.Flags(), &dir, &server)
 	return cmd
 }
 
+// addServerFlags adds the flags that name a running server.
+func addServerFlags(flags *pflag.FlagSet, dir *dataDir, server *string) {
+	flags.StringVar((*string)(dir), "data-dir", string(*dir), "Data directory of the server, whose kubeconfig has the server's address, CA and token")
+	flags.StringVar(server, "server", *server, "URL of the server, such as https://127.0.0.1:6443, if not the one in the kubeconfig")
+}
+
 func newLimitsCommand(stdout io.Writer) *cobra.Command {
-	dir, user := defaultConfig().DataDir, ""
+	dir, server, user := defaultConfig().DataDir, "", ""
 	cmd := &cobra.Command{
 		Use:   "limits",
 		Short: "Show the limits of a user, and what is left of them",
@@ -100,12 +107,11 @@ func newLimitsCommand(stdout io.Writer) *cobra.Command {
 tokens, and what it has of what users share, such as requests in progress, watches and memory.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withEnvironment(cmd.Flags(), func() error { return printLimits(cmd.Context(), dir, user, stdout) })
+			return withEnvironment(cmd.Flags(), func() error { return printLimits(cmd.Context(), dir, server, user, stdout) })
 		},
 	}
-	flags := cmd.Flags()
-	flags.StringVar((*string)(&dir), "data-dir", string(dir), "Data directory of the server, whose kubeconfig has the server's address, CA and token")
-	flags.StringVar(&user, "user", user, "Name of the user; if empty, the administrator")
+	addServerFlags(cmd.Flags(), &dir, &server)
+	cmd.Flags().StringVar(&user, "user", user, "Name of the user; if empty, the administrator")
 	return cmd
 }
 

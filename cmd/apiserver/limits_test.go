@@ -39,7 +39,7 @@ func TestLimits(t *testing.T) {
 		"":    {"none", "are not limited, and not counted"},
 	} {
 		var out bytes.Buffer
-		if err := printLimits(t.Context(), s.DataDir, user, &out); err != nil {
+		if err := printLimits(t.Context(), s.DataDir, s.url, user, &out); err != nil {
 			t.Errorf("%q: %v", user, err)
 		}
 		got := tokenID.ReplaceAllString(spaces.ReplaceAllString(out.String(), " "), "rate * ")
@@ -49,7 +49,7 @@ func TestLimits(t *testing.T) {
 			}
 		}
 	}
-	if err := printLimits(t.Context(), s.DataDir, "carol", &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), `users "carol" not found`) {
+	if err := printLimits(t.Context(), s.DataDir, "", "carol", &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), `users "carol" not found`) {
 		t.Errorf("of nobody: %v", err)
 	}
 	for query, want := range map[string]int{"": http.StatusOK, "?user=alice": http.StatusOK, "?user=bob": http.StatusForbidden, "?user=carol": http.StatusForbidden} {

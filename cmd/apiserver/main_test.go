@@ -30,6 +30,8 @@ func TestExecuteReportsFailuresInOneLine(t *testing.T) {
 	}{
 		"an unknown flag":       {args: []string{"--no-such-flag"}, want: "unknown flag: --no-such-flag; see apiserver --help"},
 		"an unknown command":    {args: []string{"serve"}, want: `unknown command "serve"; see apiserver --help`},
+		"no such snapshot":      {args: []string{"snapshot", "savve"}, want: `unknown command "savve"; see apiserver snapshot --help`},
+		"no file":               {args: []string{"snapshot", "save"}, want: "0 arguments, want one, the FILE; see apiserver snapshot save --help"},
 		"a value of a flag":     {args: []string{"--secure-port=http"}, want: `"--secure-port"`},
 		"a range of a flag":     {args: []string{"--secure-port=70000"}, want: "--secure-port: 70000 is not between 0 and 65535"},
 		"a value of a variable": {env: map[string]string{"BERTH_REQUEST_TIMEOUT": "5"}, want: `BERTH_REQUEST_TIMEOUT: invalid value "5"`},

@@ -160,6 +160,9 @@ func (i *instance) prepare() error {
 	}
 	registerExpiry(i.metrics, i.certs)
 	if i.config.TokenAuthFile != "" {
+		if _, err := os.Stat(i.config.DataDir.token()); err == nil {
+			i.logger.Warn().Str("file", i.config.DataDir.token()).Msg("the token in the data directory is not accepted while --token-auth-file is set")
+		}
 		return nil
 	}
 	token, err := i.config.DataDir.ensureToken()

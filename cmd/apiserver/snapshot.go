@@ -24,11 +24,19 @@ func newSnapshotCommand(stdout io.Writer) *cobra.Command {
 		Use:   "snapshot",
 		Short: "Save, restore and check backups of the database",
 		Long:  "Saves the database in a file, restores it from one, and checks such files, which are etcd's.",
-		Args:  cobra.NoArgs,
+		Args:  noCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newSaveCommand(stdout), newRestoreCommand(stdout), newStatusCommand(stdout))
 	return cmd
+}
+
+// oneFile wants the one argument FILE.
+func oneFile(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%d arguments, want one, the FILE; see %s --help", len(args), cmd.CommandPath())
+	}
+	return nil
 }
 
 func newSaveCommand(stdout io.Writer) *cobra.Command {
@@ -38,7 +46,7 @@ func newSaveCommand(stdout io.Writer) *cobra.Command {
 		Short: "Save the database in a new file",
 		Long: `Saves the database of a server in a new file, with a checksum, and checks it. The server may be
 running: every write that it acknowledged before is in the file. Tokens and certificates are not.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withEnvironment(cmd.Flags(), func() error { return saveSnapshot(cmd.Context(), c, args[0], stdout) })
 		},
@@ -57,7 +65,7 @@ func newRestoreCommand(stdout io.Writer) *cobra.Command {
 		Long: `Makes the database of the embedded etcd from a file that was saved of an embedded or an external
 etcd. Whatever else is in the data directory stays. Clients that watch from an older version get
 410 Gone and list again.`,
-		Args: cobra.ExactArgs(1),
+		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return withEnvironment(cmd.Flags(), func() error { return restoreSnapshot(dir, args[0], stdout) })
 		},
@@ -71,7 +79,7 @@ func newStatusCommand(stdout io.Writer) *cobra.Command {
 		Use:   "status FILE",
 		Short: "Check a file and print what is in it",
 		Long:  "Checks a file and its checksum, and prints what is in it.",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneFile,
 		RunE: func(_ *cobra.Command, args []string) error {
 			st, err := snapshot.Read(args[0])
 			if err == nil {

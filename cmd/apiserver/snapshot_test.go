@@ -282,7 +282,7 @@ func TestSnapshotRefusals(t *testing.T) {
 		"save over a file":        {[]string{"save", file, "--data-dir=" + dir}, "there is no database in "},
 		"save without a database": {[]string{"save", file + "2", "--data-dir=" + dir}, "there is no database in "},
 		"save from a silent etcd": {[]string{"save", file + "2", "--etcd-servers=http://127.0.0.1:1"}, "--etcd-servers: etcd at http://127.0.0.1:1: no answer within 5s"},
-		"save without a file":     {[]string{"save"}, "accepts 1 arg(s), received 0"},
+		"save without a file":     {[]string{"save"}, "want one, the FILE"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := snapshotCommand(test.args...); err == nil || !strings.Contains(err.Error(), test.want) {
