@@ -145,7 +145,11 @@ func (s section) script(exported, out string) string {
 	var script strings.Builder
 	fmt.Fprintf(&script, "set -euo pipefail\n[ ! -f '%[1]s' ] || . '%[1]s'\n", exported)
 	for i, e := range s.examples {
-		fmt.Fprintf(&script, "{\n%s\n} >'%s'\n", e.script, filepath.Join(out, strconv.Itoa(i)))
+		accept := ""
+		if strings.Contains(e.script, "--fail-if") { // a machine that is busy with other tests may be as slow as that
+			accept = " || [ $? = 2 ]"
+		}
+		fmt.Fprintf(&script, "{\n%s\n} >'%s'%s\n", e.script, filepath.Join(out, strconv.Itoa(i)), accept)
 	}
 	fmt.Fprintf(&script, "export -p >'%s'\n", exported)
 	return script.String()

@@ -152,13 +152,13 @@ func connectionFailure(endpoints []string, err error) string {
 var connectionRemedies = []struct{ scheme, failure, remedy string }{
 	{"http", "error reading server preface", "it may expect TLS, that is https:// in --etcd-servers"},
 	{"https", "first record does not look like a TLS handshake", "it has no TLS: use http:// in --etcd-servers"},
-	{"https", "certificate required", "it wants a client certificate, --etcd-certfile and --etcd-keyfile"},
+	{"https", "certificate required", wantsCertificate},
 	{"https", "certificate signed by unknown authority", "name the CA of its certificate by --etcd-cafile"},
-	{"https", "bad certificate", refusedCertificate},
-	{"https", "unknown certificate authority", refusedCertificate},
+	{"https", "bad certificate", wantsCertificate},
+	{"https", "unknown certificate authority", wantsCertificate},
 	// The connection can break before the alert that says so is read.
-	{"https", "broken pipe", refusedCertificate},
-	{"https", "connection reset", refusedCertificate},
+	{"https", "broken pipe", wantsCertificate},
+	{"https", "connection reset", wantsCertificate},
 }
 
-const refusedCertificate = "it may not accept the client certificate of --etcd-certfile"
+const wantsCertificate = "it wants a client certificate that it trusts, --etcd-certfile and --etcd-keyfile"

@@ -132,7 +132,7 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 	})
 	t.Run("no certificate of ours", func(t *testing.T) {
 		t.Parallel()
-		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCertFile, c.EtcdKeyFile = "", "" }, "certificate required: it wants a client certificate, --etcd-certfile and --etcd-keyfile")
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCertFile, c.EtcdKeyFile = "", "" }, ": it wants a client certificate that it trusts, --etcd-certfile and --etcd-keyfile")
 	})
 	t.Run("http to https", func(t *testing.T) {
 		t.Parallel()
@@ -145,7 +145,7 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 	})
 	t.Run("certificate that etcd does not trust", func(t *testing.T) {
 		t.Parallel()
-		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCertFile, c.EtcdKeyFile = etcdSide.Cert(), etcdSide.Key() }, ": it may not accept the client certificate of --etcd-certfile")
+		expectNoEtcd(t, func(c *config) { secure(c); c.EtcdCertFile, c.EtcdKeyFile = etcdSide.Cert(), etcdSide.Key() }, ": it wants a client certificate that it trusts, --etcd-certfile and --etcd-keyfile")
 	})
 	t.Run("no etcd", func(t *testing.T) {
 		t.Parallel()
