@@ -144,7 +144,7 @@ func (p proxy) test(t *testing.T, binary string) {
 	t.Run("the client's address", func(t *testing.T) {
 		resp := c.do(t, http.MethodGet, "/small", "")
 		resp.Body.Close()
-		servers[1].stderr.Await(t, `"client":"`+clientAddress+`","auditID":"`+resp.Header.Get("Audit-Id"), servers[1].ended)
+		servers[1].stderr.Await(t, `"client":"`+clientAddress+`","userAgent":"[^"]*","auditID":"`+resp.Header.Get("Audit-Id"), servers[1].ended)
 	})
 }
 
