@@ -91,10 +91,7 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	if err != nil {
 		end()
-		for _, err := range changes { // they must be read, and end with the context
-			_ = err
-		}
-		return result{}, err
+		return abandon(changes, err)
 	}
 	one := &watching{
 		s: s, rec: c.rec, cancel: cancel, events: events,
@@ -110,6 +107,20 @@ func (s *Server) watch(c *call) (result, error) {
 	}}, nil
 }
 
+// abandon ends a watch that did not begin because of err; its context has ended.
+func abandon(changes iter.Seq2[[]object.Event, error], err error) (result, error) {
+	for _, end := range changes { // they must be read
+		_ = end
+	}
+	if err == errNoSocket { //nolint:errorlint // it is never wrapped
+		panic(http.ErrAbortHandler)
+	}
+	return result{}, err
+}
+
+// errNoSocket says that the client has gone before its WebSocket began, and the connection with it.
+var errNoSocket = errors.New("the client has gone")
+
 // upgrade goes on with the watch over a WebSocket, where the client asks for one: the record then
 // writes to that, until end is called. gone ends the watch.
 func (s *Server) upgrade(c *call, gone func()) (end func(), err error) {
@@ -122,7 +133,7 @@ func (s *Server) upgrade(c *call, gone func()) (end func(), err error) {
 	case apierrors.ReasonForError(err) != metav1.StatusReasonUnknown:
 		return nil, err
 	case err != nil:
-		panic(http.ErrAbortHandler) // the client has gone, and the connection with it
+		return nil, errNoSocket
 	}
 	rec.ResponseWriter, rec.code = conn, http.StatusSwitchingProtocols
 	c.req.Header.Del("Accept-Encoding") // which is about the answers of HTTP

@@ -1,11 +1,13 @@
 package server
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -203,4 +205,33 @@ func TestListsOverHTTP(t *testing.T) {
 	if got, err := io.ReadAll(conn); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 200 OK\r\n") {
 		t.Errorf("got %q, %v", got, err)
 	}
+}
+
+// hungUp is the answer to a client that has hung up before it was told that its WebSocket begins.
+type hungUp struct{ *httptest.ResponseRecorder }
+
+func (hungUp) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, client := net.Pipe()
+	client.Close()
+	return conn, bufio.NewReadWriter(bufio.NewReader(conn), bufio.NewWriter(conn)), nil
+}
+
+// A watch whose client has hung up is read to its end: else it would stay in the cache for ever.
+func TestWebSocketsOfClientsThatHangUp(t *testing.T) {
+	read := false
+	s := newTestServer(t, testConfig(t, sequence(func(ctx context.Context, _ func([]object.Event, error) bool) {
+		<-ctx.Done()
+		read = true
+	})))
+	req := newRequest(t, http.MethodGet, testPath+"?watch=1", "", "Connection", "Upgrade", "Upgrade", "websocket",
+		"Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==", "Origin", "http://localhost")
+	defer func() {
+		if cause := recover(); cause != http.ErrAbortHandler { //nolint:errorlint // as net/http compares it
+			t.Errorf("the handler ended with %v", cause)
+		}
+		if !read {
+			t.Error("the watch goes on")
+		}
+	}()
+	s.ServeHTTP(hungUp{httptest.NewRecorder()}, req)
 }
