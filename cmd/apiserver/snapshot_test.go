@@ -333,8 +333,14 @@ func TestSnapshotLeavesWhatIsThere(t *testing.T) {
 	if _, err := snapshotCommand("restore", file, dir); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	// A server that has stopped can be saved, too, and runs afterwards.
+	// A server that has stopped can be saved, too, and runs afterwards. Files whose names are like
+	// those that an unfinished snapshot has may be anybody's, such as another call's.
+	others := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".stopped.tmpl")
+	harness.WriteFile(t, others, "mine")
 	mustSnapshot(t, "save", file+".stopped", dir)
+	if got := harness.ReadFile(t, others); got != "mine" {
+		t.Errorf("%s holds %q", others, got)
+	}
 	runServer(t, func(c *config) { c.DataDir = s.DataDir })
 }
 

@@ -10,32 +10,32 @@ import (
 	"strings"
 )
 
-// Write atomically replaces the file at path, or the symbolic link: after a crash it has
-// either the old content or the new one, complete. A path must have only one writer at a
-// time.
-//
-// Until the file is complete it has a random name in the same directory, which did not exist
-// before, and mode 0600. What an earlier crash left under such a name is removed.
+// Write is WriteWith for data, into a file that only one process writes at a time: what an
+// earlier crash left of it is removed.
 func Write(path string, data []byte, mode fs.FileMode) error {
+	if err := removeLeftovers(filepath.Dir(path), prefix(path)); err != nil {
+		return err
+	}
 	return WriteWith(path, mode, func(f *os.File) error {
 		_, err := f.Write(data)
 		return err
 	})
 }
 
-// WriteWith is Write for a file that fill writes. If fill fails, what is at path stays.
+// WriteWith atomically replaces the file at path, or the symbolic link, by one that fill writes:
+// after a crash it has either the old content or the new one, complete. If fill fails, what is at
+// path stays.
+//
+// Until the file is complete it has a random name in the same directory, which did not exist
+// before, and mode 0600. It is left there if the process is killed.
 func WriteWith(path string, mode fs.FileMode, fill func(*os.File) error) (err error) {
-	dir, prefix := filepath.Dir(path), "."+filepath.Base(path)+".tmp"
-	if err := removeLeftovers(dir, prefix); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(dir, prefix+"*") // O_EXCL, which follows no link
+	f, err := os.CreateTemp(filepath.Dir(path), prefix(path)+"*") // O_EXCL, which follows no link
 	if err != nil {
 		return err
 	}
 	defer func() {
 		if err != nil {
-			_ = os.Remove(f.Name()) // if it stays, the next call removes it
+			_ = os.Remove(f.Name()) // it may stay
 		}
 	}()
 	if err = errors.Join(fill(f), f.Chmod(mode), f.Sync(), f.Close()); err != nil {
@@ -43,6 +43,9 @@ func WriteWith(path string, mode fs.FileMode, fill func(*os.File) error) (err er
 	}
 	return Rename(f.Name(), path)
 }
+
+// prefix begins the names that the file at path has until it is complete.
+func prefix(path string) string { return "." + filepath.Base(path) + ".tmp" }
 
 // Rename renames a file or a directory within its directory, and makes that survive a power
 // failure.

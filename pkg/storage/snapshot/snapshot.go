@@ -40,19 +40,29 @@ type Status struct {
 
 // Save writes a snapshot of the member that client is connected to, with its checksum, into a
 // new file of mode 0600, and checks it. A write that the member has applied is in it. After an
-// error there is no file. It is an error if there is one at path already.
+// error there is no file. It is an error if there is one at path already. Several calls for one
+// path may run at a time.
 func Save(ctx context.Context, client clientv3.Maintenance, path string) (saved Status, err error) {
-	if _, err := os.Lstat(path); err == nil {
-		return Status{}, fmt.Errorf("%s exists already and is not replaced", path)
+	if err := absent(path); err != nil {
+		return Status{}, err
 	}
 	err = files.WriteWith(path, 0o600, func(f *os.File) error {
 		if err := receive(ctx, client, f); err != nil {
 			return err
 		}
-		saved, err = Read(f.Name())
-		return err
+		if saved, err = Read(f.Name()); err != nil {
+			return err
+		}
+		return absent(path) // it has taken a while
 	})
 	return saved, err
+}
+
+func absent(path string) error {
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s exists already and is not replaced", path)
+	}
+	return nil
 }
 
 // receive writes a snapshot to w.
