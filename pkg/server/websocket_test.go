@@ -121,6 +121,15 @@ func TestWebSocketRefusals(t *testing.T) {
 	}
 }
 
+// flood sends messages until the connection ends.
+func flood(kind int) func(*Config, *Server, *websocket.Conn) error {
+	return func(_ *Config, _ *Server, conn *websocket.Conn) error {
+		for conn.WriteMessage(kind, nil) == nil {
+		}
+		return nil
+	}
+}
+
 // A watch over a WebSocket ends with its client, with its token and with the server, like others.
 func TestWebSocketEnds(t *testing.T) {
 	for name, end := range map[string]func(cfg *Config, s *Server, conn *websocket.Conn) error{
@@ -128,6 +137,9 @@ func TestWebSocketEnds(t *testing.T) {
 		"the client sends a lot": func(_ *Config, _ *Server, conn *websocket.Conn) error {
 			return conn.WriteMessage(websocket.TextMessage, make([]byte, 5000))
 		},
+		"the client sends a lot, in small messages": flood(websocket.TextMessage),
+		"the client sends many pings":               flood(websocket.PingMessage),
+		"the client sends many pongs":               flood(websocket.PongMessage),
 		"the token is revoked": func(cfg *Config, _ *Server, _ *websocket.Conn) error {
 			return cfg.Tokens.Set("another-token", auth.User{Name: "x"})
 		},
@@ -158,7 +170,7 @@ func TestWebSocketEnds(t *testing.T) {
 	}
 }
 
-// What the client says does not matter, as long as it is short.
+// What the client says does not matter, as long as it is short and seldom.
 func TestWebSocketsDropWhatClientsSend(t *testing.T) {
 	a, sent := named(t, "a", 0), make(chan struct{})
 	web := start(t, newTestServer(t, testConfig(t, sequence(func(_ context.Context, yield func([]object.Event, error) bool) {

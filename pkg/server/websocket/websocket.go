@@ -28,6 +28,9 @@ const (
 	// from closing the connection, and pongTimeout how long it may stay silent.
 	pingPeriod  = 30 * time.Second
 	pongTimeout = 2*pingPeriod + 10*time.Second
+	// maxMessages bounds how many messages, pings and pongs the client may send in each pingPeriod:
+	// the limits of requests do not count them.
+	maxMessages = 100
 	// controlTimeout bounds the writing of a ping or of the end.
 	controlTimeout = 5 * time.Second
 	// lengthSize is that of what precedes a message in the framed body of a watch.
@@ -128,20 +131,40 @@ func hasOrigin(req *http.Request) bool {
 	return err == nil
 }
 
-// receive drops what the client sends, until the connection ends.
+// receive drops what the client sends, until the connection ends or that is too much.
 func (c *Conn) receive(gone func()) {
 	defer gone()
-	alive := func(string) error { return c.conn.SetReadDeadline(time.Now().Add(pongTimeout)) }
+	begun, messages := time.Now(), 0
+	count := func() error {
+		if now := time.Now(); now.Sub(begun) > pingPeriod {
+			begun, messages = now, 0
+		}
+		if messages++; messages > maxMessages {
+			return errTooMany
+		}
+		return nil
+	}
+	alive := func(string) error { return errors.Join(count(), c.conn.SetReadDeadline(time.Now().Add(pongTimeout))) }
+	pong := c.conn.PingHandler()
 	c.conn.SetReadLimit(maxReceived)
 	c.conn.SetPongHandler(alive)
+	c.conn.SetPingHandler(func(data string) error {
+		if err := count(); err != nil {
+			return err
+		}
+		return pong(data)
+	})
 	err := alive("")
 	for err == nil {
 		var message io.Reader
 		if _, message, err = c.conn.NextReader(); err == nil {
 			_, err = io.Copy(io.Discard, message)
+			err = errors.Join(err, count())
 		}
 	}
 }
+
+var errTooMany = errors.New("the client sends too many messages")
 
 func (c *Conn) ping() {
 	ticker := time.NewTicker(pingPeriod)
