@@ -37,6 +37,6 @@ for platform in ${PLATFORMS:-linux/amd64 linux/arm64}; do
 done
 (cd "$work/out" && sha256sum -- * >SHA256SUMS)
 
-rm -rf "$dist"
 mkdir -p "$dist"
+rm -f -- "$dist"/berth-*.tar.gz "$dist/SHA256SUMS"
 cp "$work/out/"* "$dist"

@@ -15,9 +15,13 @@ fail() {
 version=v0.0.0-test
 PLATFORMS=linux/$(go env GOARCH)
 export PLATFORMS
+mkdir "$work/second"
+touch "$work/second/mine" "$work/second/berth-v0.0.0-old-linux-amd64.tar.gz"
 for run in first second; do
 	deploy/dist.sh $version "$work/$run"
 done
+[[ -e $work/second/mine ]] || fail "another file in the directory is gone"
+[[ ! -e $work/second/berth-v0.0.0-old-linux-amd64.tar.gz ]] || fail "an archive of another version is left"
 diff "$work/first/SHA256SUMS" "$work/second/SHA256SUMS" || fail "two archives of the same commit differ"
 (cd "$work/first" && sha256sum --check --quiet SHA256SUMS && tar -xzf berth-$version-linux-*.tar.gz)
 
