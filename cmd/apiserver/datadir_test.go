@@ -21,7 +21,7 @@ func TestLockDataDir(t *testing.T) {
 	if info, err := os.Stat(string(dir)); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("mode %v (%v), want 0700", info.Mode(), err)
 	}
-	if _, err := dir.lock(); err == nil || err.Error() != "data directory "+string(dir)+" is in use by another process" {
+	if _, err := dir.lock(); err == nil || err.Error() != "data directory "+string(dir)+" is in use by another process; stop it first" {
 		t.Errorf("a second time: %v", err)
 	}
 	lock.Close()

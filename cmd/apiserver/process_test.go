@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -10,8 +11,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/berth-project/berth/test/harness"
 )
@@ -117,7 +122,7 @@ func TestProcessHoldsItsDataDirectory(t *testing.T) {
 	// The port is taken, too, which is not what the user has to know.
 	second := startProcess(t, dir, "--secure-port="+first.url[strings.LastIndexByte(first.url, ':')+1:])
 	<-second.ended
-	if want := "apiserver: data directory " + dir + " is in use by another process\n"; second.status != 1 || second.stderr.String() != want {
+	if want := "apiserver: data directory " + dir + " is in use by another process; stop it first\n"; second.status != 1 || second.stderr.String() != want {
 		t.Errorf("status %d, stderr %q, want 1 and %q", second.status, second.stderr, want)
 	}
 	if harness.ReadFile(t, first.dir.kubeconfig()) != kubeconfig {
@@ -149,6 +154,56 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 	if want := "apiserver: cannot open the database in data directory " + p.dir.etcd(); again.status != 1 || !strings.HasPrefix(last, want) {
 		t.Errorf("status %d, stderr ends with %q, want 1 and %q", again.status, last, want)
 	}
+}
+
+// A database that cannot be written ends the process, though calls of its etcd never return.
+func TestProcessEndsIfTheDatabaseCannotBeWritten(t *testing.T) {
+	p := startProcess(t, filepath.Join(t.TempDir(), "data"), "--log-format=json")
+	p.awaitReady(t)
+	database, err := os.Stat(filepath.Join(p.dir.etcd(), "member", "snap", "db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	limit := unix.Rlimit{Cur: uint64(database.Size()), Max: uint64(database.Size())}
+	if err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	client, token := caller(t, p.dir.pki().CACert()), p.token(t)
+	var writers sync.WaitGroup
+	for writer := range 4 {
+		writers.Go(func() {
+			for i := 0; fill(t, client, p.url+endpointsPath, token, fmt.Sprintf("e%d-%d", writer, i)) == nil; i++ {
+			}
+		})
+	}
+	writers.Wait()
+	select {
+	case <-p.ended:
+	case <-time.After(patience):
+		t.Fatal("it did not end")
+	}
+	lines := strings.Split(strings.TrimSpace(p.stderr.String()), "\n")
+	if last := lines[len(lines)-1]; p.status != 1 || !strings.HasPrefix(last, "apiserver: etcd: ") || !strings.Contains(last, "file too large") {
+		t.Errorf("status %d, stderr ends with %q, want 1 and the cause", p.status, last)
+	}
+}
+
+// fill creates an object of 200 KB that does not compress. An error says that the server ends.
+func fill(t *testing.T, client *http.Client, url, token, name string) error {
+	text := make([]byte, 100_000)
+	_, _ = rand.Read(text) // never fails
+	body := fmt.Sprintf(`{"metadata":{"name":"%s","annotations":{"a":"%x"}}}`, name, text)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, url, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return err
+	}
+	return resp.Body.Close()
 }
 
 func TestProcessEndsWhenAsked(t *testing.T) {

@@ -27,6 +27,9 @@ import (
 const (
 	// shutdownGrace is how long requests in progress may take after a stop was requested.
 	shutdownGrace = 30 * time.Second
+	// failedGrace is the same after the embedded etcd has failed: only answers that need no
+	// etcd can be finished.
+	failedGrace = time.Second
 	// adminUser is the user of the token in the data directory.
 	adminUser = "admin"
 )
@@ -83,6 +86,8 @@ type instance struct {
 	keeper  *certificates.Keeper
 	backend *backend
 	core    *apiserver.Instance
+	// abandoned is set if the embedded etcd has failed: calls of it may never return.
+	abandoned bool
 }
 
 // start creates what the data directory lacks and starts everything behind the ports. close
@@ -139,8 +144,12 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 	return err
 }
 
-// close stops whatever startCore has started. Requests must have ended.
+// close stops whatever startCore has started. Requests must have ended. With an etcd that has
+// failed it does nothing, since the process ends and there is nothing left to save.
 func (i *instance) close() error {
+	if i.abandoned {
+		return nil
+	}
 	if i.core != nil {
 		i.core.Close()
 	}
@@ -254,15 +263,17 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	i.notify(daemon.SdNotifyReady)
 
 	var failure error
+	allowed := shutdownGrace
 	select {
 	case <-ctx.Done():
 		i.logger.Info().Stringer("grace", shutdownGrace).Msg("stopping")
 	case failure = <-front.Failed():
 	case failure = <-i.backend.failed:
+		i.abandoned, allowed = true, failedGrace
 	}
 	i.notify(daemon.SdNotifyStopping)
 
-	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownGrace)
+	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), allowed)
 	defer cancel()
 	if err := front.Stop(grace, i.core.Handler.EndStreams); err != nil {
 		i.logger.Warn().Err(err).Msg("requests in progress were cut off")

@@ -167,7 +167,7 @@ func openStopped(ctx context.Context, c config, noAnswer error) (*backend, error
 	c.QuotaBackendBytes = max(2*db.Size(), embedded.DefaultQuotaBytes)
 	lock, err := c.DataDir.lock()
 	if err != nil {
-		return nil, fmt.Errorf("%w, and the server there cannot be asked for a snapshot: %w", err, noAnswer)
+		return nil, fmt.Errorf("%w; the server there cannot be asked for a snapshot: %w", err, noAnswer)
 	}
 	b, err := openEmbedded(ctx, c, zerolog.Nop())
 	if err != nil {

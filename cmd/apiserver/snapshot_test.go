@@ -350,7 +350,7 @@ func TestSnapshotOfADeepDataDirectory(t *testing.T) {
 	s := runServer(t, func(c *config) { c.DataDir = dataDir(deep) })
 	s.stderr.Await(t, `use a shorter --data-dir, such as a relative one",.*"message":"snapshots cannot be saved while the server runs"`, s.ended)
 	_, err := snapshotCommand("save", filepath.Join(t.TempDir(), "backup.db"), "--data-dir="+deep)
-	if err == nil || !strings.Contains(err.Error(), "is in use by another process, and the server there cannot be asked for a snapshot: ") {
+	if err == nil || !strings.Contains(err.Error(), "is in use by another process; stop it first; the server there cannot be asked for a snapshot: ") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -83,8 +83,8 @@ func (d Dir) ensureCA(now time.Time) (*tls.Certificate, error) {
 		return nil, fmt.Errorf("%w; restore it, or remove %s to have a new CA made", err, d)
 	}
 	if now.After(certs[0].NotAfter) {
-		return nil, fmt.Errorf("%s has expired on %s; remove %s to have a new CA made",
-			d.CACert(), certs[0].NotAfter.Format(time.DateOnly), d)
+		return nil, fmt.Errorf("%s has expired on %s, and it is %s by this machine's clock; set the clock if it is wrong, otherwise remove %s to have a new CA made, which clients must then trust",
+			d.CACert(), certs[0].NotAfter.Format(time.DateOnly), now.Format(time.DateOnly), d)
 	}
 	ca, err := tls.LoadX509KeyPair(d.CACert(), d.CAKey())
 	if errors.Is(err, fs.ErrNotExist) {

@@ -82,7 +82,7 @@ func TestPKIAtALaterStart(t *testing.T) {
 		"CA key kept elsewhere, and needed":   {change: remove(Dir.CAKey), names: []string{"other"}, keeps: true, want: "ca.key does not exist; restore it"},
 		"CA damaged":                          {change: overwrite(Dir.CACert), keeps: true, want: "any valid RSA or ECDSA certificates; restore it, or remove"},
 		"CA key damaged":                      {change: overwrite(Dir.CAKey), keeps: true, want: "ca.key: "},
-		"CA expired":                          {later: caLifetime + time.Hour, keeps: true, want: "has expired on"},
+		"CA expired":                          {later: caLifetime + time.Hour, keeps: true, want: "by this machine's clock; set the clock if it is wrong, otherwise remove"},
 		"CA nearly expired, certificate, too": {later: caLifetime - 24*time.Hour},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -69,9 +69,15 @@ func (k *Keeper) renew(now time.Time) {
 	}
 }
 
-// Warn logs that the certificate has expired, or does so within 30 days.
+// Warn logs that the certificate or its CA is not valid yet, has expired, or does so within 30
+// days.
 func (k *Keeper) Warn(now time.Time) {
 	leaf := k.leaf()
+	if from := k.Holder.Get().notBefore(); now.Before(from) {
+		k.Logger.Error().Str("file", k.File).Time("validFrom", from).
+			Msg("the serving certificate or its CA is not valid yet by this machine's clock; set the clock if it is wrong, or else replace the certificate")
+		return
+	}
 	if !expiresSoon(leaf, now) {
 		return
 	}

@@ -102,3 +102,18 @@ func TestKeeperWarns(t *testing.T) {
 		}
 	})
 }
+
+func TestKeeperWarnsOfACertificateFromTheFuture(t *testing.T) {
+	dir, holder, log := Dir(t.TempDir()), &Holder{}, new(harness.Output)
+	now := time.Now()
+	serving, err := dir.Ensure([]string{"localhost"}, now.Add(48*time.Hour))
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder.Set(serving)
+	keeper := &Keeper{Holder: holder, File: dir.Cert(), Logger: zerolog.New(log)}
+	if keeper.Warn(now); !strings.Contains(log.String(), `"level":"error","file":"`+dir.Cert()+`","validFrom":`) ||
+		!strings.Contains(log.String(), "not valid yet by this machine's clock; set the clock if it is wrong") {
+		t.Errorf("it logged %s", log)
+	}
+}

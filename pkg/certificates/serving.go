@@ -125,6 +125,18 @@ func (s *Serving) ServerName(host string) string {
 	}
 }
 
+// notBefore returns when the certificate and its CA, as far as it is known, have become valid.
+func (s *Serving) notBefore() time.Time {
+	from := s.Pair.Leaf.NotBefore
+	cas, _ := certutil.ParseCertsPEM(s.CAPEM) // none if the CA is not known
+	for _, ca := range cas {
+		if ca.NotBefore.After(from) {
+			from = ca.NotBefore
+		}
+	}
+	return from
+}
+
 func encodeAll(certs []*x509.Certificate) []byte {
 	var out []byte
 	for _, cert := range certs {

@@ -32,7 +32,7 @@ func LockDir(dir string) (lock io.Closer, err error) {
 	const flags = os.O_WRONLY | os.O_CREATE | syscall.O_NOFOLLOW | syscall.O_NONBLOCK
 	file, err := fileutil.TryLockFile(filepath.Join(dir, "lock"), flags, 0o600)
 	if errors.Is(err, fileutil.ErrLocked) {
-		return nil, fmt.Errorf("data directory %s is in use by another process", dir)
+		return nil, fmt.Errorf("data directory %s is in use by another process; stop it first", dir)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("data directory %s cannot be locked: %w", dir, err)

@@ -79,7 +79,7 @@ func TestRestartKeepsDataAndRevision(t *testing.T) {
 func TestSecondStartOnTheSameDirectory(t *testing.T) {
 	dir := t.TempDir()
 	e := start(t, Config{DataDir: dir})
-	want := fmt.Sprintf("data directory %s is in use by another process", dir)
+	want := fmt.Sprintf("data directory %s is in use by another process; stop it first", dir)
 	if _, err := Start(t.Context(), Config{DataDir: dir}); err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -248,7 +248,7 @@ func TestCloseLeavesNoGoroutine(t *testing.T) {
 // What etcd calls fatal reaches the owner, and the process lives.
 func TestFatalBecomesErr(t *testing.T) {
 	e := start(t, Config{DataDir: t.TempDir()})
-	cause := errors.New("disk gone")
+	cause := fmt.Errorf("write db: %w", syscall.ENOSPC)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -259,8 +259,8 @@ func TestFatalBecomesErr(t *testing.T) {
 	<-done
 	select {
 	case err := <-e.Err():
-		if !errors.Is(err, cause) {
-			t.Errorf("got %v, want %v", err, cause)
+		if !errors.Is(err, cause) || !strings.Contains(err.Error(), "make room on the disk and start the server again") {
+			t.Errorf("got %v, want %v and a remedy", err, cause)
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("nothing arrived")

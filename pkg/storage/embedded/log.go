@@ -1,10 +1,12 @@
 package embedded
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/rs/zerolog"
 	"go.uber.org/zap"
@@ -27,6 +29,10 @@ func (h fatalHook) OnWrite(ce *zapcore.CheckedEntry, fields []zapcore.Field) {
 		if cause, ok := f.Interface.(error); ok && f.Type == zapcore.ErrorType {
 			err = fmt.Errorf("etcd: %s: %w", ce.Message, cause)
 		}
+	}
+	if errors.Is(err, syscall.ENOSPC) {
+		// etcd says of a log that it cannot open for this reason that it cannot be repaired.
+		err = fmt.Errorf("%w: no acknowledged write is lost; make room on the disk and start the server again", err)
 	}
 	select {
 	case h <- err:
