@@ -37,7 +37,7 @@ for binary in apiserver loadtest; do
 	grep -q '"name": "std"' "$root/$binary.cdx.json" || fail "$binary.cdx.json lacks Go's library"
 done
 bash -n "$root/completion/apiserver.bash"
-for file in deploy/systemd/berth.service deploy/nginx/berth.conf deploy/haproxy/haproxy.cfg docs/operations.md; do
+for file in deploy/systemd/berth.service deploy/nginx/berth.conf deploy/haproxy/haproxy.cfg docs/operations/install.md; do
 	cmp "$file" "$root/$file" || fail "$file is missing or another one"
 done
 echo "berth-$version-${PLATFORMS/\//-}.tar.gz: twice the same"

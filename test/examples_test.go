@@ -40,8 +40,8 @@ var makeRun = regexp.MustCompile(`^make run(?: ARGS=(?:'([^']*)'|(\S+)))?$`)
 //	sh skip REASON  it is not run
 //	json expect     what the example before it prints
 //
-// A shell block without a mark is an error if strict is set.
-func parseDocument(text string, strict bool) ([]section, error) {
+// A shell block without a mark is an error.
+func parseDocument(text string) ([]section, error) {
 	sections := []section{{}}
 	for _, b := range blocks(text) {
 		last := &sections[len(sections)-1]
@@ -58,7 +58,7 @@ func parseDocument(text string, strict bool) ([]section, error) {
 			}
 			sections = append(sections, section{line: b.line, flags: strings.Fields(match[1] + match[2])})
 		case shell && mark == "skip" && reason != "":
-		case shell && (strict || mark != ""):
+		case shell:
 			return nil, fmt.Errorf("%d: the block %q is neither \"sh test\" nor \"sh server\" nor \"sh skip REASON\"", b.line, b.info)
 		case b.info == "json expect":
 			if len(last.examples) == 0 || last.examples[len(last.examples)-1].want != "" {
@@ -104,7 +104,7 @@ func TestParseDocument(t *testing.T) {
 		{line: 19, flags: []string{"--a", "--b=c"}, examples: []example{{line: 22, script: "true"}}},
 		{line: 25, flags: []string{"--d"}, examples: []example{{line: 28, script: "false"}}},
 	}
-	got, err := parseDocument(text, true)
+	got, err := parseDocument(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,11 +118,8 @@ func TestParseDocument(t *testing.T) {
 		"```bash tset\ntrue\n```\n",
 		"```sh server\nbin/apiserver\n```\n",
 	} {
-		if _, err := parseDocument(faulty, true); err == nil {
+		if _, err := parseDocument(faulty); err == nil {
 			t.Errorf("parseDocument(%q): no error", faulty)
 		}
-	}
-	if _, err := parseDocument("```sh\ntrue\n```\n", false); err != nil {
-		t.Errorf("a block without a mark, not strict: %v", err)
 	}
 }

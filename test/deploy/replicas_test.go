@@ -1,4 +1,4 @@
-// Package deploy tests the files in deploy and the recipes of docs/operations.md with real
+// Package deploy tests the files in deploy and the recipes of docs/operations with real
 // processes: two servers on one etcd, and nginx or HAProxy in front of them.
 package deploy
 
@@ -83,7 +83,7 @@ type replica struct {
 	pki     certificates.Dir
 }
 
-// startReplicas starts two servers on one etcd as docs/operations.md tells: they have the
+// startReplicas starts two servers on one etcd as docs/operations/replicas.md tells: they have the
 // tokens, the CA and the external host name in common.
 func startReplicas(t *testing.T, binary string, flags ...string) [2]*replica {
 	t.Helper()
