@@ -94,7 +94,7 @@ func distrust(path string, info fs.FileInfo, uid int) error {
 	refused := writableByOthers
 	switch {
 	case owner != uid && owner != 0:
-		return fmt.Errorf("%s belongs to user %d, and the server runs as user %d; if you trust what is in it, run: chown -R %d %s",
+		return fmt.Errorf("%s belongs to user %d, and the server runs as user %d; run it as the former, or, if you trust what is in it, run: chown -R %d %s",
 			path, owner, uid, uid, path)
 	case mode.Type() == fs.ModeSymlink: // a link has no permissions of its own
 		return nil

@@ -47,7 +47,7 @@ func TestDistrust(t *testing.T) {
 		"writable for all and root's":     {fs.ModeDir | 0o777, root, server, "/x is writable for other users (mode 0777)"},
 		"sticky":                          {fs.ModeDir | fs.ModeSticky | 0o777, root, server, "/x is writable for other users (mode 0777)"},
 		"a file that is writable for all": {0o602, server, server, "/x is writable for other users (mode 0602)"},
-		"somebody else's directory":       {fs.ModeDir | 0o700, other, server, "/x belongs to user 1001, and the server runs as user 1000; if you trust what is in it, run: chown -R 1000 /x"},
+		"somebody else's directory":       {fs.ModeDir | 0o700, other, server, "/x belongs to user 1001, and the server runs as user 1000; run it as the former, or, if you trust what is in it, run: chown -R 1000 /x"},
 		"somebody else's file":            {0o600, other, root, "/x belongs to user 1001, and the server runs as user 0"},
 		"somebody else's link":            {fs.ModeSymlink | 0o777, other, root, "/x belongs to user 1001"},
 		"a named pipe":                    {fs.ModeNamedPipe | 0o600, server, server, "/x is neither a file nor a directory; remove it"},

@@ -182,8 +182,11 @@ func (c *Client) EnsureNamespace(ctx context.Context, name, label, value string)
 
 // Namespace is what is read of a namespace.
 type Namespace struct {
-	Metadata struct{ Labels map[string]string }
-	Status   struct{ Phase string }
+	Metadata struct {
+		UID    string
+		Labels map[string]string
+	}
+	Status struct{ Phase string }
 }
 
 // Namespace returns a namespace, nil if it does not exist.

@@ -72,11 +72,14 @@ func (g *Generator) cleanUp(ctx context.Context, namespace int) error {
 		return err
 	}
 	path := w.paths[namespace] + "?labelSelector=" + runLabel + "%3D" + w.run
+	var options []byte
 	if n.Metadata.Labels[runLabel] == w.run {
 		path = "/api/v1/namespaces/" + w.namespaces[namespace]
+		options = []byte(`{"preconditions":{"uid":"` + n.Metadata.UID + `"}}`)
 	}
-	if _, err = g.client.Call(ctx, http.MethodDelete, path, nil); client.HasCode(err, http.StatusNotFound) {
-		return nil
+	_, err = g.client.Call(ctx, http.MethodDelete, path, options)
+	if client.HasCode(err, http.StatusNotFound) || options != nil && client.HasCode(err, http.StatusConflict) {
+		return nil // it has gone meanwhile, and may be another one now
 	}
 	return err
 }
