@@ -95,7 +95,7 @@ func buildLoadtest(t *testing.T) string {
 }
 
 // run starts the section's server in the directory dir and runs its examples one after the
-// other in one shell there. Each must succeed, and print the JSON that it expects, but for
+// other in one shell there. Each must succeed, and print the JSON that it expects, except
 // uids, times and versions. What an earlier section of the document has exported is set; $pid
 // is the server, and apiserver its binary.
 func (s section) run(t *testing.T, document, dir, binary string) {
