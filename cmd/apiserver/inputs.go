@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -101,7 +102,7 @@ func adminToken(path string, tokens *auth.Tokens) (string, error) {
 	first := ""
 	for _, record := range records {
 		token := record[0]
-		identity, ok := tokens.Authenticate(token)
+		identity, ok, _ := tokens.Authenticate(context.Background(), token)
 		if ok && slices.Contains(identity.User.Groups, auth.SystemPrivilegedGroup) {
 			return token, nil
 		}

@@ -128,7 +128,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		WatchVersions:               len(i.config.EtcdServers) > 0,
 		MaxObjectBytes:              i.config.MaxObjectBytes,
 		MaxStoredBytes:              i.config.MaxStoredBytes,
-		Tokens:                      i.tokens,
+		Authenticator:               i.tokens,
 		Limiter:                     i.limiter,
 		TrustedProxies:              i.proxies,
 		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,
@@ -197,7 +197,7 @@ func (i *instance) dataDirToken() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if _, ok := i.tokens.Authenticate(token); !ok {
+	if _, ok, _ := i.tokens.Authenticate(context.Background(), token); !ok {
 		return "", fmt.Errorf("%s has changed since the start; the server accepts the new token after a restart", i.config.DataDir.token())
 	}
 	return token, nil

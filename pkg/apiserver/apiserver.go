@@ -40,6 +40,16 @@ const LimitsPath = server.LimitsPath
 // Limits are those of a user, and what is left of them.
 type Limits = server.Limits
 
+// Anonymous says what requests without a token may ask for.
+type Anonymous = server.Anonymous
+
+// What Anonymous may be.
+const (
+	AnonymousProbes = server.AnonymousProbes
+	AnonymousAll    = server.AnonymousAll
+	AnonymousNone   = server.AnonymousNone
+)
+
 // Config is what an Instance is made of. Without a comment a field is required.
 type Config struct {
 	// Client is of an etcd that answers. The caller closes it after Close.
@@ -59,8 +69,11 @@ type Config struct {
 	// WrapStorage, if not nil, returns what takes the storage's place. For tests.
 	WrapStorage func(storage.Interface) storage.Interface
 
-	Tokens *auth.Tokens
-	// Authorizer decides on every request of an authenticated user; nil allows all.
+	// Authenticator knows the tokens.
+	Authenticator auth.Authenticator
+	// Anonymous says what requests without a token may ask for.
+	Anonymous Anonymous
+	// Authorizer decides on every request; nil allows all.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
@@ -96,8 +109,8 @@ type Instance struct {
 // Start returns an instance that has read all objects and can answer requests. ctx bounds
 // the start alone; after an error nothing is left running. Close must be called.
 func Start(ctx context.Context, cfg Config) (*Instance, error) {
-	if cfg.Client == nil || cfg.Tokens == nil || cfg.Limiter == nil || cfg.Metrics == nil {
-		return nil, errors.New("apiserver: Client, Tokens, Limiter and Metrics are required")
+	if cfg.Client == nil || cfg.Authenticator == nil || cfg.Limiter == nil || cfg.Metrics == nil {
+		return nil, errors.New("apiserver: Client, Authenticator, Limiter and Metrics are required")
 	}
 	run, cancel := context.WithCancel(context.Background())
 	i := &Instance{cancel: cancel}
@@ -176,14 +189,16 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 		served = append(served, resource)
 	}
 	return server.New(server.Config{
-		Resources:  served,
-		Scheme:     resources.Scheme(),
-		OpenAPI:    resources.OpenAPI(),
-		Tokens:     cfg.Tokens,
-		Authorizer: cfg.Authorizer,
-		Limiter:    cfg.Limiter,
-		Logger:     cfg.Logger,
-		Metrics:    cfg.Metrics,
+		Resources: served,
+		Scheme:    resources.Scheme(),
+		OpenAPI:   resources.OpenAPI(),
+
+		Authenticator: cfg.Authenticator,
+		Anonymous:     cfg.Anonymous,
+		Authorizer:    cfg.Authorizer,
+		Limiter:       cfg.Limiter,
+		Logger:        cfg.Logger,
+		Metrics:       cfg.Metrics,
 		Ready: func(ctx context.Context) error {
 			_, err := store.Get(ctx, "/registry/health", storage.GetOptions{})
 			return err

@@ -8,13 +8,16 @@ import (
 
 // Attributes describes what a request asks to do, in the terms of a Kubernetes authorizer.
 type Attributes struct {
-	User *User  // nil if the user is not known
-	Verb string // get list watch create update patch delete deletecollection; the lower-case method for a path
+	User *User // nil if the user is not known
+	// Verb is get list watch create update patch delete deletecollection, "" for a method that means
+	// nothing for resources, or the method in lower case for a path.
+	Verb string
 
 	// ResourceRequest is true if the resource fields below apply, false if Path does.
 	ResourceRequest bool
 
 	APIGroup    string // "" is the core group
+	APIVersion  string
 	Resource    string
 	Subresource string // "" if there is none
 	Namespace   string // "" at the cluster scope, and for a request across all namespaces

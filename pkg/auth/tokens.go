@@ -34,15 +34,19 @@ const (
 type User struct {
 	Name, UID string
 	Groups    []string
+	// Extra is what else is known of the user, such as its project, by keys in lower case; nil
+	// is nothing.
+	Extra map[string][]string
 }
 
-// Identity is one token of a user. All requests with that token share it, so its fields
-// must not be changed.
+// Identity is one proof of who a user is, such as a token. All requests with that proof share it,
+// so its fields must not be changed.
 type Identity struct {
 	User User
-	// ID is the token's SHA-256. The token itself is not kept.
+	// ID tells whose rate limits apply: those of a token of a file, by its SHA-256, or those of a
+	// user who can have as many tokens as they like. The token itself is not kept.
 	ID [sha256.Size]byte
-	// Valid ends once the token is no longer accepted, or no longer with this User. A reload
+	// Valid ends once the proof is no longer accepted, or no longer with this User. A reload
 	// that leaves the user as it is keeps the Identity.
 	Valid context.Context
 
@@ -142,30 +146,37 @@ func (t *Tokens) Of(user string) []*Identity {
 }
 
 // Authenticate returns the identity that token belongs to, and reports whether there is
-// one.
+// one. The error is always nil.
 //
 // Its timing reveals nothing about the tokens of the set: hashing depends on the caller's
 // input alone, and what a lookup could reveal is a hash, which is not a token. The final
 // comparison always covers all 32 bytes.
-func (t *Tokens) Authenticate(token string) (*Identity, bool) {
+func (t *Tokens) Authenticate(_ context.Context, token string) (identity *Identity, ok bool, err error) {
 	hash := sha256.Sum256([]byte(token))
 	id, ok := (*t.current.Load())[hash]
 	if !ok || subtle.ConstantTimeCompare(id.ID[:], hash[:]) != 1 {
-		return nil, false
+		return nil, false, nil
 	}
-	return id, true
+	return id, true, nil
 }
 
 func newIdentity(token string, u User) (*Identity, error) {
-	switch {
-	case token == "":
+	if token == "" {
 		return nil, errors.New("the token is empty")
-	case u.Name == "":
-		return nil, errors.New("the user name is empty")
+	}
+	id, _, err := NewIdentity(sha256.Sum256([]byte(token)), u)
+	return id, err
+}
+
+// NewIdentity returns an identity of u, who is added to the group system:authenticated, and what
+// ends it. An empty user name is an error.
+func NewIdentity(id [sha256.Size]byte, u User) (identity *Identity, revoke context.CancelFunc, err error) {
+	if u.Name == "" {
+		return nil, nil, errors.New("the user name is empty")
 	}
 	u.Groups = withAuthenticated(u)
 	valid, revoke := context.WithCancel(context.Background())
-	return &Identity{User: u, ID: sha256.Sum256([]byte(token)), Valid: valid, revoke: revoke}, nil
+	return &Identity{User: u, ID: id, Valid: valid, revoke: revoke}, revoke, nil
 }
 
 // withAuthenticated returns a copy of u's groups with system:authenticated added, as in

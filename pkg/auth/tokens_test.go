@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ func tokenFile(t testing.TB, content string) string {
 
 func mustAuthenticate(t testing.TB, tokens *Tokens, token string) *Identity {
 	t.Helper()
-	id, ok := tokens.Authenticate(token)
+	id, ok, _ := tokens.Authenticate(t.Context(), token)
 	if !ok {
 		t.Fatal("a valid token was refused")
 	}
@@ -37,7 +38,7 @@ func mustAuthenticate(t testing.TB, tokens *Tokens, token string) *Identity {
 func TestAuthenticate(t *testing.T) {
 	long := strings.Repeat("0123456789abcdef", 4096) // 64 KiB
 	tokens := NewTokens()
-	if _, ok := tokens.Authenticate(""); ok {
+	if _, ok, _ := tokens.Authenticate(t.Context(), ""); ok {
 		t.Error("an empty set accepted the empty token")
 	}
 	if err := tokens.Load(tokenFile(t, "secret,alice,1,\"dev,ops\"\n"+long+",bob,2\n")); err != nil {
@@ -58,7 +59,7 @@ func TestAuthenticate(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := ""
-			id, ok := tokens.Authenticate(tt.token)
+			id, ok, _ := tokens.Authenticate(t.Context(), tt.token)
 			if ok {
 				got = id.User.Name
 			}
@@ -100,7 +101,7 @@ func TestLoadKeepsTheOldSetAfterAnError(t *testing.T) {
 	if got := mustAuthenticate(t, tokens, "secret"); got != before {
 		t.Error("a failed load replaced an identity")
 	}
-	if _, ok := tokens.Authenticate("fresh"); ok {
+	if _, ok, _ := tokens.Authenticate(t.Context(), "fresh"); ok {
 		t.Error("a failed load added a token")
 	}
 }
@@ -149,7 +150,7 @@ func TestValid(t *testing.T) {
 			if ended := before.Valid.Err() != nil; ended != tt.ends {
 				t.Errorf("ended: %v", ended)
 			}
-			after, ok := tokens.Authenticate("t")
+			after, ok, _ := tokens.Authenticate(t.Context(), "t")
 			if same := ok && after == before; same == tt.ends {
 				t.Errorf("the same identity: %v", same)
 			}
@@ -175,7 +176,7 @@ func TestSet(t *testing.T) {
 	if first.Valid.Err() == nil {
 		t.Error("Set left the earlier identity valid")
 	}
-	if _, ok := tokens.Authenticate("first"); ok {
+	if _, ok, _ := tokens.Authenticate(t.Context(), "first"); ok {
 		t.Error("Set left the earlier token valid")
 	}
 	want := User{Name: "admin", Groups: []string{SystemPrivilegedGroup, AllAuthenticated}}
@@ -236,7 +237,7 @@ func TestLoadAgainstAuthenticate(t *testing.T) {
 	for range 4 {
 		readers.Go(func() {
 			for {
-				id, ok := tokens.Authenticate("both")
+				id, ok, _ := tokens.Authenticate(t.Context(), "both")
 				if !ok {
 					t.Error("a token of both files was refused")
 					return
@@ -272,7 +273,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				if _, ok := tokens.Authenticate(token); !ok {
+				if _, ok, _ := tokens.Authenticate(context.Background(), token); !ok {
 					b.Fatal("refused")
 				}
 			}

@@ -104,18 +104,6 @@ func newPools(cfg *Config) pools {
 	}
 }
 
-// admit lets a request through to the API if its token is good and within its limits. It
-// reads nothing of the body: a rejected request costs next to nothing.
-func (s *Server) admit(rec *record) error {
-	if err := s.authenticate(rec); err != nil {
-		return err
-	}
-	if err := s.charge(rec, 1, ""); err != nil {
-		return err
-	}
-	return refuseImpersonation(rec.req.Header)
-}
-
 // charge takes tokens from the bucket that the request's token has for its class. It may come
 // long after the request, whose body can take a while. weight is added to the words of a
 // refusal.
@@ -179,7 +167,11 @@ func (s *Server) chargeWeight(c *call, tokens int, why string) error {
 // all. It returns which limit that is, and of whom, in words.
 func (s *Server) reject(rec *record, limit, of string) string {
 	rec.counted = rec.counted || limit != anonymousLimit // guesses are no requests yet
-	s.metrics.Reject(limit, of, rec.attrs.Resource)
+	resource := ""                                       // which a client cannot make up
+	if rec.resource != nil {
+		resource = rec.resource.Name
+	}
+	s.metrics.Reject(limit, of, resource)
 	if of == "address" {
 		return limit + " of address " + rec.client.String()
 	}

@@ -27,8 +27,8 @@ func withUsers(t *testing.T, cfg *Config) {
 	if err := os.WriteFile(path, []byte(users), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg.Tokens = auth.NewTokens()
-	if err := cfg.Tokens.Load(path); err != nil {
+	cfg.Authenticator = auth.NewTokens()
+	if err := cfg.Authenticator.(*auth.Tokens).Load(path); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -209,7 +209,7 @@ func TestRequestsAreChargedByTheirSize(t *testing.T) {
 			if w := serveOnce(s, req); w.Code/100 != 2 {
 				t.Fatalf("got %d %.300s", w.Code, w.Body)
 			}
-			alice, _ := cfg.Tokens.Authenticate("alice")
+			alice, _, _ := cfg.Authenticator.Authenticate(t.Context(), "alice")
 			class := ratelimit.Read
 			if tc.method != http.MethodGet {
 				class = ratelimit.Write
@@ -244,7 +244,7 @@ func TestHeavyRequestsAreRefused(t *testing.T) {
 	}
 	get("alice", http.StatusOK, "", `"kind":"Table"`)
 	get("alice", http.StatusTooManyRequests, "1", "the limit for read requests is reached; try again in 1 s")
-	bob, _ := cfg.Tokens.Authenticate("bob")
+	bob, _, _ := cfg.Authenticator.Authenticate(t.Context(), "bob")
 	for range 2 {
 		if wait := cfg.Limiter.Allow(time.Now(), ratelimit.Subject{Token: bob.ID, User: "bob"}, ratelimit.Read, 8); wait > 0 {
 			t.Fatalf("the bucket is not full: %v", wait)
@@ -266,7 +266,7 @@ func TestWeightIsChargedWhenItIsKnown(t *testing.T) {
 		withUsers(t, &cfg)
 		cfg.Limiter = ratelimit.New(&ratelimit.Config{Defaults: ratelimit.Defaults{Read: &ratelimit.Limit{QPS: 5, Burst: 20}}})
 		s := newTestServer(t, cfg)
-		alice, _ := cfg.Tokens.Authenticate("alice")
+		alice, _, _ := cfg.Authenticator.Authenticate(t.Context(), "alice")
 		drain := func() {
 			for cfg.Limiter.Allow(time.Now(), ratelimit.Subject{Token: alice.ID, User: "alice"}, ratelimit.Read, 1) == 0 {
 			}

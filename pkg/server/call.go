@@ -9,12 +9,14 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/gorilla/mux"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
 	"github.com/berth-project/berth/pkg/server/metrics"
@@ -64,7 +66,7 @@ type Resource interface {
 	DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) error
 }
 
-// call is one call to a resource, authorised and with its answer's form settled.
+// call is one call to a resource, with its answer's form settled.
 type call struct {
 	ctx                          context.Context // ends with the request or its timeout
 	rec                          *record
@@ -123,8 +125,7 @@ func errTimedOut(when string) error {
 	return apierrors.NewTimeoutError("request did not complete within the allotted timeout: its time ended "+when, 1)
 }
 
-// serve is the adapter between HTTP and the handlers: it authorises, bounds the time,
-// negotiates the form of the answer, and renders what the handler returns. The order of
+// serve is the adapter between HTTP and the handlers: it bounds the time, negotiates the form of the answer, and renders what the handler returns. The order of
 // the checks is kube-apiserver's.
 func (s *Server) serve(rec *record, resource *served, run handler) {
 	c, cancel, err := s.newCall(rec, resource)
@@ -148,12 +149,10 @@ func (s *Server) serve(rec *record, resource *served, run handler) {
 }
 
 func (s *Server) newCall(rec *record, resource *served) (*call, context.CancelFunc, error) {
-	if err := s.authorise(rec, rec.attrs); err != nil {
-		return nil, nil, err
-	}
+	vars := mux.Vars(rec.req)
 	c := &call{
 		rec: rec, req: rec.req, resource: resource,
-		namespace: rec.attrs.Namespace, name: rec.attrs.Name, subresource: rec.attrs.Subresource,
+		namespace: vars["namespace"], name: vars["name"], subresource: rec.attrs.Subresource,
 	}
 	if c.req.URL.RawQuery != "" {
 		c.query = c.req.URL.Query()
@@ -167,7 +166,7 @@ func (s *Server) newCall(rec *record, resource *served) (*call, context.CancelFu
 		return nil, nil, err
 	}
 	var cancel context.CancelFunc
-	c.ctx, cancel = context.WithTimeout(c.req.Context(), timeout)
+	c.ctx, cancel = context.WithTimeout(auth.WithUser(c.req.Context(), rec.attrs.User), timeout)
 	return c, cancel, nil
 }
 

@@ -87,7 +87,7 @@ func TestWatchesAreChargedForTheirSelectors(t *testing.T) {
 		if n := s.pools.watches.InUse(); n != 0 {
 			t.Errorf("%d places are not given back", n)
 		}
-		alice, _ := cfg.Tokens.Authenticate("alice")
+		alice, _, _ := cfg.Authenticator.Authenticate(t.Context(), "alice")
 		left := 0
 		for cfg.Limiter.Allow(time.Now(), ratelimit.Subject{Token: alice.ID, User: "alice"}, ratelimit.Read, 1) == 0 {
 			left++

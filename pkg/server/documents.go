@@ -34,9 +34,9 @@ func (s *Server) routeDocuments(described []metav1.APIResource) error {
 }
 
 func (s *Server) routeDocument(document discovery.Document) {
-	s.router.Path(document.Path + finalSlashes).Handler(s.authorised(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	s.router.Path(document.Path + finalSlashes).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		s.serveDocument(recordOf(w), req, document)
-	})))
+	})
 }
 
 // routeIndex serves the list of the paths that are the same for all objects.
@@ -65,28 +65,29 @@ func (s *Server) routeIndex() error {
 	if err != nil {
 		return err
 	}
-	s.router.Path("/").HandlerFunc(s.root(encoded, page))
+	s.router.Path("/").HandlerFunc(root(encoded, page))
 	return nil
 }
 
+// asksForPage reports whether a browser asks for the page, which has no token.
+func asksForPage(req *http.Request) bool {
+	return req.URL.Path == "/" && isReadOnly(req) && strings.Contains(req.Header.Get("Accept"), "text/html")
+}
+
 // root answers programs with the index, and browsers with the page.
-func (s *Server) root(index, page []byte) http.HandlerFunc {
-	forPrograms := s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write(index) // a client that has gone needs no answer
-	}))
-	forPeople := s.probed("page", func(w http.ResponseWriter, _ *http.Request) { // whose browsers have no token
-		w.Header().Set("Content-Type", "text/html; charset=utf-8")
-		w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-		_, _ = w.Write(page) // a client that has gone needs no answer
-	})
+func root(index, page []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
-		w.Header().Set("Vary", "Accept")
-		if isReadOnly(req) && strings.Contains(req.Header.Get("Accept"), "text/html") {
-			forPeople.ServeHTTP(w, req)
+		header := w.Header()
+		header.Set("Vary", "Accept")
+		if asksForPage(req) {
+			recordOf(w).handler = "/" + pageProbe
+			header.Set("Content-Type", "text/html; charset=utf-8")
+			header.Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
+			_, _ = w.Write(page) // a client that has gone needs no answer
 			return
 		}
-		forPrograms.ServeHTTP(w, req)
+		header.Set("Content-Type", "application/json")
+		_, _ = w.Write(index) // a client that has gone needs no answer
 	}
 }
 
@@ -163,13 +164,13 @@ func (s *Server) routeOpenAPI() error {
 
 // readable guards a handler that is no resource's and can only be read from.
 func (s *Server) readable(next http.HandlerFunc) http.Handler {
-	return s.authorised(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if req.Method != http.MethodGet && req.Method != http.MethodHead {
 			s.renderError(recordOf(w), methodNotAllowed())
 			return
 		}
 		next(w, req)
-	}))
+	})
 }
 
 // serveOpenAPIV3 serves a document, nil where there is none of the name. With another

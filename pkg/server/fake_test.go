@@ -140,7 +140,7 @@ func testConfig(t testing.TB, served ...Resource) Config {
 		t.Fatal(err)
 	}
 	return Config{
-		Resources: served, Scheme: testScheme(t), OpenAPI: resources.OpenAPI(), Tokens: tokens, Limiter: ratelimit.New(nil),
+		Resources: served, Scheme: testScheme(t), OpenAPI: resources.OpenAPI(), Authenticator: tokens, Limiter: ratelimit.New(nil),
 		Metrics: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil },
 	}
 }

@@ -26,7 +26,7 @@ func TestImpersonation(t *testing.T) {
 		{"/api", "Impersonate-User", "bob", 403},
 		{testPath + "/a", "Impersonate-User", "", 200}, // as kube-apiserver
 		{testPath + "/a", "X-Impersonate-User", "bob", 200},
-		{"/livez", "Impersonate-User", "bob", 200}, // whoever asks
+		{"/livez", "Impersonate-User", "bob", 403},
 	} {
 		w := serveOnce(s, newRequest(t, http.MethodGet, tc.path, "", tc.header, tc.value))
 		if w.Code != tc.code {

@@ -31,29 +31,44 @@ func (s *Server) routeHealth() {
 	for path, checks := range map[string][]check{
 		"livez": {ping}, "readyz": {ping, etcd}, "healthz": {ping, etcd},
 	} {
-		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(path, s.health(path, checks)))
+		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).Handler(countedProbe(path, s.health(path, checks)))
 		for _, one := range checks {
-			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).Handler(s.probed(path, s.health(path, []check{one})))
+			router.Path("/"+path+"/"+one.name).Methods(http.MethodGet, http.MethodHead).Handler(s.health(path, []check{one}))
 		}
 	}
-	router.Path("/version" + finalSlashes).Methods(http.MethodGet).Handler(s.probed("version", s.version))
+	router.Path("/version" + finalSlashes).Methods(http.MethodGet).HandlerFunc(s.version)
 	s.prefixes = append(s.prefixes, "/version/")
 }
 
-// probed guards a handler that needs no token. path is the one that it is limited with. As with
-// kube-apiserver, only requests for whole health paths are counted.
-func (s *Server) probed(path string, next http.HandlerFunc) http.Handler {
+// countedProbe counts the requests for a health path. As with kube-apiserver, those for one check are
+// not.
+func countedProbe(path string, next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		rec := recordOf(w)
-		rec.attrs.Verb = "get"
-		rec.handler = "/" + path
-		rec.counted = req.URL.Path == rec.handler && path != "version"
-		if err := s.admitProbe(rec, path); err != nil {
-			s.renderError(rec, err)
-			return
-		}
+		recordOf(w).count("/" + path)
 		next(w, req)
 	})
+}
+
+// pageProbe is the name of the page for browsers among the paths that need no token.
+const pageProbe = "page"
+
+// probeOf returns the name of the path that a request asks for which needs no token, "" where it
+// needs one. Each of those paths is limited by itself.
+func probeOf(req *http.Request) string {
+	if !isReadOnly(req) || len(req.URL.Path) > maxPathBytes {
+		return ""
+	}
+	if asksForPage(req) {
+		return pageProbe
+	}
+	path, check, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	switch {
+	case path == "livez", path == "readyz", path == "healthz":
+		return path
+	case path == "version" && strings.Trim(check, "/") == "":
+		return path
+	}
+	return ""
 }
 
 // health answers "ok", with ?verbose each check's outcome, too. A failure is a 500 that

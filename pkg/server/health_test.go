@@ -79,7 +79,7 @@ func TestLongPaths(t *testing.T) {
 func TestProbesAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		cfg := testConfig(t, &fakeResource{})
-		if err := cfg.Tokens.Set(testToken, auth.User{Name: "limited"}); err != nil {
+		if err := cfg.Authenticator.(*auth.Tokens).Set(testToken, auth.User{Name: "limited"}); err != nil {
 			t.Fatal(err)
 		}
 		limited := &ratelimit.Limit{QPS: 0.001, Burst: 2}
@@ -98,7 +98,7 @@ func TestProbesAreLimited(t *testing.T) {
 			if i >= 400 {
 				want = http.StatusTooManyRequests
 			}
-			w := get(i, "a-guess", flooder)
+			w := get(i, "", flooder)
 			if w.Code != want || (want != http.StatusOK) != (w.Header().Get("Retry-After") == "1") {
 				t.Fatalf("request %d: got %d %v %s", i, w.Code, w.Header(), w.Body)
 			}

@@ -56,7 +56,7 @@ type Share struct {
 // Only administrators may ask for others.
 func (s *Server) limits(w http.ResponseWriter, req *http.Request) {
 	rec, user := recordOf(w), req.URL.Query().Get("user")
-	own := rec.identity.User
+	own := rec.attrs.User
 	if user == "" {
 		user = own.Name
 	}
@@ -64,7 +64,7 @@ func (s *Server) limits(w http.ResponseWriter, req *http.Request) {
 		s.renderError(rec, apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("only members of "+auth.SystemPrivilegedGroup+" may see the limits of other users")))
 		return
 	}
-	identities := s.cfg.Tokens.Of(user)
+	identities := s.cfg.Authenticator.Of(user)
 	if len(identities) == 0 {
 		s.renderError(rec, apierrors.NewNotFound(schema.GroupResource{Resource: "users"}, user))
 		return

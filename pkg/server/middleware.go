@@ -61,21 +61,46 @@ func refuseImpersonation(header http.Header) error {
 // anonymousLimit is the limit of an address for requests without a valid token.
 const anonymousLimit = "anonymous-rate"
 
+// filter lets a request through to the router if its token is good, within its limits, and what it
+// asks for is allowed. It reads nothing of the body: a rejected request costs next to nothing.
+func (s *Server) filter(rec *record) error {
+	probe := probeOf(rec.req)
+	if err := s.authenticate(rec, probe != ""); err != nil {
+		return err
+	}
+	if err := s.limitRate(rec, probe); err != nil {
+		return err
+	}
+	if err := refuseImpersonation(rec.req.Header); err != nil {
+		return err
+	}
+	if probe == pageProbe {
+		return nil // it is the same for all, and has no data
+	}
+	return s.authorise(rec, rec.attrs)
+}
+
 // authenticate finds out whose request it is. A valid token always passes. Only failures are
 // charged to the client's address, and refused with 429 once it has none left.
-func (s *Server) authenticate(rec *record) error {
-	began := time.Now()
-	if s.identify(rec) {
+func (s *Server) authenticate(rec *record, isProbe bool) error {
+	began, token := time.Now(), requestToken(rec.req)
+	identity, ok, err := s.identify(rec, token, isProbe)
+	switch {
+	case err != nil:
+		s.metrics.Authenticated(metrics.Error, began)
+		return err
+	case ok:
+		rec.identity, rec.attrs.User = identity, &identity.User
 		s.metrics.Authenticated(metrics.Success, began)
 		return nil
 	}
-	if rec.refusedToken = requestToken(rec.req) != ""; rec.refusedToken {
+	if rec.refusedToken = token != ""; rec.refusedToken {
 		s.metrics.Authenticated(metrics.Error, began)
 	} else {
 		s.metrics.Authenticated(metrics.Failure, began)
 	}
-	if wait := s.cfg.Limiter.AllowAnonymous(rec.start, rec.client); wait > 0 {
-		return tooManyRequests("the limit for requests without a valid token from this address is reached", wait, s.reject(rec, anonymousLimit, "address"))
+	if err := s.limitAddress(rec); err != nil {
+		return err
 	}
 	const challenge = `Bearer realm="berth"`
 	if !rec.refusedToken {
@@ -87,27 +112,40 @@ func (s *Server) authenticate(rec *record) error {
 	return apierrors.NewUnauthorized("Unauthorized")
 }
 
-// identify reports whether the request has a valid token, and notes whose.
-func (s *Server) identify(rec *record) bool {
-	identity, ok := s.cfg.Tokens.Authenticate(requestToken(rec.req))
-	if ok {
-		rec.identity = identity
-		rec.attrs.User = &identity.User
+// identify returns who makes the request, and reports whether that may be anybody at all.
+func (s *Server) identify(rec *record, token string, isProbe bool) (identity *auth.Identity, ok bool, err error) {
+	if token != "" {
+		return s.cfg.Authenticator.Authenticate(rec.req.Context(), token)
 	}
-	return ok
+	return s.anonymous, s.cfg.Anonymous == AnonymousAll || isProbe && s.cfg.Anonymous == AnonymousProbes, nil
 }
 
-// admitProbe lets a request through that needs no token: within the limit that its address has
-// for the path, or as the holder of a valid token, within that token's limits.
-func (s *Server) admitProbe(rec *record, path string) error {
-	wait := s.cfg.Limiter.AllowProbe(rec.start, rec.client, path)
-	switch {
-	case wait == 0:
-		return nil
-	case s.identify(rec):
-		return s.charge(rec, 1, "")
+// limitRate charges the request to its token, or to its address. A probe may take what its address
+// has for that path first.
+func (s *Server) limitRate(rec *record, probe string) error {
+	isAnonymous := rec.identity == s.anonymous
+	if probe != "" {
+		wait := s.cfg.Limiter.AllowProbe(rec.start, rec.client, probe)
+		if wait == 0 {
+			return nil
+		}
+		if isAnonymous {
+			return tooManyRequests("the limit for /"+probe+" from this address is reached; a valid token passes it", wait, s.reject(rec, "probe-rate", "address"))
+		}
 	}
-	return tooManyRequests("the limit for /"+path+" from this address is reached; a valid token passes it", wait, s.reject(rec, "probe-rate", "address"))
+	if isAnonymous {
+		return s.limitAddress(rec)
+	}
+	return s.charge(rec, 1, "")
+}
+
+// limitAddress charges a request without a valid token to its address.
+func (s *Server) limitAddress(rec *record) error {
+	wait := s.cfg.Limiter.AllowAnonymous(rec.start, rec.client)
+	if wait == 0 {
+		return nil
+	}
+	return tooManyRequests("the limit for requests without a valid token from this address is reached", wait, s.reject(rec, anonymousLimit, "address"))
 }
 
 // requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or else of a

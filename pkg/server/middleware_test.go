@@ -133,7 +133,7 @@ func TestVersion(t *testing.T) {
 }
 
 func TestNewNamesWhatIsMissing(t *testing.T) {
-	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Resources, Scheme, OpenAPI, Tokens") {
+	if _, err := New(Config{}); err == nil || !strings.Contains(err.Error(), "Resources, Scheme, OpenAPI, Authenticator") {
 		t.Errorf("got %v", err)
 	}
 	cfg := testConfig(t, &fakeResource{})

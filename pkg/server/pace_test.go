@@ -218,7 +218,7 @@ func TestRevokedWatches(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if err := cfg.Tokens.Set("another-unit-test-token", auth.User{Name: "admin"}); err != nil {
+		if err := cfg.Authenticator.(*auth.Tokens).Set("another-unit-test-token", auth.User{Name: "admin"}); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "the watch goes on", ended)

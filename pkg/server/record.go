@@ -31,7 +31,7 @@ type record struct {
 	auditID string
 	client  netip.Addr // or the zero Addr
 
-	identity     *auth.Identity // nil until authenticated
+	identity     *auth.Identity // nil until authenticated; that of system:anonymous without a token
 	refusedToken bool           // whether there was a token, which is not valid
 	attrs        auth.Attributes
 	resource     *metav1.APIResource // nil for what is no resource
@@ -62,7 +62,7 @@ type record struct {
 
 func newRecord(w http.ResponseWriter, req *http.Request) *record {
 	rec := &record{ResponseWriter: w, req: req, start: time.Now(), auditID: auditID(req), bodySize: -1}
-	rec.attrs.Verb, rec.attrs.Path = strings.ToLower(req.Method), req.URL.Path
+	rec.attrs = requestAttributes(req)
 	return rec
 }
 
@@ -262,7 +262,7 @@ func (l *outageLines) allow() (omitted int, ok bool) {
 // how many had no line since the last one that has.
 func (s *Server) sample(rec *record) (omitted int, ok bool) {
 	var token [32]byte
-	if rec.identity != nil {
+	if rec.identity != nil && rec.identity != s.anonymous {
 		if rec.code != http.StatusTooManyRequests {
 			return 0, true
 		}

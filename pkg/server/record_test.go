@@ -81,7 +81,7 @@ func TestRefusalsAreSampled(t *testing.T) {
 				cfg := testConfig(t, &fakeResource{})
 				cfg.Logger = zerolog.New(&log)
 				if tc.token == "limited" {
-					if err := cfg.Tokens.Set(tc.token, auth.User{Name: "limited"}); err != nil {
+					if err := cfg.Authenticator.(*auth.Tokens).Set(tc.token, auth.User{Name: "limited"}); err != nil {
 						t.Fatal(err)
 					}
 				}
@@ -156,7 +156,7 @@ func TestWhyAWatchHasEnded(t *testing.T) {
 		"error":    {err: errors.New("fault")},
 		"shutdown": {act: func(s *Server, _ *Config) { s.EndStreams() }},
 		"revoked": {act: func(_ *Server, cfg *Config) {
-			if err := cfg.Tokens.Set("another", auth.User{Name: "admin"}); err != nil {
+			if err := cfg.Authenticator.(*auth.Tokens).Set("another", auth.User{Name: "admin"}); err != nil {
 				t.Error(err)
 			}
 		}},

@@ -104,23 +104,24 @@ func (s *Server) route() error {
 			groups[gv], order = map[string]*served{}, append(order, gv)
 		}
 		groups[gv][one.described.Name] = one
+		s.know(one)
 		described = append(described, all...)
 		s.metrics.ShowZero(one.described)
 	}
 	for _, gv := range order {
 		s.routeGroup(discovery.Prefix(gv), groups[gv])
 	}
-	s.routeGroup(discovery.Prefix(selfSubjectReviewType.Kind.GroupVersion()), map[string]*served{
-		SelfSubjectReviews.Name: {Resource: unstored{}, described: SelfSubjectReviews, create: (*Server).createSelfSubjectReview},
-	})
+	reviews := &served{Resource: unstored{}, described: SelfSubjectReviews, create: (*Server).createSelfSubjectReview}
+	s.know(reviews)
+	s.routeGroup(discovery.Prefix(selfSubjectReviewType.Kind.GroupVersion()), map[string]*served{SelfSubjectReviews.Name: reviews})
 	described = append(described, SelfSubjectReviews)
 	s.routeHealth()
-	s.router.Path("/metrics").Handler(s.authorised(s.metrics.Handler()))
+	s.router.Path("/metrics").Handler(s.metrics.Handler())
 	s.router.Path(LimitsPath).Handler(s.readable(s.limits))
-	s.router.NotFoundHandler = s.authorised(http.HandlerFunc(s.notFound))
-	s.router.MethodNotAllowedHandler = s.authorised(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+	s.router.NotFoundHandler = http.HandlerFunc(s.notFound)
+	s.router.MethodNotAllowedHandler = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		s.renderError(recordOf(w), methodNotAllowed())
-	}))
+	})
 	if err := s.routeDocuments(described); err != nil {
 		return err
 	}
@@ -159,9 +160,7 @@ func (s *Server) routeGroup(prefix string, resources map[string]*served) {
 		for _, below := range one.below {
 			_, subresource, _ := strings.Cut(below.Name, "/")
 			router.Path(path + subresource + finalSlashes).HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-				rec := recordOf(w)
-				rec.attrs.Subresource = subresource
-				s.serveResource(rec, req, one, &below, objectOperations)
+				s.serveResource(recordOf(w), req, one, &below, objectOperations)
 			})
 		}
 	}
@@ -180,26 +179,14 @@ func (r *served) has(operations map[string]operation) bool {
 // serveResource answers a request for a resource, or a subresource, that described is about.
 func (s *Server) serveResource(rec *record, req *http.Request, one *served, described *metav1.APIResource, operations map[string]operation) {
 	op := operations[req.Method]
-	if op.verb == "list" && isWatch(req) {
+	if op.verb == "list" && rec.attrs.Verb == "watch" {
 		op = watchOperation
 	}
-	allowed := slices.Contains(described.Verbs, op.verb)
-	vars := mux.Vars(req)
-	rec.req, rec.resource = req, &one.described
-	rec.attrs.ResourceRequest = true
-	rec.attrs.APIGroup, rec.attrs.Resource = one.described.Group, one.described.Name
-	rec.attrs.Namespace, rec.attrs.Name = vars["namespace"], vars["name"]
-	if allowed {
-		rec.attrs.Verb = op.verb
-	}
-	if err := s.admit(rec); err != nil {
-		s.renderError(rec, err)
-		return
-	}
-	if !allowed {
+	if !slices.Contains(described.Verbs, op.verb) {
 		s.renderError(rec, methodNotAllowed())
 		return
 	}
+	rec.req = req // whose path is known by its parts
 	if one.create != nil {
 		op.run = one.create // it has no other operation
 	}
@@ -221,21 +208,17 @@ func verbsOf(described metav1.APIResource) []string {
 	return slices.Compact(verbs)
 }
 
-// authorised guards a handler that is not a resource's.
-func (s *Server) authorised(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
-		rec := recordOf(w)
-		rec.req = req
-		if err := s.admit(rec); err != nil {
-			s.renderError(rec, err)
-			return
-		}
-		if err := s.authorise(rec, rec.attrs); err != nil {
-			s.renderError(rec, err)
-			return
-		}
-		next.ServeHTTP(w, req)
-	})
+// resourcePath is what a path says of a resource, or of a subresource.
+type resourcePath struct{ group, version, resource, subresource string }
+
+// know has requests for a resource counted as such, whatever becomes of them.
+func (s *Server) know(one *served) {
+	of := resourcePath{group: one.described.Group, version: one.described.Version, resource: one.described.Name}
+	s.resources[of] = &one.described
+	for _, below := range one.below {
+		_, of.subresource, _ = strings.Cut(below.Name, "/")
+		s.resources[of] = &one.described
+	}
 }
 
 // notFound answers as kube-apiserver does: by a Status below the paths of the API, by plain

@@ -5,6 +5,7 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"io/fs"
 	"net/http"
@@ -15,6 +16,7 @@ import (
 	"github.com/gorilla/mux"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
 
@@ -32,8 +34,11 @@ type Config struct {
 	Scheme *runtime.Scheme
 	// OpenAPI has the documents, as discovery.LoadOpenAPI reads them.
 	OpenAPI fs.FS
-	Tokens  *auth.Tokens
-	// Authorizer decides on every request of an authenticated user; nil allows all.
+	// Authenticator knows the tokens.
+	Authenticator auth.Authenticator
+	// Anonymous says what requests without a token may ask for.
+	Anonymous Anonymous
+	// Authorizer decides on every request; nil allows all.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
@@ -58,6 +63,18 @@ type Config struct {
 	StrictTransportSecurity string
 }
 
+// Anonymous says what requests without a token may ask for.
+type Anonymous int
+
+const (
+	// AnonymousProbes lets them ask for the health paths and for the version.
+	AnonymousProbes Anonymous = iota
+	// AnonymousAll lets them ask for whatever the authorizer allows to system:anonymous.
+	AnonymousAll
+	// AnonymousNone lets them ask for nothing.
+	AnonymousNone
+)
+
 const (
 	defaultRequestTimeout = 60 * time.Second
 	// maxMutationTimeout is kube-apiserver's bound for requests that write.
@@ -81,6 +98,9 @@ type Server struct {
 	outages  outageLines
 	router   *mux.Router
 	prefixes []string // below which unknown paths are answered by a Status
+	// anonymous is who makes requests without a token.
+	anonymous *auth.Identity
+	resources map[resourcePath]*metav1.APIResource
 
 	streams    context.Context // ends all watches
 	endStreams context.CancelFunc
@@ -90,8 +110,8 @@ type Server struct {
 // New returns a server, or an error that names what is missing from cfg.
 func New(cfg Config) (*Server, error) {
 	switch {
-	case len(cfg.Resources) == 0, cfg.Scheme == nil, cfg.OpenAPI == nil, cfg.Tokens == nil, cfg.Limiter == nil, cfg.Metrics == nil, cfg.Ready == nil:
-		return nil, errors.New("server: Resources, Scheme, OpenAPI, Tokens, Limiter, Metrics and Ready are required")
+	case len(cfg.Resources) == 0, cfg.Scheme == nil, cfg.OpenAPI == nil, cfg.Authenticator == nil, cfg.Limiter == nil, cfg.Metrics == nil, cfg.Ready == nil:
+		return nil, errors.New("server: Resources, Scheme, OpenAPI, Authenticator, Limiter, Metrics and Ready are required")
 	case cfg.MaxRequestsInFlight < 0, cfg.MaxMutatingRequestsInFlight < 0, cfg.MaxWatches < 0, cfg.MaxWatchesPerUser < 0, cfg.RequestTimeout < 0:
 		return nil, errors.New("server: limits must not be negative")
 	}
@@ -101,8 +121,12 @@ func New(cfg Config) (*Server, error) {
 	if cfg.RequestTimeout == 0 {
 		cfg.RequestTimeout = defaultRequestTimeout
 	}
+	anonymous, _, err := auth.NewIdentity([sha256.Size]byte{}, auth.User{Name: auth.Anonymous, Groups: []string{auth.AllUnauthenticated}})
+	if err != nil {
+		return nil, err
+	}
 	streams, endStreams := context.WithCancel(context.Background())
-	s := &Server{streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics.New(cfg.Metrics, cfg.Version), pools: newPools(&cfg)}
+	s := &Server{anonymous: anonymous, resources: map[resourcePath]*metav1.APIResource{}, streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics.New(cfg.Metrics, cfg.Version), pools: newPools(&cfg)}
 	s.outages.sampler = zerolog.BurstSampler{Burst: outageBurst, Period: outagePeriod}
 	s.metrics.ShowBytes("berth_request_body_bytes", "Bytes of large bodies that are being received or worked on.", s.pools.uploads.InUse)
 	s.metrics.ShowBytes("berth_request_memory_bytes", "Bytes that are set aside for decoding and encoding large objects.",
@@ -127,6 +151,9 @@ func (s *Server) Close() {
 func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	rec := newRecord(w, req)
 	rec.client = forwarded.Client(req, s.cfg.TrustedProxies)
+	if of := &rec.attrs; of.ResourceRequest {
+		rec.resource = s.resources[resourcePath{of.APIGroup, of.APIVersion, of.Resource, of.Subresource}]
+	}
 	defer func() {
 		if aborted := s.finish(rec, recover()); aborted {
 			panic(http.ErrAbortHandler)
@@ -139,9 +166,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if req.TLS != nil && s.cfg.StrictTransportSecurity != "" {
 		header.Set("Strict-Transport-Security", s.cfg.StrictTransportSecurity)
 	}
-	if len(req.URL.Path) > maxPathBytes {
+	switch err := s.filter(rec); {
+	case err != nil:
+		s.renderError(rec, err)
+	case len(req.URL.Path) > maxPathBytes:
 		s.router.NotFoundHandler.ServeHTTP(rec, req)
-		return
+	default:
+		s.router.ServeHTTP(rec, req)
 	}
-	s.router.ServeHTTP(rec, req)
 }

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/utils/ptr"
 
+	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/server/media"
 	"github.com/berth-project/berth/pkg/server/metrics"
@@ -33,16 +33,6 @@ const minWatchTime = 30 * time.Minute
 // maxWatchTime is the longest life that a client may name: whoever watches comes back in time,
 // as after the end of any watch.
 const maxWatchTime = time.Hour
-
-// isWatch reports whether the query makes a watch of a list.
-func isWatch(req *http.Request) bool {
-	if req.Method != http.MethodGet || !strings.Contains(req.URL.RawQuery, "watch") {
-		return false
-	}
-	opts := &metav1.ListOptions{}
-	query := req.URL.Query()
-	return metav1.Convert_url_Values_To_v1_ListOptions(&query, opts, nil) == nil && opts.Watch
-}
 
 // watch streams the changes of a collection until the time is up, the client goes, or the
 // server ends its streams.
@@ -71,7 +61,7 @@ func (s *Server) watch(c *call) (result, error) {
 		return result{}, err
 	}
 	c.output.MediaType = events.MediaType
-	ctx, cancel := context.WithTimeout(c.req.Context(), life)
+	ctx, cancel := context.WithTimeout(auth.WithUser(c.req.Context(), c.rec.attrs.User), life)
 	stop := context.AfterFunc(s.streams, cancel)
 	end := func() {
 		stop()

@@ -141,7 +141,7 @@ func TestWebSocketEnds(t *testing.T) {
 		"the client sends many pings":               flood(websocket.PingMessage),
 		"the client sends many pongs":               flood(websocket.PongMessage),
 		"the token is revoked": func(cfg *Config, _ *Server, _ *websocket.Conn) error {
-			return cfg.Tokens.Set("another-token", auth.User{Name: "x"})
+			return cfg.Authenticator.(*auth.Tokens).Set("another-token", auth.User{Name: "x"})
 		},
 		"the server ends": func(_ *Config, s *Server, _ *websocket.Conn) error { s.Close(); return nil },
 	} {

@@ -95,7 +95,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	}
 	s.core, err = apiserver.Start(ctx, apiserver.Config{
 		Client: s.etcd.Client(), MaxValueBytes: embedded.MaxValueBytes, WrapStorage: cfg.Wrap,
-		Tokens: tokens, Authorizer: cfg.Authorizer, Limiter: s.Limiter,
+		Authenticator: tokens, Authorizer: cfg.Authorizer, Limiter: s.Limiter,
 		MaxRequestsInFlight: cfg.MaxRequestsInFlight, MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
 		Logger: cfg.Logger, Metrics: s.Metrics, Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.2"},
 	})
