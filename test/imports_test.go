@@ -52,7 +52,7 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
 	// The wiring: the only one that knows server, registry and storage.
 	{folder: "pkg/apiserver", etcd: true, ours: []string{
-		"pkg/server", "pkg/registry", "pkg/registry/resources", "pkg/object", "pkg/auth", "pkg/ratelimit",
+		"pkg/server", "pkg/registry", "pkg/registry/resources", "pkg/registry/reviews", "pkg/object", "pkg/auth", "pkg/ratelimit",
 		"pkg/storage", "pkg/storage/etcd",
 	}},
 	// Connections, whatever is served on them.
@@ -61,13 +61,14 @@ var importRules = []importRule{
 	// A directory is locked as etcd locks its own.
 	{folder: "pkg/files", etcd: true},
 	{folder: "pkg/server", http: true, ours: []string{
-		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/metrics", "pkg/server/share", "pkg/server/websocket", "pkg/object", "pkg/auth", "pkg/ratelimit",
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/websocket", "pkg/object", "pkg/auth", "pkg/ratelimit",
 	}},
 	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
 	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
 	{folder: "pkg/server/discovery"},
 	{folder: "pkg/server/forwarded", http: true},
 	{folder: "pkg/server/metrics", http: true},
+	{folder: "pkg/server/requestinfo", http: true, ours: []string{"pkg/auth"}},
 	{folder: "pkg/server/share"},
 	{folder: "pkg/server/websocket", http: true},
 	// A stored object and its forms, whoever stores or serves it.
@@ -78,10 +79,12 @@ var importRules = []importRule{
 		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/patch", "pkg/registry/ownership",
 	}},
 	// The catalogue: rules of resources, which know the registry alone.
-	{folder: "pkg/registry/resources", ours: []string{"pkg/registry"}},
+	{folder: "pkg/registry/resources", ours: []string{"pkg/registry", "pkg/registry/reviews"}},
 	// Pure: what they are given decides what they return.
 	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
 	{folder: "pkg/registry/ownership"},
+	// Answers about users, which nothing is stored of.
+	{folder: "pkg/registry/reviews", http: true, ours: []string{"pkg/object", "pkg/auth", "pkg/registry/ownership"}},
 	{folder: "pkg/storage", stdlibOnly: true},
 	{folder: "pkg/storage/etcd", etcd: true, ours: []string{"pkg/storage"}},
 	{folder: "pkg/storage/cache", ours: []string{"pkg/storage"}},

@@ -22,6 +22,7 @@ import (
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/resources"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
+	"github.com/berth-project/berth/pkg/registry/reviews"
 	"github.com/berth-project/berth/pkg/server"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/etcd"
@@ -183,19 +184,41 @@ func groups() map[string]string {
 	return groups
 }
 
+// newReviews returns what answers questions about users and what they may do.
+func newReviews(cfg Config, authorizer auth.Authorizer) ([]server.Review, error) {
+	all, err := reviews.New(reviews.Config{
+		Scheme: resources.Scheme(), TypeConverter: resources.TypeConverter(),
+		Authorizer: authorizer, Authenticator: cfg.Authenticator,
+	})
+	var served []server.Review
+	for _, review := range all {
+		served = append(served, review)
+	}
+	return served, err
+}
+
 func newHandler(cfg Config, store storage.Interface, objects *registry.Registry) (*server.Server, error) {
 	var served []server.Resource
 	for _, resource := range objects.Stores() {
 		served = append(served, resource)
 	}
+	authorizer := cfg.Authorizer
+	if authorizer == nil {
+		authorizer = auth.AlwaysAllow{}
+	}
+	reviews, err := newReviews(cfg, authorizer)
+	if err != nil {
+		return nil, err
+	}
 	return server.New(server.Config{
 		Resources: served,
+		Reviews:   reviews,
 		Scheme:    resources.Scheme(),
 		OpenAPI:   resources.OpenAPI(),
 
 		Authenticator: cfg.Authenticator,
 		Anonymous:     cfg.Anonymous,
-		Authorizer:    cfg.Authorizer,
+		Authorizer:    authorizer,
 		Limiter:       cfg.Limiter,
 		Logger:        cfg.Logger,
 		Metrics:       cfg.Metrics,

@@ -34,6 +34,14 @@ type Authorizer interface {
 	Authorize(ctx context.Context, a Attributes) (allowed bool, reason string, err error)
 }
 
+// Changing is an Authorizer whose decisions change while it is in use.
+type Changing interface {
+	Authorizer
+	// Changed returns a channel that is closed once decisions may differ from those that were made
+	// before the call.
+	Changed() <-chan struct{}
+}
+
 // AlwaysAllow is the Authorizer of --authorization-mode=AlwaysAllow.
 type AlwaysAllow struct{}
 

@@ -66,6 +66,31 @@ type Resource interface {
 	DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) error
 }
 
+// Review is a kind that is answered and not stored. Its objects can be created, and nothing else.
+type Review interface {
+	APIResource() metav1.APIResource
+	Type() *object.Type
+	Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error)
+}
+
+// reviewResource is a review among the resources.
+type reviewResource struct {
+	Resource // is nil: nothing else is called
+	Review
+}
+
+func (r reviewResource) APIResource() metav1.APIResource { return r.Review.APIResource() }
+
+func (r reviewResource) Type() *object.Type { return r.Review.Type() }
+
+func (reviewResource) Subresources() []metav1.APIResource { return nil }
+
+func (reviewResource) Weight(string, string) int { return 0 }
+
+func (r reviewResource) Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error) {
+	return r.Review.Create(ctx, namespace, obj, opts)
+}
+
 // call is one call to a resource, with its answer's form settled.
 type call struct {
 	ctx                          context.Context // ends with the request or its timeout

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"io"
 	"iter"
 	"net/http"
@@ -20,6 +21,7 @@ import (
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/registry/resources"
+	"github.com/berth-project/berth/pkg/registry/reviews"
 )
 
 const (
@@ -127,7 +129,7 @@ func echo(_ context.Context, obj runtime.Object, _ *metav1.CreateOptions) (*obje
 func testScheme(t testing.TB) *runtime.Scheme {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	if err := corev1.AddToScheme(scheme); err != nil {
+	if err := errors.Join(corev1.AddToScheme(scheme), reviews.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
 	return scheme
@@ -139,8 +141,18 @@ func testConfig(t testing.TB, served ...Resource) Config {
 	if err := tokens.Set(testToken, auth.User{Name: "admin", Groups: []string{auth.SystemPrivilegedGroup}}); err != nil {
 		t.Fatal(err)
 	}
+	questions, err := reviews.New(reviews.Config{
+		Scheme: testScheme(t), TypeConverter: resources.TypeConverter(), Authorizer: auth.AlwaysAllow{}, Authenticator: tokens,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answered []Review
+	for _, review := range questions {
+		answered = append(answered, review)
+	}
 	return Config{
-		Resources: served, Scheme: testScheme(t), OpenAPI: resources.OpenAPI(), Authenticator: tokens, Limiter: ratelimit.New(nil),
+		Resources: served, Reviews: answered, Scheme: testScheme(t), OpenAPI: resources.OpenAPI(), Authenticator: tokens, Limiter: ratelimit.New(nil),
 		Metrics: prometheus.NewRegistry(), Ready: func(context.Context) error { return nil },
 	}
 }

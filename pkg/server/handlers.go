@@ -10,7 +10,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/validation"
@@ -132,36 +131,6 @@ func (s *Server) decodeCreate(c *call, t *object.Type) (runtime.Object, *metav1.
 	}
 	obj, err := s.decodeBody(c, body, mediaType, t, opts.FieldValidation)
 	return obj, opts, err
-}
-
-// SelfSubjectReviews are a resource that tells who asks. They are answered and not stored.
-var SelfSubjectReviews = metav1.APIResource{
-	Group: authenticationv1.GroupName, Version: "v1", Kind: "SelfSubjectReview",
-	Name: "selfsubjectreviews", SingularName: "selfsubjectreview", Verbs: metav1.Verbs{"create"},
-}
-
-var selfSubjectReviewType = &object.Type{
-	Kind: authenticationv1.SchemeGroupVersion.WithKind(SelfSubjectReviews.Kind),
-	New:  func() runtime.Object { return &authenticationv1.SelfSubjectReview{} },
-}
-
-// unstored is a resource without objects, of which a create that is its own asks nothing else.
-type unstored struct{ Resource }
-
-func (unstored) Weight(string, string) int { return 0 }
-
-// createSelfSubjectReview answers with the user. What the client sends is checked, and dropped.
-func (s *Server) createSelfSubjectReview(c *call) (result, error) {
-	if _, _, err := s.decodeCreate(c, selfSubjectReviewType); err != nil {
-		return result{}, err
-	}
-	user := c.rec.attrs.User
-	review := &authenticationv1.SelfSubjectReview{
-		ObjectMeta: metav1.ObjectMeta{CreationTimestamp: metav1.Now()},
-		Status:     authenticationv1.SelfSubjectReviewStatus{UserInfo: authenticationv1.UserInfo{Username: user.Name, UID: user.UID, Groups: user.Groups}},
-	}
-	review.SetGroupVersionKind(selfSubjectReviewType.Kind)
-	return result{code: http.StatusCreated, other: review}, nil
 }
 
 // update replaces an object. kube-apiserver looks at the media type of a PUT only after

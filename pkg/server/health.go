@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"strings"
 	"time"
+
+	"github.com/berth-project/berth/pkg/server/requestinfo"
 )
 
 const (
@@ -55,7 +57,7 @@ const pageProbe = "page"
 // probeOf returns the name of the path that a request asks for which needs no token, "" where it
 // needs one. Each of those paths is limited by itself.
 func probeOf(req *http.Request) string {
-	if !isReadOnly(req) || len(req.URL.Path) > maxPathBytes {
+	if !isReadOnly(req) || len(req.URL.Path) > requestinfo.MaxPathBytes {
 		return ""
 	}
 	if asksForPage(req) {

@@ -6,12 +6,10 @@ import (
 	"net/http"
 	"os"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/server/metrics"
@@ -47,17 +45,6 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 	return aborted
 }
 
-// refuseImpersonation refuses to act as another user, which is not supported: acting as the
-// real one instead would do what the client has not asked for.
-func refuseImpersonation(header http.Header) error {
-	for name, values := range header {
-		if strings.HasPrefix(name, "Impersonate-") && slices.ContainsFunc(values, func(value string) bool { return value != "" }) {
-			return apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("this server does not support impersonation: send the request without Impersonate-* headers"))
-		}
-	}
-	return nil
-}
-
 // anonymousLimit is the limit of an address for requests without a valid token.
 const anonymousLimit = "anonymous-rate"
 
@@ -71,7 +58,7 @@ func (s *Server) filter(rec *record) error {
 	if err := s.limitRate(rec, probe); err != nil {
 		return err
 	}
-	if err := refuseImpersonation(rec.req.Header); err != nil {
+	if err := s.impersonate(rec); err != nil {
 		return err
 	}
 	if probe == pageProbe {
@@ -166,21 +153,4 @@ func requestToken(req *http.Request) string {
 
 func isReadOnly(req *http.Request) bool {
 	return req.Method == http.MethodGet || req.Method == http.MethodHead || req.Method == http.MethodOptions
-}
-
-// authorise refuses what the user may not do.
-func (s *Server) authorise(rec *record, attrs auth.Attributes) error {
-	began := time.Now()
-	allowed, reason, err := s.cfg.Authorizer.Authorize(rec.req.Context(), attrs)
-	switch {
-	case err != nil:
-		s.metrics.Authorized(metrics.Error, began)
-		return err
-	case allowed:
-		s.metrics.Authorized(metrics.Allowed, began)
-		return nil
-	}
-	s.metrics.Authorized(metrics.NoOpinion, began)
-	refusal := errors.New(auth.ForbiddenMessage(attrs, reason))
-	return apierrors.NewForbidden(groupResource(attrs), attrs.Name, refusal)
 }

@@ -59,7 +59,7 @@ func TestSelfSubjectReview(t *testing.T) {
 		`{}`: 201, `{"status":{"userInfo":{"username":"root"}}}`: 201, `{"kind":"Endpoints","apiVersion":"v1"}`: 400, `{`: 400, ``: 400,
 		`{"metadata":{"annotations":{"a":"` + strings.Repeat("x", 2<<20) + `"}}}`: 201,
 	} {
-		for _, accept := range []string{"application/json", "application/yaml", "application/json;as=Table;v=v1;g=meta.k8s.io"} {
+		for _, accept := range []string{"application/json", "application/yaml", "application/vnd.kubernetes.protobuf"} {
 			w := serveOnce(s, newRequest(t, http.MethodPost, path, body, "Accept", accept))
 			if w.Code != code || code == 201 && (!strings.Contains(w.Body.String(), "admin") || strings.Contains(w.Body.String(), "root")) {
 				t.Errorf("%.50s as %s: got %d %s", body, accept, w.Code, w.Body)

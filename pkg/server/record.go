@@ -16,6 +16,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/server/metrics"
+	"github.com/berth-project/berth/pkg/server/requestinfo"
 )
 
 // maxAuditID bounds an Audit-Id that a client sends, in bytes.
@@ -34,6 +35,8 @@ type record struct {
 	identity     *auth.Identity // nil until authenticated; that of system:anonymous without a token
 	refusedToken bool           // whether there was a token, which is not valid
 	attrs        auth.Attributes
+	as           *auth.User          // as whom the client wants the request made; nil: as its own user
+	impersonated *auth.Impersonated  // nil until that was allowed
 	resource     *metav1.APIResource // nil for what is no resource
 	apply        bool                // a patch that is a server-side apply
 	created      string              // the name of the object that a request to a collection made
@@ -62,7 +65,7 @@ type record struct {
 
 func newRecord(w http.ResponseWriter, req *http.Request) *record {
 	rec := &record{ResponseWriter: w, req: req, start: time.Now(), auditID: auditID(req), bodySize: -1}
-	rec.attrs = requestAttributes(req)
+	rec.attrs = requestinfo.Attributes(req)
 	return rec
 }
 
@@ -233,8 +236,11 @@ func (s *Server) logWatch(rec *record) {
 
 // describe adds what was asked for, what answer adds, and who has asked.
 func (r *record) describe(event *zerolog.Event, answer func(*zerolog.Event)) *zerolog.Event {
-	return event.Str("user", loggable(r.user(), maxLoggedField)).
-		Str("verb", loggable(r.attrs.Verb, maxLoggedField)).
+	event.Str("user", loggable(r.user(), maxLoggedField))
+	if r.impersonated != nil {
+		event.Str("as", loggable(r.impersonated.User.Name, maxLoggedField))
+	}
+	return event.Str("verb", loggable(r.attrs.Verb, maxLoggedField)).
 		Str("path", loggable(r.req.URL.Path, maxLoggedPath)).
 		Func(answer).
 		Stringer("client", r.client).

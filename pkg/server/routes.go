@@ -50,7 +50,6 @@ type served struct {
 	Resource
 	described metav1.APIResource   // with the verbs that it has
 	below     []metav1.APIResource // its subresources, in its group, version and scope
-	create    handler              // of what is stored nowhere; else nil
 }
 
 // Describe returns what discovery tells of a resource and its subresources, which come after
@@ -96,7 +95,11 @@ func (s *Server) route() error {
 	s.router = mux.NewRouter().SkipClean(true)
 	groups, order := map[schema.GroupVersion]map[string]*served{}, []schema.GroupVersion{}
 	var described []metav1.APIResource
-	for _, resource := range s.cfg.Resources {
+	all := slices.Clone(s.cfg.Resources)
+	for _, review := range s.cfg.Reviews {
+		all = append(all, reviewResource{Review: review})
+	}
+	for _, resource := range all {
 		all := Describe(resource.APIResource(), resource.Subresources())
 		one := &served{Resource: resource, described: all[0], below: all[1:]}
 		gv := resource.Type().Kind.GroupVersion()
@@ -106,15 +109,13 @@ func (s *Server) route() error {
 		groups[gv][one.described.Name] = one
 		s.know(one)
 		described = append(described, all...)
-		s.metrics.ShowZero(one.described)
+		if len(one.described.Verbs) > 1 { // it is stored
+			s.metrics.ShowZero(one.described)
+		}
 	}
 	for _, gv := range order {
 		s.routeGroup(discovery.Prefix(gv), groups[gv])
 	}
-	reviews := &served{Resource: unstored{}, described: SelfSubjectReviews, create: (*Server).createSelfSubjectReview}
-	s.know(reviews)
-	s.routeGroup(discovery.Prefix(selfSubjectReviewType.Kind.GroupVersion()), map[string]*served{SelfSubjectReviews.Name: reviews})
-	described = append(described, SelfSubjectReviews)
 	s.routeHealth()
 	s.router.Path("/metrics").Handler(s.metrics.Handler())
 	s.router.Path(LimitsPath).Handler(s.readable(s.limits))
@@ -187,9 +188,6 @@ func (s *Server) serveResource(rec *record, req *http.Request, one *served, desc
 		return
 	}
 	rec.req = req // whose path is known by its parts
-	if one.create != nil {
-		op.run = one.create // it has no other operation
-	}
 	s.serve(rec, one, op.run)
 }
 

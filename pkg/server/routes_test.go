@@ -131,7 +131,7 @@ func harbour(t testing.TB) (*Server, *journal) {
 	} {
 		cfg.Resources = append(cfg.Resources, &journaled{fakeResource{api: described.api, below: described.below}, notes})
 	}
-	cfg.Authorizer = notes
+	cfg.Authorizer, cfg.Reviews = notes, cfg.Reviews[:1]
 	return newTestServer(t, cfg), notes
 }
 

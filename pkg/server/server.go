@@ -25,11 +25,13 @@ import (
 	"github.com/berth-project/berth/pkg/server/forwarded"
 	"github.com/berth-project/berth/pkg/server/media"
 	"github.com/berth-project/berth/pkg/server/metrics"
+	"github.com/berth-project/berth/pkg/server/requestinfo"
 )
 
 // Config is what a Server is made of. Without a comment a field is required.
 type Config struct {
 	Resources []Resource
+	Reviews   []Review // nil: there are none
 	// Scheme knows the Go types of the resources.
 	Scheme *runtime.Scheme
 	// OpenAPI has the documents, as discovery.LoadOpenAPI reads them.
@@ -79,9 +81,6 @@ const (
 	defaultRequestTimeout = 60 * time.Second
 	// maxMutationTimeout is kube-apiserver's bound for requests that write.
 	maxMutationTimeout = 34 * time.Second
-	// maxPathBytes is several times what the longest path of an object has. Nothing is found
-	// beyond it: the router would match each of its routes against what anybody sends.
-	maxPathBytes = 4 << 10
 	// Of requests that fail since etcd does not answer, so many in that time have an error's
 	// line.
 	outageBurst, outagePeriod = 10, 5 * time.Second
@@ -102,9 +101,10 @@ type Server struct {
 	anonymous *auth.Identity
 	resources map[resourcePath]*metav1.APIResource
 
-	streams    context.Context // ends all watches
-	endStreams context.CancelFunc
-	sockets    sync.WaitGroup // watches over WebSockets
+	streams     context.Context // ends all watches
+	endStreams  context.CancelFunc
+	background  sync.WaitGroup // watches over WebSockets, and what follows rights
+	openWatches openWatches
 }
 
 // New returns a server, or an error that names what is missing from cfg.
@@ -133,18 +133,25 @@ func New(cfg Config) (*Server, error) {
 		func() int64 { return s.pools.memory.InUse() + s.pools.reserved.InUse() })
 	s.metrics.ShowBytes("berth_request_old_versions_bytes", "Bytes of objects that are set aside for answers that hold old versions of them: lists of exact versions, and what clients take longer than a minute to read.",
 		s.pools.old.InUse)
-	return s, s.route()
+	if err := s.route(); err != nil {
+		endStreams()
+		return nil, err
+	}
+	if changing, ok := cfg.Authorizer.(auth.Changing); ok {
+		s.background.Go(func() { s.followRights(changing) })
+	}
+	return s, nil
 }
 
 // EndStreams ends all watches, as their time-out would, and those to come: whoever shuts
 // the server down calls it, since watches do not end by themselves.
 func (s *Server) EndStreams() { s.endStreams() }
 
-// Close ends all watches, and waits for those over WebSockets: an http.Server does not. Requests
-// must have ended.
+// Close ends all watches, and waits for those over WebSockets, which an http.Server does not.
+// Requests must have ended.
 func (s *Server) Close() {
 	s.endStreams()
-	s.sockets.Wait()
+	s.background.Wait()
 }
 
 // ServeHTTP answers one request, whatever happens on the way.
@@ -169,7 +176,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	switch err := s.filter(rec); {
 	case err != nil:
 		s.renderError(rec, err)
-	case len(req.URL.Path) > maxPathBytes:
+	case len(req.URL.Path) > requestinfo.MaxPathBytes:
+		// The router would match each of its routes against what anybody sends.
 		s.router.NotFoundHandler.ServeHTTP(rec, req)
 	default:
 		s.router.ServeHTTP(rec, req)

@@ -127,10 +127,10 @@ func (s *Server) upgrade(c *call, gone func()) (end func(), err error) {
 	}
 	rec.ResponseWriter, rec.code = conn, http.StatusSwitchingProtocols
 	c.req.Header.Del("Accept-Encoding") // which is about the answers of HTTP
-	s.sockets.Add(1)
+	s.background.Add(1)
 	return func() {
 		_ = conn.Close() // who has gone misses nothing
-		s.sockets.Done()
+		s.background.Done()
 	}, nil
 }
 
@@ -184,14 +184,15 @@ type watching struct {
 	open   *metrics.Watch
 	// listing says that a bookmark is due that ends a streamed list.
 	listing bool
-	gone    *atomic.Bool // whether the client has closed its WebSocket
-	initial int          // how many bytes the objects have with which the changes begin
-	holds   int          // bytes of objects, until the next pause
+	gone    *atomic.Bool          // whether the client has closed its WebSocket
+	refused atomic.Pointer[error] // why its user may no longer watch; nil: it may
+	initial int                   // how many bytes the objects have with which the changes begin
+	holds   int                   // bytes of objects, until the next pause
 }
 
 // run writes the events as they come, and flushes when there are no more for now.
 func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error]) {
-	rec, valid := o.rec, o.rec.identity.Valid
+	rec := o.rec
 	var failure error
 	defer func() {
 		rec.ended = o.reason(failure)
@@ -201,11 +202,9 @@ func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error
 	rec.startPauses()
 	pauses := rec.pauses
 	defer pauses.begin()
-	stop := context.AfterFunc(valid, func() {
-		pauses.hurry(revokedTimeout)
-		o.cancel()
-	})
+	stop := context.AfterFunc(rec.identity.Valid, o.hurryAway)
 	defer stop()
+	defer o.followRight()()
 	if rec.code == http.StatusSwitchingProtocols { // no http.Server knows of the connection
 		stop := context.AfterFunc(o.s.streams, func() { pauses.hurry(revokedTimeout) })
 		defer stop()
@@ -220,7 +219,7 @@ func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error
 		if err == nil {
 			err = o.write(w, batch)
 		}
-		if failure = err; err != nil || valid.Err() != nil {
+		if failure = err; err != nil || o.withdrawn() != nil {
 			break
 		}
 		if rec.writeErr = w.Flush(); rec.writeErr != nil {
@@ -231,8 +230,8 @@ func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error
 			rec.pause()
 		}
 	}
-	if valid.Err() != nil {
-		failure = errRevoked
+	if err := o.withdrawn(); err != nil {
+		failure = err
 	}
 	if failure != nil {
 		_ = o.events.WriteError(w, o.s.statusOf(rec, failure)) // a buffer takes it
@@ -241,11 +240,11 @@ func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error
 	rec.endPauses()
 }
 
-// write writes events until the token is no longer valid.
+// write writes events until the watch is withdrawn.
 func (o *watching) write(w *stream.Writer, batch []object.Event) error {
 	for _, event := range batch {
 		before := w.Size()
-		if err := o.events.Write(w, event); err != nil || o.rec.identity.Valid.Err() != nil {
+		if err := o.events.Write(w, event); err != nil || o.withdrawn() != nil {
 			return err
 		}
 		o.open.EventSizes.Observe(float64(w.Size() - before))
@@ -261,7 +260,7 @@ func (o *watching) write(w *stream.Writer, batch []object.Event) error {
 // reason tells why the watch has ended; failure is what its client was told.
 func (o *watching) reason(failure error) string {
 	switch {
-	case failure == errRevoked: //nolint:errorlint // it is never wrapped
+	case o.withdrawn() != nil:
 		return metrics.Revoked
 	case errors.Is(o.rec.writeErr, os.ErrDeadlineExceeded):
 		return metrics.TooSlow

@@ -8,7 +8,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # The API types that resources use, and everything they are made of.
-mapfile -t uses < <(go list -f '{{join .Imports "\n"}}' ./pkg/registry/resources/... | grep '^k8s.io/api/' | sort -u)
+mapfile -t uses < <(go list -f '{{join .Imports "\n"}}' ./pkg/registry/resources/... ./pkg/registry/reviews | grep '^k8s.io/api/' | sort -u)
 mapfile -t packages < <(go list -deps "${uses[@]}" k8s.io/apimachinery/pkg/version | grep -E '^k8s.io/(api|apimachinery)/')
 
 # The schemas of all these types are too large to keep in the repository. They replace

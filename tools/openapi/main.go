@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/registry/resources"
+	"github.com/berth-project/berth/pkg/registry/reviews"
 	"github.com/berth-project/berth/pkg/server"
 )
 
@@ -64,7 +65,7 @@ func served() []groupVersion {
 		described = append(described, server.Describe(resource.API, below)...)
 	}
 	var all []groupVersion
-	for _, resource := range append(described, server.SelfSubjectReviews) {
+	for _, resource := range append(described, reviews.APIResources()...) {
 		gv := schema.GroupVersion{Group: resource.Group, Version: resource.Version}
 		i := slices.IndexFunc(all, func(known groupVersion) bool { return known.GroupVersion == gv })
 		if i < 0 {

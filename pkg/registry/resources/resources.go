@@ -6,13 +6,13 @@ package resources
 import (
 	"sync"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
 	"github.com/berth-project/berth/pkg/registry/resources/leases"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
+	"github.com/berth-project/berth/pkg/registry/reviews"
 )
 
 // All returns every resource that is served. Discovery lists groups in the order of their
@@ -25,11 +25,10 @@ func All() []*registry.Resource {
 	}
 }
 
-// Scheme returns the Go types of the groups and versions of All, and of the reviews that the
-// server answers by itself. It is shared, and must not be changed.
+// Scheme returns the Go types of the groups and versions of All, and of the reviews. It is shared, and must not be changed.
 var Scheme = sync.OnceValue(func() *runtime.Scheme {
 	scheme := runtime.NewScheme()
-	add := []func(*runtime.Scheme) error{authenticationv1.AddToScheme}
+	add := []func(*runtime.Scheme) error{reviews.AddToScheme}
 	for _, resource := range All() {
 		add = append(add, resource.AddToScheme)
 	}

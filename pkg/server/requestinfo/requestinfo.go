@@ -1,4 +1,5 @@
-package server
+// Package requestinfo reads from a request what it asks to do, and as whom.
+package requestinfo
 
 import (
 	"net/http"
@@ -20,12 +21,16 @@ var verbs = map[string]string{
 	http.MethodPut: "update", http.MethodPatch: "patch", http.MethodDelete: "delete",
 }
 
-// requestAttributes returns what a request asks to do. As kube-apiserver's RequestInfo it goes by
-// the method, the path and the query alone: what is not served is asked for all the same, so that
+// MaxPathBytes is several times what the longest path of an object has. What is longer is taken
+// for the path of nothing.
+const MaxPathBytes = 4 << 10
+
+// Attributes returns what a request asks to do. As kube-apiserver's RequestInfo it goes by the
+// method, the path and the query alone: what is not served is asked for all the same, so that
 // nobody learns what there is. The user is not among it.
-func requestAttributes(req *http.Request) auth.Attributes {
+func Attributes(req *http.Request) auth.Attributes {
 	asked := auth.Attributes{Verb: strings.ToLower(req.Method), Path: req.URL.Path}
-	if len(asked.Path) > maxPathBytes {
+	if len(asked.Path) > MaxPathBytes {
 		return asked
 	}
 	// From /apis to a subresource there are at most nine parts; what is behind is of no matter.
@@ -120,7 +125,7 @@ func selectedName(selector string) string {
 	if err != nil {
 		return ""
 	}
-	name, ok := parsed.RequiresExactMatch(nameField)
+	name, ok := parsed.RequiresExactMatch("metadata.name")
 	if !ok || len(path.IsValidPathSegmentName(name)) > 0 {
 		return ""
 	}

@@ -1,4 +1,4 @@
-package server
+package requestinfo
 
 import (
 	"net/http"
@@ -19,7 +19,7 @@ func on(verb, group, version, resource, subresource, namespace, name string) aut
 	}
 }
 
-func TestRequestAttributes(t *testing.T) {
+func TestAttributes(t *testing.T) {
 	path := func(verb string) auth.Attributes { return auth.Attributes{Verb: verb} }
 	for _, tc := range []struct {
 		method, url string
@@ -36,7 +36,7 @@ func TestRequestAttributes(t *testing.T) {
 		{"GET", "/openapi/v3/api/v1/x", path("get")},
 		{"GET", "/api/v1/watch", path("get")},
 		{"GET", "/apis/sea.io/v1/watch", path("get")},
-		{"GET", "/" + strings.Repeat("a/", maxPathBytes), path("get")},
+		{"GET", "/" + strings.Repeat("a/", MaxPathBytes), path("get")},
 
 		{"GET", "/api/v1/nodes", on("list", "", "v1", "nodes", "", "", "")},
 		{"GET", "/api/v1/nodes/n", on("get", "", "v1", "nodes", "", "", "n")},
@@ -88,17 +88,17 @@ func TestRequestAttributes(t *testing.T) {
 			t.Fatal(err)
 		}
 		tc.want.Path = u.Path
-		got := requestAttributes(&http.Request{Method: tc.method, URL: u})
+		got := Attributes(&http.Request{Method: tc.method, URL: u})
 		if diff := cmp.Diff(tc.want, got); diff != "" {
 			t.Errorf("%s %s (-want +got)\n%s", tc.method, tc.url, diff)
 		}
 	}
 }
 
-func BenchmarkRequestAttributes(b *testing.B) {
+func BenchmarkAttributes(b *testing.B) {
 	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/api/v1/namespaces/default/endpoints/web"}}
 	b.ReportAllocs()
 	for b.Loop() {
-		requestAttributes(req)
+		Attributes(req)
 	}
 }
