@@ -51,6 +51,7 @@ func serverHelp(t *testing.T) string {
 		args = append(args, "-race")
 	}
 	dependOn(t, "cmd/apiserver/*.go")
+	dependOn(t, "cmd/apiserver/internal/*/*.go")
 	ctx, cancel := context.WithTimeout(t.Context(), helpTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", append(args, "./cmd/apiserver", "--help")...)

@@ -38,10 +38,20 @@ type importRule struct {
 }
 
 var importRules = []importRule{
-	{folder: "cmd/apiserver", http: true, etcd: true, ours: []string{
-		"pkg/apiserver", "pkg/serving", "pkg/certificates", "pkg/files", "pkg/auth", "pkg/ratelimit",
-		"pkg/storage/etcd", "pkg/storage/embedded", "pkg/storage/snapshot",
+	{folder: "cmd/apiserver", ours: []string{
+		"cmd/apiserver/internal", "pkg/apiserver", "pkg/serving", "pkg/certificates", "pkg/files", "pkg/auth", "pkg/ratelimit",
 	}},
+	// The commands besides the server: they know what it leaves in the data directory, not how
+	// it runs.
+	{folder: "cmd/apiserver/internal/commands", http: true, etcd: true, ours: []string{
+		"cmd/apiserver/internal/backend", "cmd/apiserver/internal/cli", "cmd/apiserver/internal/datadir",
+		"pkg/apiserver", "pkg/auth", "pkg/certificates", "pkg/files", "pkg/storage/embedded", "pkg/storage/snapshot",
+	}},
+	{folder: "cmd/apiserver/internal/backend", etcd: true, ours: []string{
+		"cmd/apiserver/internal/cli", "cmd/apiserver/internal/datadir", "pkg/storage/etcd", "pkg/storage/embedded",
+	}},
+	{folder: "cmd/apiserver/internal/datadir", ours: []string{"pkg/auth", "pkg/certificates", "pkg/files"}},
+	{folder: "cmd/apiserver/internal/cli"},
 	{folder: "cmd/loadtest", ours: []string{"cmd/loadtest/internal"}},
 	{folder: "cmd/loadtest/internal/client", http: true, ours: []string{"cmd/loadtest/internal/text"}},
 	{folder: "cmd/loadtest/internal/load", http: true, ours: []string{
@@ -117,7 +127,11 @@ func TestImports(t *testing.T) {
 
 func TestCheckImport(t *testing.T) {
 	tests := []struct{ from, to, want string }{
-		{"cmd/apiserver", module + "/pkg/storage/embedded", ""},
+		{"cmd/apiserver", module + "/cmd/apiserver/internal/backend", ""},
+		{"cmd/apiserver", module + "/pkg/storage/embedded", "cmd/apiserver may not import pkg/storage/embedded"},
+		{"cmd/apiserver/internal/backend", module + "/pkg/storage/embedded", ""},
+		{"cmd/apiserver/internal/commands", module + "/pkg/serving", "cmd/apiserver/internal/commands may not import pkg/serving"},
+		{"cmd/apiserver/internal/cli", "net/http", "cmd/apiserver/internal/cli may not know HTTP"},
 		{"cmd/loadtest", module + "/cmd/loadtest/internal/report", ""},
 		{"cmd/loadtest", module + "/pkg/auth", "cmd/loadtest may not import pkg/auth"},
 		{"cmd/loadtest/internal/report", module + "/cmd/loadtest/internal/load", "cmd/loadtest/internal/report may not import cmd/loadtest/internal/load"},

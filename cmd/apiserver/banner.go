@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"net/url"
-	"regexp"
 	"strings"
+
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 )
 
 // exampleBody is the request body of the example in the API's documentation.
@@ -31,7 +33,7 @@ const exampleBody = `{
 
 // banner is the text printed when the server is ready.
 type banner struct {
-	access     access
+	access     datadir.Access
 	caFile     string // empty means the system's CAs
 	tokenFile  string // empty if --token-auth-file is set
 	kubeconfig string // an absolute path: a shell may change its directory
@@ -42,51 +44,40 @@ type banner struct {
 // working directory.
 func (b banner) print(w io.Writer) error {
 	var s strings.Builder
-	fmt.Fprintf(&s, "Berth %s is ready at %s\n", binaryVersion(), b.access.server)
+	fmt.Fprintf(&s, "Berth %s is ready at %s\n", binaryVersion(), b.access.Server)
 	if b.insecure != "" {
 		fmt.Fprintf(&s, "without TLS, on this machine only: %s\n", b.insecure)
 	}
 	fmt.Fprintf(&s, "\nCreate an Endpoints with curl:\n\n%s\n", b.curl())
-	fmt.Fprintf(&s, "\nSee it with kubectl:\n\nexport KUBECONFIG=%s\nkubectl get endpoints -A\n\n", shellQuote(b.kubeconfig))
+	fmt.Fprintf(&s, "\nSee it with kubectl:\n\nexport KUBECONFIG=%s\nkubectl get endpoints -A\n\n", cli.ShellQuote(b.kubeconfig))
 	_, err := io.WriteString(w, s.String())
 	return err
 }
 
 func (b banner) curl() string {
-	base, resolve := b.access.server, ""
-	if u, err := url.Parse(base); err == nil && b.access.serverName != "" {
+	base, resolve := b.access.Server, ""
+	if u, err := url.Parse(base); err == nil && b.access.ServerName != "" {
 		// curl verifies the name in the URL, so connect that name to the address here.
-		base = "https://" + net.JoinHostPort(b.access.serverName, u.Port())
-		resolve = fmt.Sprintf(" \\\n  --connect-to %s", shellQuote("::"+net.JoinHostPort(u.Hostname(), u.Port())))
+		base = "https://" + net.JoinHostPort(b.access.ServerName, u.Port())
+		resolve = fmt.Sprintf(" \\\n  --connect-to %s", cli.ShellQuote("::"+net.JoinHostPort(u.Hostname(), u.Port())))
 	}
 	cacert := ""
 	if b.caFile != "" {
-		cacert = " --cacert " + shellQuote(b.caFile)
+		cacert = " --cacert " + cli.ShellQuote(b.caFile)
 	}
 	return fmt.Sprintf(`curl%s%s \
   -H "X-Auth-Token: $(%s)" \
   -H 'Content-Type: application/json' \
   %s -d '%s'`,
 		cacert, resolve, b.tokenCommand(),
-		shellQuote(base+"/api/v1/namespaces/default/endpoints"), exampleBody)
+		cli.ShellQuote(base+"/api/v1/namespaces/default/endpoints"), exampleBody)
 }
 
 // tokenCommand returns a shell command that prints the token: the token itself must not
 // appear in collected output.
 func (b banner) tokenCommand() string {
 	if b.tokenFile != "" {
-		return "cat " + shellQuote(b.tokenFile)
+		return "cat " + cli.ShellQuote(b.tokenFile)
 	}
-	return `sed -n 's/^ *token: //p' ` + shellQuote(b.kubeconfig) + ` | tr -d "\"'"`
-}
-
-// unquoted matches words that mean themselves in a shell.
-var unquoted = regexp.MustCompile(`^[a-zA-Z0-9/._:=@%+,-]+$`)
-
-// shellQuote returns s as one word of a POSIX shell.
-func shellQuote(s string) string {
-	if unquoted.MatchString(s) {
-		return s
-	}
-	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+	return `sed -n 's/^ *token: //p' ` + cli.ShellQuote(b.kubeconfig) + ` | tr -d "\"'"`
 }

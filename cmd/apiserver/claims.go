@@ -7,9 +7,13 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
 	"github.com/berth-project/berth/pkg/serving"
 )
 
@@ -37,20 +41,20 @@ func claim(ctx context.Context, c config) (*claims, error) {
 	_, err := os.Stat(string(c.DataDir))
 	isNew := errors.Is(err, fs.ErrNotExist)
 	if !isNew {
-		if taken.lock, err = c.DataDir.lock(); err != nil {
+		if taken.lock, err = c.DataDir.Lock(); err != nil {
 			return taken, err
 		}
 	}
 	if taken.secure, err = listen(ctx, c.BindAddress, c.SecurePort); err != nil {
-		return taken, &flagError{flag: "secure-port", err: err}
+		return taken, &cli.FlagError{Flag: "secure-port", Err: err}
 	}
 	if c.HTTPPort != 0 {
 		if taken.insecure, err = listen(ctx, loopback, c.HTTPPort); err != nil {
-			return taken, &flagError{flag: "http-port", err: err}
+			return taken, &cli.FlagError{Flag: "http-port", Err: err}
 		}
 	}
 	if isNew {
-		taken.lock, err = c.DataDir.lock()
+		taken.lock, err = c.DataDir.Lock()
 	}
 	return taken, err
 }
@@ -76,4 +80,27 @@ func listen(ctx context.Context, address string, port int) (net.Listener, error)
 		}
 	}
 	return nil, fmt.Errorf("%w; 0 takes any free port", err)
+}
+
+// clientHost returns the host by which a client on this machine reaches the server, for the
+// kubeconfig: --external-hostname, or else the address the server listens on.
+func clientHost(c config) string {
+	if c.ExternalHostname != "" {
+		return c.ExternalHostname
+	}
+	addr, _ := netip.ParseAddr(c.BindAddress) // validated
+	switch {
+	case addr.IsUnspecified() && addr.Is4():
+		return loopback
+	case addr.IsUnspecified():
+		return "::1"
+	default:
+		return addr.String()
+	}
+}
+
+// secureURL returns the base URL of the server, without a trailing slash.
+func secureURL(host string, port int) string {
+	// In a URL a zone's % is itself escaped (RFC 6874).
+	return "https://" + net.JoinHostPort(strings.ReplaceAll(host, "%", "%25"), strconv.Itoa(port))
 }

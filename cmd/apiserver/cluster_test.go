@@ -12,6 +12,9 @@ import (
 	etcdutl "go.etcd.io/etcd/etcdutl/v3/snapshot"
 	"go.etcd.io/etcd/server/v3/embed"
 	"go.uber.org/zap"
+
+	"github.com/berth-project/berth/cmd/apiserver/internal/backend"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 )
 
 // startMembers restores a snapshot into three members, as etcdutl snapshot restore does, and
@@ -61,11 +64,11 @@ func startMembers(t *testing.T, file string) (servers []string) {
 // The documented way from the embedded etcd to a cluster, and back.
 func TestSnapshotMovesToAClusterAndBack(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "move.db")
-	var dir dataDir
+	var dir datadir.Dir
 	var version, token string
 	objects := map[string]string{}
 	t.Run("embedded", func(t *testing.T) {
-		dir = dataDir(filepath.Join(t.TempDir(), "data"))
+		dir = datadir.Dir(filepath.Join(t.TempDir(), "data"))
 		s := runServer(t, func(c *config) { dir = c.DataDir })
 		send := adminOf(t, s)
 		for i := range 20 {
@@ -101,14 +104,14 @@ func TestSnapshotMovesToAClusterAndBack(t *testing.T) {
 	back := filepath.Join(t.TempDir(), "back.db")
 	mustSnapshot(t, "save", back, fmt.Sprintf("--etcd-servers=http://127.0.0.1:1,%s", strings.Join(servers, ",")))
 	_, last := send("GET", endpointsPath, "")
-	fresh := dataDir(filepath.Join(t.TempDir(), "data"))
+	fresh := datadir.Dir(filepath.Join(t.TempDir(), "data"))
 	out := mustSnapshot(t, "restore", back, "--data-dir="+string(fresh))
 	if !strings.Contains(out, "Copy token and pki/ of the old data directory to "+string(fresh)) {
 		t.Errorf("it printed %s", out)
 	}
 	p := startProcess(t, string(fresh)) // the members' goroutines come and go in this one
 	p.awaitReady(t)
-	send = adminOf(t, &runningServer{config: config{DataDir: fresh}, url: p.url})
+	send = adminOf(t, &runningServer{config: config{Config: backend.Config{DataDir: fresh}}, url: p.url})
 	expectObjects(send)
 	if code, answer := send("DELETE", endpointsPath+"/after-the-restore", ""); code != http.StatusOK {
 		t.Errorf("got %d: %s", code, answer)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +11,9 @@ import (
 
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/backend"
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/pkg/serving"
 )
@@ -21,14 +23,8 @@ const minObjectBytes = 64 << 10
 
 // config is the values of all flags. Its zero value is invalid; see defaultConfig.
 type config struct {
-	DataDir dataDir
-
-	EtcdServers            []string // empty means an embedded etcd
-	EtcdCAFile             string
-	EtcdCertFile           string
-	EtcdKeyFile            string
+	backend.Config
 	EtcdCompactionInterval time.Duration // 0 disables compaction
-	QuotaBackendBytes      int64         // 0 means the default of pkg/storage/embedded
 	MaxObjectBytes         int
 	MaxStoredBytes         int64 // 0 is no limit
 
@@ -61,7 +57,7 @@ type config struct {
 
 func defaultConfig() config {
 	return config{
-		DataDir:                     "./berth.data",
+		Config:                      backend.Config{DataDir: datadir.Default},
 		EtcdCompactionInterval:      5 * time.Minute,
 		MaxObjectBytes:              apiserver.DefaultMaxObjectBytes,
 		MaxStoredBytes:              1 << 30,
@@ -78,76 +74,52 @@ func defaultConfig() config {
 	}
 }
 
-// flagError is an error in the value of a flag.
-type flagError struct {
-	flag     string // without dashes
-	variable string // the environment variable that the value came from, if it did
-	err      error
-}
-
-func (e *flagError) Error() string {
-	return fmt.Sprintf("%s: %v", cmp.Or(e.variable, "--"+e.flag), e.err)
-}
-
-func (e *flagError) Unwrap() error { return e.err }
-
-// validate returns the first error in c as a *flagError. It does not read any files.
+// validate returns the first error in c as a *cli.FlagError. It does not read any files.
 func (c *config) validate() error {
-	embedded := len(c.EtcdServers) == 0
+	return cmp.Or(
+		c.Config.Validate(),
+		cli.Fault("etcd-compaction-interval", cli.Require(c.EtcdCompactionInterval >= 0, "%v is negative", c.EtcdCompactionInterval)),
+		cli.Fault("max-object-bytes", validateBetween(c.MaxObjectBytes, minObjectBytes, apiserver.MaxReadableBytes)),
+		cli.Fault("max-stored-bytes", cli.Require(c.MaxStoredBytes >= 0, "%v is negative", c.MaxStoredBytes)),
+		c.validateServing(),
+		cli.Fault("max-requests-inflight", cli.Require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)),
+		cli.Fault("max-mutating-requests-inflight", cli.Require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)),
+		cli.Fault("max-watches", cli.Require(c.MaxWatches >= 0, "%v is negative", c.MaxWatches)),
+		cli.Fault("max-watches-per-user", cli.Require(c.MaxWatchesPerUser >= 0, "%v is negative", c.MaxWatchesPerUser)),
+		cli.Fault("log-level", validateOneOf(c.LogLevel, logLevels)),
+		cli.Fault("log-format", validateOneOf(c.LogFormat, logFormats)),
+	)
+}
+
+func (c *config) validateServing() error {
 	_, addressErr := netip.ParseAddr(c.BindAddress)
 	_, proxiesErr := parseProxies(c.TrustedProxies)
 	_, versionErr := serving.TLSVersion(c.TLSMinVersion)
 	_, _, suitesErr := serving.CipherSuites(c.TLSCipherSuites)
-	for _, check := range []struct {
-		flag string
-		err  error
-	}{
-		{"data-dir", require(c.DataDir != "", "must not be empty")},
-		{"etcd-servers", validateEtcdServers(c.EtcdServers)},
-		{"etcd-cafile", require(c.EtcdCAFile == "" || !embedded, "requires --etcd-servers")},
-		{"etcd-certfile", require(c.EtcdCertFile == "" || !embedded, "requires --etcd-servers")},
-		{"etcd-keyfile", require(c.EtcdKeyFile == "" || !embedded, "requires --etcd-servers")},
-		{"etcd-keyfile", require(c.EtcdCertFile == "" || c.EtcdKeyFile != "", "must be set together with --etcd-certfile")},
-		{"etcd-certfile", require(c.EtcdKeyFile == "" || c.EtcdCertFile != "", "must be set together with --etcd-keyfile")},
-		{"etcd-compaction-interval", require(c.EtcdCompactionInterval >= 0, "%v is negative", c.EtcdCompactionInterval)},
-		{"quota-backend-bytes", require(c.QuotaBackendBytes >= 0, "%v is negative", c.QuotaBackendBytes)},
-		{"quota-backend-bytes", require(c.QuotaBackendBytes == 0 || embedded, "is for the embedded etcd and cannot be used with --etcd-servers")},
-		{"max-object-bytes", validateBetween(c.MaxObjectBytes, minObjectBytes, apiserver.MaxReadableBytes)},
-		{"max-stored-bytes", require(c.MaxStoredBytes >= 0, "%v is negative", c.MaxStoredBytes)},
-		{"bind-address", require(addressErr == nil, "%q is not an IP address", c.BindAddress)},
-		{"secure-port", validateBetween(c.SecurePort, 0, 65535)},
-		{"http-port", validateBetween(c.HTTPPort, 0, 65535)},
-		{"http-port", require(c.HTTPPort == 0 || c.HTTPPort != c.SecurePort, "must differ from --secure-port")},
-		{"tls-private-key-file", require(c.TLSCertFile == "" || c.TLSPrivateKeyFile != "", "must be set together with --tls-cert-file")},
-		{"tls-cert-file", require(c.TLSPrivateKeyFile == "" || c.TLSCertFile != "", "must be set together with --tls-private-key-file")},
-		{"tls-ca-file", require(c.TLSCAFile == "" || c.TLSCertFile != "", "requires --tls-cert-file")},
-		{"tls-min-version", versionErr},
-		{"tls-cipher-suites", suitesErr},
-		{"external-hostname", validateHost(c.ExternalHostname)},
-		{"trusted-proxies", proxiesErr},
-		{"proxy-protocol", require(!c.ProxyProtocol || len(c.TrustedProxies) > 0, "requires --trusted-proxies")},
-		{"max-requests-inflight", require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)},
-		{"max-mutating-requests-inflight", require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)},
-		{"max-watches", require(c.MaxWatches >= 0, "%v is negative", c.MaxWatches)},
-		{"max-watches-per-user", require(c.MaxWatchesPerUser >= 0, "%v is negative", c.MaxWatchesPerUser)},
-		{"request-timeout", require(c.RequestTimeout > 0, "%v is not positive", c.RequestTimeout)},
-		{"strict-transport-security-directives", validateHSTSDirectives(c.HSTSDirectives)},
-		{"log-level", validateOneOf(c.LogLevel, logLevels)},
-		{"log-format", validateOneOf(c.LogFormat, logFormats)},
-	} {
-		if check.err != nil {
-			return &flagError{flag: check.flag, err: check.err}
-		}
-	}
-	return nil
+	return cmp.Or(
+		cli.Fault("bind-address", cli.Require(addressErr == nil, "%q is not an IP address", c.BindAddress)),
+		cli.Fault("secure-port", validateBetween(c.SecurePort, 0, 65535)),
+		cli.Fault("http-port", validateBetween(c.HTTPPort, 0, 65535)),
+		cli.Fault("http-port", cli.Require(c.HTTPPort == 0 || c.HTTPPort != c.SecurePort, "must differ from --secure-port")),
+		cli.Fault("tls-private-key-file", cli.Require(c.TLSCertFile == "" || c.TLSPrivateKeyFile != "", "must be set together with --tls-cert-file")),
+		cli.Fault("tls-cert-file", cli.Require(c.TLSPrivateKeyFile == "" || c.TLSCertFile != "", "must be set together with --tls-private-key-file")),
+		cli.Fault("tls-ca-file", cli.Require(c.TLSCAFile == "" || c.TLSCertFile != "", "requires --tls-cert-file")),
+		cli.Fault("tls-min-version", versionErr),
+		cli.Fault("tls-cipher-suites", suitesErr),
+		cli.Fault("external-hostname", validateHost(c.ExternalHostname)),
+		cli.Fault("trusted-proxies", proxiesErr),
+		cli.Fault("proxy-protocol", cli.Require(!c.ProxyProtocol || len(c.TrustedProxies) > 0, "requires --trusted-proxies")),
+		cli.Fault("request-timeout", cli.Require(c.RequestTimeout > 0, "%v is not positive", c.RequestTimeout)),
+		cli.Fault("strict-transport-security-directives", validateHSTSDirectives(c.HSTSDirectives)),
+	)
 }
 
 // secretFiles returns the paths of the files with secrets that the server reads, which need
 // not exist.
 func (c *config) secretFiles() []string {
-	paths := []string{cmp.Or(c.TokenAuthFile, c.DataDir.token())}
+	paths := []string{cmp.Or(c.TokenAuthFile, c.DataDir.Token())}
 	if c.TLSCertFile == "" {
-		paths = append(paths, c.DataDir.pki().CAKey(), c.DataDir.pki().Key())
+		paths = append(paths, c.DataDir.PKI().CAKey(), c.DataDir.PKI().Key())
 	} else {
 		paths = append(paths, c.TLSPrivateKeyFile)
 	}
@@ -157,20 +129,12 @@ func (c *config) secretFiles() []string {
 	return paths
 }
 
-// require returns an error with the given text unless ok.
-func require(ok bool, format string, args ...any) error {
-	if ok {
-		return nil
-	}
-	return fmt.Errorf(format, args...)
-}
-
 func validateBetween(n, least, most int) error {
-	return require(n >= least && n <= most, "%d is not between %d and %d", n, least, most)
+	return cli.Require(n >= least && n <= most, "%d is not between %d and %d", n, least, most)
 }
 
 func validateOneOf(s string, allowed []string) error {
-	return require(slices.Contains(allowed, s), "%q is not one of %s", s, strings.Join(allowed, ", "))
+	return cli.Require(slices.Contains(allowed, s), "%q is not one of %s", s, strings.Join(allowed, ", "))
 }
 
 // validateHSTSDirectives accepts max-age=SECONDS, which RFC 6797 requires, includeSubDomains and
@@ -192,20 +156,7 @@ func validateHSTSDirectives(directives []string) error {
 		}
 		names = append(names, name)
 	}
-	return require(len(names) == 0 || slices.Contains(names, "max-age="), "max-age=SECONDS is missing")
-}
-
-func validateEtcdServers(servers []string) error {
-	for _, server := range servers {
-		u, err := url.Parse(server)
-		if err != nil || u.Hostname() == "" || u.Port() == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return fmt.Errorf("%q is not an etcd address, such as http://127.0.0.1:2379 or https://etcd-1:2379", server)
-		}
-		if u.User != nil || u.RawQuery != "" || u.Fragment != "" || (u.Path != "" && u.Path != "/") {
-			return fmt.Errorf("%q is not an etcd address: only scheme, host and port are allowed", u.Redacted())
-		}
-	}
-	return nil
+	return cli.Require(len(names) == 0 || slices.Contains(names, "max-age="), "max-age=SECONDS is missing")
 }
 
 func parseProxies(networks []string) ([]netip.Prefix, error) {
@@ -224,5 +175,5 @@ func parseProxies(networks []string) ([]netip.Prefix, error) {
 func validateHost(host string) error {
 	_, err := netip.ParseAddr(host)
 	ok := host == "" || err == nil || len(validation.IsDNS1123Subdomain(host)) == 0
-	return require(ok, "%q is neither a host name nor an IP address", host)
+	return cli.Require(ok, "%q is neither a host name nor an IP address", host)
 }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
+
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
 )
 
 func TestDefaultConfigIsValid(t *testing.T) {
@@ -98,13 +100,13 @@ func TestEnvironment(t *testing.T) {
 	}
 	got := defaultConfig()
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
-	for _, group := range flagGroups(&got) {
-		flags.AddFlagSet(group.flags)
+	for _, group := range got.flagGroups() {
+		flags.AddFlagSet(group.Flags)
 	}
 	if err := flags.Parse([]string{"--data-dir=from-flag"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := withEnvironment(flags, func() error { return nil }); err != nil {
+	if err := cli.WithEnvironment(flags, func() error { return nil }); err != nil {
 		t.Fatal(err)
 	}
 	want := defaultConfig()

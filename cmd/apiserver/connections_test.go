@@ -43,7 +43,7 @@ func callerFrom(t *testing.T, caFile, from string) *http.Client {
 // createAndList fails the test unless a client from an address is served.
 func (p *process) createAndList(t *testing.T, from, name string) {
 	t.Helper()
-	client := callerFrom(t, p.dir.pki().CACert(), from)
+	client := callerFrom(t, p.dir.PKI().CACert(), from)
 	body := strings.ReplaceAll(exampleBody, "test-endpoint", name)
 	if code, answer := call(t, client, "POST", p.url+endpointsPath, p.token(t), body); code != http.StatusCreated {
 		t.Errorf("a create from %s: got %d: %s", from, code, answer)

@@ -20,6 +20,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/test/harness"
 )
@@ -80,15 +81,15 @@ func TestRunOnAnEtcdElsewhere(t *testing.T) {
 	// Two servers, one after the other, with nothing in common but the etcd.
 	for i, want := range []int{http.StatusCreated, http.StatusConflict} {
 		s := runServer(t, func(c *config) { c.EtcdServers = []string{"http://" + address} })
-		token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
-		client := caller(t, s.DataDir.pki().CACert())
+		token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
+		client := caller(t, s.DataDir.PKI().CACert())
 		if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != want {
 			t.Errorf("server %d: got %d, want %d: %s", i, code, want, body)
 		}
 		if code, body := call(t, client, "GET", s.url+endpointsPath+"/test-endpoint", token, ""); code != http.StatusOK {
 			t.Errorf("server %d: got %d: %s", i, code, body)
 		}
-		if _, err := os.Stat(s.DataDir.etcd()); !errors.Is(err, os.ErrNotExist) {
+		if _, err := os.Stat(s.DataDir.Etcd()); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("server %d has an etcd inside (%v)", i, err)
 		}
 	}
@@ -119,8 +120,8 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 		c.EtcdCAFile, c.EtcdCertFile, c.EtcdKeyFile = etcdSide.CACert(), ourSide.Cert(), ourSide.Key()
 	}
 	s := runServer(t, secure)
-	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
-	if code, body := call(t, caller(t, s.DataDir.pki().CACert()), "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
+	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
+	if code, body := call(t, caller(t, s.DataDir.PKI().CACert()), "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
 		t.Errorf("got %d: %s", code, body)
 	}
 
@@ -166,7 +167,7 @@ func TestRunOnAnEtcdWithTLS(t *testing.T) {
 func expectNoEtcd(t *testing.T, change func(*config), reason string) {
 	t.Helper()
 	c := defaultConfig()
-	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
+	c.DataDir, c.SecurePort = datadir.Dir(filepath.Join(t.TempDir(), "data")), 0
 	change(&c)
 	stdout := new(harness.Output)
 	err := run(t.Context(), c, nil, stdout, new(harness.Output))

@@ -8,40 +8,42 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/test/harness"
 )
 
 func TestRunRefusesAnOpenDataDirectory(t *testing.T) {
 	for name, test := range map[string]struct {
-		plant func(t *testing.T, dir dataDir) error
+		plant func(t *testing.T, dir datadir.Dir) error
 		want  string
 	}{
 		"writable for the group": {
-			func(_ *testing.T, dir dataDir) error { return os.Chmod(string(dir), 0o770) },
+			func(_ *testing.T, dir datadir.Dir) error { return os.Chmod(string(dir), 0o770) },
 			"DIR is writable for other users (mode 0770), who could take over the server; run: chmod -R go-w DIR",
 		},
 		"writable for all": {
-			func(_ *testing.T, dir dataDir) error { return os.Chmod(string(dir), 0o777) },
+			func(_ *testing.T, dir datadir.Dir) error { return os.Chmod(string(dir), 0o777) },
 			"DIR is writable for other users (mode 0777), who could take over the server; run: chmod -R go-w DIR",
 		},
 		"certificates writable for all": {
-			func(_ *testing.T, dir dataDir) error { return os.Chmod(string(dir.pki()), 0o777) },
+			func(_ *testing.T, dir datadir.Dir) error { return os.Chmod(string(dir.PKI()), 0o777) },
 			"DIR/pki is writable for other users (mode 0777), who could take over the server; run: chmod -R go-w DIR/pki",
 		},
 		"database writable for all": {
-			func(_ *testing.T, dir dataDir) error { return os.Chmod(dir.etcd(), 0o777) },
+			func(_ *testing.T, dir datadir.Dir) error { return os.Chmod(dir.Etcd(), 0o777) },
 			"DIR/etcd is writable for other users (mode 0777), who could take over the server; run: chmod -R go-w DIR/etcd",
 		},
 		"a pipe for a token": {
-			func(_ *testing.T, dir dataDir) error { return syscall.Mkfifo(dir.token(), 0o600) },
+			func(_ *testing.T, dir datadir.Dir) error { return syscall.Mkfifo(dir.Token(), 0o600) },
 			"DIR/token is neither a file nor a directory; remove it",
 		},
 		"a pipe for a CA": {
-			func(_ *testing.T, dir dataDir) error { return syscall.Mkfifo(dir.pki().CAKey(), 0o600) },
+			func(_ *testing.T, dir datadir.Dir) error { return syscall.Mkfifo(dir.PKI().CAKey(), 0o600) },
 			"DIR/pki/ca.key is neither a file nor a directory; remove it",
 		},
 		"a pipe for the lock": {
-			func(_ *testing.T, dir dataDir) error {
+			func(_ *testing.T, dir datadir.Dir) error {
 				return syscall.Mkfifo(filepath.Join(string(dir), "lock"), 0o600)
 			},
 			"DIR/lock is neither a file nor a directory; remove it",
@@ -49,8 +51,8 @@ func TestRunRefusesAnOpenDataDirectory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := defaultConfig()
-			c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
-			for _, dir := range []string{string(c.DataDir.pki()), c.DataDir.etcd()} {
+			c.DataDir, c.SecurePort = datadir.Dir(filepath.Join(t.TempDir(), "data")), 0
+			for _, dir := range []string{string(c.DataDir.PKI()), c.DataDir.Etcd()} {
 				if err := os.MkdirAll(dir, 0o700); err != nil {
 					t.Fatal(err)
 				}
@@ -63,7 +65,7 @@ func TestRunRefusesAnOpenDataDirectory(t *testing.T) {
 			if err := run(t.Context(), c, nil, &out, &out); err == nil || strings.ReplaceAll(err.Error(), string(c.DataDir), "DIR") != want {
 				t.Errorf("got %v, want %s", err, want)
 			}
-			if entries, err := os.ReadDir(string(c.DataDir.pki())); err != nil || len(entries) > 1 {
+			if entries, err := os.ReadDir(string(c.DataDir.PKI())); err != nil || len(entries) > 1 {
 				t.Errorf("certificates were made: %v (%v)", entries, err)
 			}
 		})
@@ -75,31 +77,31 @@ func TestRunFollowsNoLinkWhenItWrites(t *testing.T) {
 	victim := filepath.Join(t.TempDir(), "victim")
 	harness.WriteFile(t, victim, "untouched")
 	s := runServer(t, func(c *config) {
-		if err := os.MkdirAll(string(c.DataDir.pki()), 0o700); err != nil {
+		if err := os.MkdirAll(string(c.DataDir.PKI()), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		for _, path := range []string{c.DataDir.token(), c.DataDir.kubeconfig(), c.DataDir.pki().CAKey(), c.DataDir.pki().CACert(), c.DataDir.pki().Key(), c.DataDir.pki().Cert()} {
+		for _, path := range []string{c.DataDir.Token(), c.DataDir.Kubeconfig(), c.DataDir.PKI().CAKey(), c.DataDir.PKI().CACert(), c.DataDir.PKI().Key(), c.DataDir.PKI().Cert()} {
 			dir, name := filepath.Split(path)
 			if err := os.Symlink(victim, filepath.Join(dir, "."+name+".tmp")); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := os.Symlink(victim, c.DataDir.kubeconfig()); err != nil {
+		if err := os.Symlink(victim, c.DataDir.Kubeconfig()); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Symlink(filepath.Join(filepath.Dir(victim), "none"), c.DataDir.token()); err != nil {
+		if err := os.Symlink(filepath.Join(filepath.Dir(victim), "none"), c.DataDir.Token()); err != nil {
 			t.Fatal(err)
 		}
 	})
 	if got := harness.ReadFile(t, victim); got != "untouched" {
 		t.Errorf("the file that the links lead to holds %q", got)
 	}
-	for _, path := range []string{s.DataDir.token(), s.DataDir.kubeconfig(), s.DataDir.pki().CAKey(), s.DataDir.pki().Key()} {
+	for _, path := range []string{s.DataDir.Token(), s.DataDir.Kubeconfig(), s.DataDir.PKI().CAKey(), s.DataDir.PKI().Key()} {
 		if info, err := os.Lstat(path); err != nil || info.Mode() != 0o600 {
 			t.Errorf("%s: %v (%v), want a file of mode 0600", path, info.Mode(), err)
 		}
 	}
-	for _, dir := range []string{string(s.DataDir), string(s.DataDir.pki())} {
+	for _, dir := range []string{string(s.DataDir), string(s.DataDir.PKI())} {
 		entries, err := os.ReadDir(dir)
 		if err != nil {
 			t.Fatal(err)
@@ -110,7 +112,7 @@ func TestRunFollowsNoLinkWhenItWrites(t *testing.T) {
 			}
 		}
 	}
-	if err := checkReady(t.Context(), s.DataDir, ""); err != nil {
+	if err := commands.CheckReady(t.Context(), s.DataDir, ""); err != nil {
 		t.Error(err)
 	}
 }
@@ -130,7 +132,7 @@ func TestRunWarnsOfOpenSecrets(t *testing.T) {
 	shared := filepath.Join(dir, "shared")
 	s := runServer(t, func(c *config) {
 		c.TokenAuthFile, c.TLSCertFile, c.TLSPrivateKeyFile = tokens, filepath.Join(dir, "crt"), key
-		c.DataDir = dataDir(filepath.Join(shared, "data"))
+		c.DataDir = datadir.Dir(filepath.Join(shared, "data"))
 		if err := os.Mkdir(shared, 0o700); err != nil {
 			t.Fatal(err)
 		}
@@ -164,12 +166,12 @@ func TestRunReportsADamagedCABeforeEtcdAnswers(t *testing.T) {
 	}
 	defer silent.Close()
 	c := defaultConfig()
-	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
+	c.DataDir, c.SecurePort = datadir.Dir(filepath.Join(t.TempDir(), "data")), 0
 	c.EtcdServers = []string{"http://" + silent.Addr().String()}
-	if err := os.MkdirAll(string(c.DataDir.pki()), 0o700); err != nil {
+	if err := os.MkdirAll(string(c.DataDir.PKI()), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	harness.WriteFile(t, c.DataDir.pki().CACert(), "damaged")
+	harness.WriteFile(t, c.DataDir.PKI().CACert(), "damaged")
 	var out harness.Output
 	err = run(t.Context(), c, nil, &out, &out)
 	if err == nil || !strings.Contains(err.Error(), "restore it, or remove") || strings.Contains(err.Error(), "no answer") {

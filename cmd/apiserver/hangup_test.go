@@ -7,6 +7,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
 	"github.com/berth-project/berth/test/harness"
 )
 
@@ -47,7 +48,7 @@ func TestProcessWithoutFilesSurvivesSIGHUP(t *testing.T) {
 	p.awaitReady(t)
 	p.signal(t, syscall.SIGHUP)
 	p.stderr.Await(t, "there are no files to load again", p.ended)
-	if err := checkReady(t.Context(), p.dir, ""); err != nil {
+	if err := commands.CheckReady(t.Context(), p.dir, ""); err != nil {
 		t.Error(err)
 	}
 }

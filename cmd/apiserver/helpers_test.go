@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/certificates"
 	"github.com/berth-project/berth/test/harness"
 )
@@ -59,7 +60,7 @@ func runServer(t *testing.T, change func(*config)) *runningServer {
 	t.Helper()
 	before := goleak.IgnoreCurrent()
 	s := &runningServer{config: defaultConfig(), stdout: new(harness.Output), stderr: new(harness.Output), ended: make(chan struct{})}
-	s.DataDir = dataDir(filepath.Join(t.TempDir(), "data"))
+	s.DataDir = datadir.Dir(filepath.Join(t.TempDir(), "data"))
 	s.SecurePort = 0
 	if change != nil {
 		change(&s.config)

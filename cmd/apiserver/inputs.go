@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/certificates"
 	"github.com/berth-project/berth/pkg/files"
@@ -50,7 +51,7 @@ func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 			continue
 		}
 		if _, err := group.LoadChanged(); err != nil {
-			return nil, &flagError{flag: group.Name, err: err}
+			return nil, &cli.FlagError{Flag: group.Name, Err: err}
 		}
 		in.watched = append(in.watched, group)
 	}
@@ -131,7 +132,7 @@ func loadCertificate(c config, certs *certificates.Holder, logger zerolog.Logger
 // ensureCertificate makes the certificate of the data directory, or loads it, and has it
 // renewed from then on.
 func (i *instance) ensureCertificate() error {
-	pki := i.config.DataDir.pki()
+	pki := i.config.DataDir.PKI()
 	names, err := certificates.ServingNames(i.config.BindAddress, i.config.ExternalHostname)
 	if err != nil {
 		return err

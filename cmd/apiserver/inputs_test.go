@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
+	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/certificates"
 	"github.com/berth-project/berth/test/harness"
 )
@@ -63,9 +66,9 @@ func TestRunWithAGivenCA(t *testing.T) {
 		g.use(c)
 		c.TLSCAFile = g.pki.CACert()
 	})
-	before := harness.ReadFile(t, s.DataDir.kubeconfig())
-	if a, err := readKubeconfig(s.DataDir.kubeconfig()); err != nil || string(a.caPEM) != harness.ReadFile(t, g.pki.CACert()) {
-		t.Errorf("%v; the kubeconfig has %s", err, a.caPEM)
+	before := harness.ReadFile(t, s.DataDir.Kubeconfig())
+	if a, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig()); err != nil || string(a.CAPEM) != harness.ReadFile(t, g.pki.CACert()) {
+		t.Errorf("%v; the kubeconfig has %s", err, a.CAPEM)
 	}
 	if !strings.Contains(s.stdout.String(), "curl --cacert "+g.pki.CACert()) {
 		t.Errorf("it printed %s", s.stdout)
@@ -81,9 +84,9 @@ func TestRunWithAGivenCA(t *testing.T) {
 		if got := s.served(t); got.Equal(old) {
 			return errors.New("the old certificate is still served")
 		}
-		return checkReady(t.Context(), s.DataDir, "")
+		return commands.CheckReady(t.Context(), s.DataDir, "")
 	})
-	if got := harness.ReadFile(t, s.DataDir.kubeconfig()); got != before {
+	if got := harness.ReadFile(t, s.DataDir.Kubeconfig()); got != before {
 		t.Errorf("the kubeconfig has changed to %s", got)
 	}
 	// Another CA's certificate.
@@ -97,10 +100,10 @@ func TestRunWithoutTheCA(t *testing.T) {
 	g := newGiven(t, time.Now())
 	s := runServer(t, g.use)
 	s.stderr.Await(t, `"file":"`+g.crt+`",.*name its file with --tls-ca-file`, s.ended)
-	if a, err := readKubeconfig(s.DataDir.kubeconfig()); err != nil || a.caPEM != nil {
-		t.Errorf("%v; the kubeconfig has %s", err, a.caPEM)
+	if a, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig()); err != nil || a.CAPEM != nil {
+		t.Errorf("%v; the kubeconfig has %s", err, a.CAPEM)
 	}
-	if err := checkReady(t.Context(), s.DataDir, ""); err == nil || !strings.Contains(err.Error(), "unknown authority") {
+	if err := commands.CheckReady(t.Context(), s.DataDir, ""); err == nil || !strings.Contains(err.Error(), "unknown authority") {
 		t.Errorf("ready: %v", err)
 	}
 }
@@ -111,8 +114,8 @@ func TestProcessWithACAOfTheSystem(t *testing.T) {
 	t.Setenv("SSL_CERT_FILE", g.pki.CACert())
 	p := startProcess(t, filepath.Join(t.TempDir(), "data"), "--tls-cert-file="+g.crt, "--tls-private-key-file="+g.key)
 	p.awaitReady(t)
-	if a, err := readKubeconfig(p.dir.kubeconfig()); err != nil || a.caPEM != nil || strings.Contains(p.stderr.String(), "--tls-ca-file") {
-		t.Errorf("%v; the kubeconfig has %s", err, a.caPEM)
+	if a, err := datadir.ReadKubeconfig(p.dir.Kubeconfig()); err != nil || a.CAPEM != nil || strings.Contains(p.stderr.String(), "--tls-ca-file") {
+		t.Errorf("%v; the kubeconfig has %s", err, a.CAPEM)
 	}
 	if strings.Contains(p.stdout.String(), "--cacert") {
 		t.Errorf("it printed %s", p.stdout)
@@ -143,7 +146,7 @@ func TestRunWarnsOfExpiry(t *testing.T) {
 			if test.want != "" {
 				s.stderr.Await(t, strings.ReplaceAll(test.want, "FILE", g.crt), s.ended)
 			}
-			token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
+			token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
 			code, metrics := call(t, http.DefaultClient, "GET", fmt.Sprintf("http://127.0.0.1:%d/metrics", s.HTTPPort), token, "")
 			found := regexp.MustCompile(`(?m)^berth_serving_certificate_expiration_timestamp_seconds (\S+)$`).FindStringSubmatch(metrics)
 			if code != http.StatusOK || found == nil {
@@ -168,7 +171,7 @@ func TestRunRenewsItsCertificate(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := c.DataDir.pki().Ensure(names, time.Now().Add(-335*day+margin)); err != nil {
+		if _, err := c.DataDir.PKI().Ensure(names, time.Now().Add(-335*day+margin)); err != nil {
 			t.Fatal(err)
 		}
 	})
@@ -183,7 +186,33 @@ func TestRunRenewsItsCertificate(t *testing.T) {
 	if !atStart {
 		s.stderr.Await(t, "the serving certificate was renewed", s.ended)
 	}
-	if err := checkReady(t.Context(), s.DataDir, ""); err != nil {
+	if err := commands.CheckReady(t.Context(), s.DataDir, ""); err != nil {
 		t.Error(err)
+	}
+}
+
+func TestAdminToken(t *testing.T) {
+	for name, test := range map[string]struct{ file, want string }{
+		"the first of system:masters": {"a,ann,1\nb,bob,2,\"x,system:masters\"\nc,cid,3,system:masters\n", "b"},
+		"else the first":              {"\na,ann,1\nb,bob,2,x\n", "a"},
+		"quoted":                      {`"a,""1""",ann,1` + "\n", `a,"1"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "tokens.csv")
+			harness.WriteFile(t, path, test.file)
+			tokens := auth.NewTokens()
+			if err := tokens.Load(path); err != nil {
+				t.Fatal(err)
+			}
+			if got, err := adminToken(path, tokens); err != nil || got != test.want {
+				t.Errorf("got %q, %v, want %q", got, err, test.want)
+			}
+		})
+	}
+	// What is in the file by now and not loaded yet is no use to anybody.
+	path := filepath.Join(t.TempDir(), "tokens.csv")
+	harness.WriteFile(t, path, "new,ann,1,system:masters\n")
+	if got, err := adminToken(path, auth.NewTokens()); err == nil {
+		t.Errorf("got %q, which is not valid yet", got)
 	}
 }

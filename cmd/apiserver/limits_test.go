@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
 )
 
 var spaces, tokenID = regexp.MustCompile(` +`), regexp.MustCompile(`rate [0-9a-f]{8} `)
@@ -19,7 +21,7 @@ func TestLimits(t *testing.T) {
 	replace(t, tokens, "a-token-of-the-administrator,root,1,system:masters\nthe-first-token-of-alice,alice,2\nthe-second-token-of-alice,alice,2\na-token-of-robert,bob,3\n")
 	replace(t, rates, `{"apiVersion":"berth/v1alpha1","kind":"RateLimitConfiguration","defaults":{"write":{"qps":0.001,"burst":1}},"overrides":[{"users":["bob"],"per":"user","read":{"qps":7,"burst":9}}]}`)
 	s := runServer(t, func(c *config) { c.TokenAuthFile, c.RateLimitConfig = tokens, rates })
-	client := caller(t, s.DataDir.pki().CACert())
+	client := caller(t, s.DataDir.PKI().CACert())
 
 	body := `{"metadata":{"name":"a"}}`
 	if code, answer := call(t, client, http.MethodPost, s.url+endpointsPath, "the-first-token-of-alice", body); code != http.StatusCreated {
@@ -39,7 +41,7 @@ func TestLimits(t *testing.T) {
 		"":    {"none", "are not limited, and not counted"},
 	} {
 		var out bytes.Buffer
-		if err := printLimits(t.Context(), s.DataDir, s.url, user, &out); err != nil {
+		if err := commands.PrintLimits(t.Context(), s.DataDir, s.url, user, &out); err != nil {
 			t.Errorf("%q: %v", user, err)
 		}
 		got := tokenID.ReplaceAllString(spaces.ReplaceAllString(out.String(), " "), "rate * ")
@@ -49,7 +51,7 @@ func TestLimits(t *testing.T) {
 			}
 		}
 	}
-	if err := printLimits(t.Context(), s.DataDir, "", "carol", &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), `users "carol" not found`) {
+	if err := commands.PrintLimits(t.Context(), s.DataDir, "", "carol", &bytes.Buffer{}); err == nil || !strings.Contains(err.Error(), `users "carol" not found`) {
 		t.Errorf("of nobody: %v", err)
 	}
 	for query, want := range map[string]int{"": http.StatusOK, "?user=alice": http.StatusOK, "?user=bob": http.StatusForbidden, "?user=carol": http.StatusForbidden} {

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
 )
 
 // beTheServer makes the test binary run as the server itself, for tests that need a
@@ -124,7 +126,7 @@ func TestHelpNamesEveryFlag(t *testing.T) {
 		}
 	}
 	for line := range strings.SplitSeq(stdout.String(), "\n") {
-		if len(line) > helpWidth+10 {
+		if len(line) > cli.HelpWidth+10 {
 			t.Errorf("a line of %d characters: %s", len(line), line)
 		}
 	}
@@ -140,7 +142,7 @@ func TestCompletion(t *testing.T) {
 }
 
 func TestUnknownVariables(t *testing.T) {
-	got := unknownVariables(newCommand(nil, nil, nil).Flags(), []string{
+	got := cli.UnknownVariables(newCommand(nil, nil, nil).Flags(), []string{
 		"BERTH_SECURE_PORTS=1", "BERTH_DATA_DIR=x", "HOME=/", "BERTH_ETCD_SERVER=", "BERTH_TEST_X=1", "BERTH=1",
 	})
 	if want := []string{"BERTH_ETCD_SERVER", "BERTH_SECURE_PORTS"}; !slices.Equal(got, want) {

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
 )
 
 // systemd hears once that the server is ready, which it then is, and once that it stops.
@@ -25,7 +27,7 @@ func TestProcessNotifiesSystemd(t *testing.T) {
 	if diff := cmp.Diff("READY=1", received(t, socket)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
-	if err := checkReady(t.Context(), p.dir, ""); err != nil {
+	if err := commands.CheckReady(t.Context(), p.dir, ""); err != nil {
 		t.Errorf("when systemd has heard that the server is ready: %v", err)
 	}
 	p.signal(t, syscall.SIGTERM)
@@ -55,7 +57,7 @@ func TestProcessServesWithoutSystemd(t *testing.T) {
 	p := startProcess(t, filepath.Join(t.TempDir(), "data"))
 	p.awaitReady(t)
 	p.stderr.Await(t, `cannot notify systemd`, p.ended)
-	if err := checkReady(t.Context(), p.dir, ""); err != nil {
+	if err := commands.CheckReady(t.Context(), p.dir, ""); err != nil {
 		t.Error(err)
 	}
 }

@@ -18,12 +18,14 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/test/harness"
 )
 
 // process is a server in a process of its own.
 type process struct {
-	dir    dataDir
+	dir    datadir.Dir
 	url    string
 	cmd    *exec.Cmd
 	stdout *harness.Output
@@ -50,7 +52,7 @@ func selfCommand(t *testing.T, args ...string) *exec.Cmd {
 
 func startCommand(t *testing.T, dir string, cmd *exec.Cmd) *process {
 	t.Helper()
-	p := &process{dir: dataDir(dir), stdout: new(harness.Output), stderr: new(harness.Output), cmd: cmd, ended: make(chan struct{})}
+	p := &process{dir: datadir.Dir(dir), stdout: new(harness.Output), stderr: new(harness.Output), cmd: cmd, ended: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), beTheServer+"=1")
 	p.cmd.Stdout, p.cmd.Stderr = p.stdout, p.stderr
 	if err := p.cmd.Start(); err != nil {
@@ -82,7 +84,7 @@ func (p *process) signal(t *testing.T, s os.Signal) {
 
 func (p *process) token(t *testing.T) string {
 	t.Helper()
-	return strings.TrimSpace(harness.ReadFile(t, p.dir.token()))
+	return strings.TrimSpace(harness.ReadFile(t, p.dir.Token()))
 }
 
 func TestProcessKeepsWhatItConfirmed(t *testing.T) {
@@ -91,7 +93,7 @@ func TestProcessKeepsWhatItConfirmed(t *testing.T) {
 	for round := range 3 {
 		p := startProcess(t, dir)
 		p.awaitReady(t)
-		client := caller(t, p.dir.pki().CACert())
+		client := caller(t, p.dir.PKI().CACert())
 		body := strings.ReplaceAll(exampleBody, "test-endpoint", fmt.Sprintf("round-%d", round))
 		code, answer := call(t, client, "POST", p.url+endpointsPath, p.token(t), body)
 		p.signal(t, syscall.SIGKILL)
@@ -100,16 +102,16 @@ func TestProcessKeepsWhatItConfirmed(t *testing.T) {
 		}
 		<-p.ended
 	}
-	ca, token := harness.ReadFile(t, dataDir(dir).pki().CACert()), harness.ReadFile(t, dataDir(dir).token())
+	ca, token := harness.ReadFile(t, datadir.Dir(dir).PKI().CACert()), harness.ReadFile(t, datadir.Dir(dir).Token())
 	p := startProcess(t, dir)
 	p.awaitReady(t)
-	client := caller(t, p.dir.pki().CACert())
+	client := caller(t, p.dir.PKI().CACert())
 	for round := range 3 {
 		if code, answer := call(t, client, "GET", p.url+fmt.Sprintf("%s/round-%d", endpointsPath, round), p.token(t), ""); code != http.StatusOK {
 			t.Errorf("the object of round %d: got %d: %s", round, code, answer)
 		}
 	}
-	if harness.ReadFile(t, p.dir.pki().CACert()) != ca || harness.ReadFile(t, p.dir.token()) != token {
+	if harness.ReadFile(t, p.dir.PKI().CACert()) != ca || harness.ReadFile(t, p.dir.Token()) != token {
 		t.Error("the CA or the token is another one than before")
 	}
 }
@@ -118,20 +120,20 @@ func TestProcessHoldsItsDataDirectory(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "data")
 	first := startProcess(t, dir)
 	first.awaitReady(t)
-	kubeconfig := harness.ReadFile(t, first.dir.kubeconfig())
+	kubeconfig := harness.ReadFile(t, first.dir.Kubeconfig())
 	// The port is taken, too, which is not what the user has to know.
 	second := startProcess(t, dir, "--secure-port="+first.url[strings.LastIndexByte(first.url, ':')+1:])
 	<-second.ended
 	if want := "apiserver: data directory " + dir + " is in use by another process; stop it first\n"; second.status != 1 || second.stderr.String() != want {
 		t.Errorf("status %d, stderr %q, want 1 and %q", second.status, second.stderr, want)
 	}
-	if harness.ReadFile(t, first.dir.kubeconfig()) != kubeconfig {
+	if harness.ReadFile(t, first.dir.Kubeconfig()) != kubeconfig {
 		t.Error("the kubeconfig of the first one was replaced")
 	}
-	if code, answer := call(t, caller(t, first.dir.pki().CACert()), "POST", first.url+endpointsPath, first.token(t), exampleBody); code != http.StatusCreated {
+	if code, answer := call(t, caller(t, first.dir.PKI().CACert()), "POST", first.url+endpointsPath, first.token(t), exampleBody); code != http.StatusCreated {
 		t.Errorf("the first one afterwards: got %d: %s", code, answer)
 	}
-	if err := checkReady(t.Context(), first.dir, ""); err != nil {
+	if err := commands.CheckReady(t.Context(), first.dir, ""); err != nil {
 		t.Errorf("apiserver ready: %v", err)
 	}
 }
@@ -142,7 +144,7 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 	p.awaitReady(t)
 	p.signal(t, syscall.SIGTERM)
 	<-p.ended
-	logs, err := filepath.Glob(filepath.Join(p.dir.etcd(), "member", "wal", "*.wal"))
+	logs, err := filepath.Glob(filepath.Join(p.dir.Etcd(), "member", "wal", "*.wal"))
 	if err != nil || len(logs) == 0 {
 		t.Fatalf("there is no log to damage: %v", err)
 	}
@@ -151,7 +153,7 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 	<-again.ended
 	lines := strings.Split(strings.TrimSpace(again.stderr.String()), "\n")
 	last := lines[len(lines)-1]
-	if want := "apiserver: cannot open the database in data directory " + p.dir.etcd(); again.status != 1 || !strings.HasPrefix(last, want) {
+	if want := "apiserver: cannot open the database in data directory " + p.dir.Etcd(); again.status != 1 || !strings.HasPrefix(last, want) {
 		t.Errorf("status %d, stderr ends with %q, want 1 and %q", again.status, last, want)
 	}
 }
@@ -160,7 +162,7 @@ func TestProcessRefusesADamagedDatabase(t *testing.T) {
 func TestProcessEndsIfTheDatabaseCannotBeWritten(t *testing.T) {
 	p := startProcess(t, filepath.Join(t.TempDir(), "data"), "--log-format=json")
 	p.awaitReady(t)
-	database, err := os.Stat(filepath.Join(p.dir.etcd(), "member", "snap", "db"))
+	database, err := os.Stat(filepath.Join(p.dir.Etcd(), "member", "snap", "db"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,7 +170,7 @@ func TestProcessEndsIfTheDatabaseCannotBeWritten(t *testing.T) {
 	if err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
 		t.Fatal(err)
 	}
-	client, token := caller(t, p.dir.pki().CACert()), p.token(t)
+	client, token := caller(t, p.dir.PKI().CACert()), p.token(t)
 	var writers sync.WaitGroup
 	for writer := range 4 {
 		writers.Go(func() {
@@ -250,7 +252,7 @@ func TestProcessFinishesWhatIsUnderWay(t *testing.T) {
 	p.stderr.Await(t, `"stopping"`, p.ended)
 	// It accepts nothing more.
 	eventually(t, func() error {
-		if checkReady(t.Context(), p.dir, "") == nil {
+		if commands.CheckReady(t.Context(), p.dir, "") == nil {
 			return errors.New("it still accepts connections")
 		}
 		return nil

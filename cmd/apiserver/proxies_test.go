@@ -13,6 +13,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
 	"github.com/berth-project/berth/test/harness"
 )
 
@@ -64,8 +65,8 @@ func TestTrustedProxies(t *testing.T) {
 	s := runServer(t, func(c *config) {
 		c.TrustedProxies, c.RateLimitConfig = []string{proxyAddress + "/32", "10.0.0.0/8"}, slowLimits(t)
 	})
-	url, ca := s.url+endpointsPath, s.DataDir.pki().CACert()
-	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
+	url, ca := s.url+endpointsPath, s.DataDir.PKI().CACert()
+	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
 	proxy, direct := callerFrom(t, ca, proxyAddress), callerFrom(t, ca, "127.0.0.2")
 	spend(t, func() int { return forwarded(t, proxy, url, "a-guess", "198.51.100.1, 192.0.2.1") })
 	for _, tc := range []struct {
@@ -97,8 +98,8 @@ func TestProxyProtocol(t *testing.T) {
 	s := runServer(t, func(c *config) {
 		c.TrustedProxies, c.ProxyProtocol, c.RateLimitConfig, c.HTTPPort = []string{proxyAddress + "/32"}, true, slowLimits(t), port
 	})
-	ca := s.DataDir.pki().CACert()
-	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
+	ca := s.DataDir.PKI().CACert()
+	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
 	// through returns a client whose connections a proxy passes on.
 	through := func(version byte, source string) *http.Client {
 		c := callerFrom(t, ca, proxyAddress)
@@ -144,7 +145,7 @@ func TestProxyProtocol(t *testing.T) {
 // However often others of its address ask, the health check of a container gets its answer.
 func TestReadyBesideAFlood(t *testing.T) {
 	s := runServer(t, nil)
-	client := caller(t, s.DataDir.pki().CACert())
+	client := caller(t, s.DataDir.PKI().CACert())
 	flood, end := context.WithCancel(t.Context())
 	refused := make(chan struct{}, 4)
 	var flooding sync.WaitGroup
@@ -174,7 +175,7 @@ func TestReadyBesideAFlood(t *testing.T) {
 		<-refused
 	}
 	for range 50 {
-		if err := checkReady(t.Context(), s.DataDir, ""); err != nil {
+		if err := commands.CheckReady(t.Context(), s.DataDir, ""); err != nil {
 			t.Error(err)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/framer"
 	"k8s.io/client-go/kubernetes/scheme"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/test/harness"
 )
 
@@ -77,7 +78,7 @@ func TestRunEndsWatchesOfRevokedTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.csv")
 	harness.WriteFile(t, path, "admin,root,1,system:masters\nkept,ann,2,\"a,b\"\nremoved,ann,2\nregrouped,bob,3,a\nrenamed,cid,4\nrenumbered,dan,5\n")
 	s := runServer(t, func(c *config) { c.TokenAuthFile = path })
-	http2 := caller(t, s.DataDir.pki().CACert())
+	http2 := caller(t, s.DataDir.PKI().CACert())
 	http2.Timeout = 0
 	transport := http2.Transport.(*http.Transport).Clone()
 	transport.Protocols, transport.TLSClientConfig.NextProtos = new(http.Protocols), nil
@@ -139,8 +140,8 @@ func TestRunTokenFileOfAnEditor(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.csv")
 	harness.WriteFile(t, path, "\ufeffsh0rt,ann,1,system:masters\nlong-enough-for-anybody,bob,2\n")
 	s := runServer(t, func(c *config) { c.TokenAuthFile = path })
-	s.expectCode(t, caller(t, s.DataDir.pki().CACert()), "sh0rt", http.StatusOK)
-	if a, err := readKubeconfig(s.DataDir.kubeconfig()); err != nil || a.token != "sh0rt" {
+	s.expectCode(t, caller(t, s.DataDir.PKI().CACert()), "sh0rt", http.StatusOK)
+	if a, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig()); err != nil || a.Token != "sh0rt" {
 		t.Errorf("the kubeconfig has another token (%v)", err)
 	}
 	s.stderr.Await(t, `"tokens":1,"lines":\[1\]`, s.ended)

@@ -17,6 +17,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/backend"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/certificates"
@@ -35,7 +37,7 @@ const (
 )
 
 // run serves until ctx ends and then returns nil, even if it is not ready by then. It prints
-// to stdout once it is ready, and logs to stderr. Any other end is an error, a *flagError if
+// to stdout once it is ready, and logs to stderr. Any other end is an error, a *cli.FlagError if
 // a flag is to blame. Each signal in hangups has it load the user's files again; those that
 // come before it is ready count as one.
 //
@@ -84,7 +86,7 @@ type instance struct {
 	metrics *prometheus.Registry
 
 	keeper  *certificates.Keeper
-	backend *backend
+	backend *backend.Backend
 	core    *apiserver.Instance
 	// abandoned is set if the embedded etcd has failed: calls of it may never return.
 	abandoned bool
@@ -118,12 +120,12 @@ func (i *instance) warnOfExposed() {
 
 // startCore opens the etcd and starts the server on it.
 func (i *instance) startCore(ctx context.Context) (err error) {
-	if i.backend, err = openBackend(ctx, i.config, i.logger); err != nil {
+	if i.backend, err = backend.Open(ctx, i.config.Config, i.logger); err != nil {
 		return err
 	}
 	i.core, err = apiserver.Start(ctx, apiserver.Config{
-		Client:                      i.backend.client,
-		MaxValueBytes:               i.backend.maxValueBytes,
+		Client:                      i.backend.Client,
+		MaxValueBytes:               i.backend.MaxValueBytes,
 		CompactionInterval:          i.config.EtcdCompactionInterval,
 		WatchVersions:               len(i.config.EtcdServers) > 0,
 		MaxObjectBytes:              i.config.MaxObjectBytes,
@@ -154,7 +156,7 @@ func (i *instance) close() error {
 		i.core.Close()
 	}
 	if i.backend != nil {
-		return i.backend.close()
+		return i.backend.Close()
 	}
 	return nil
 }
@@ -169,12 +171,12 @@ func (i *instance) prepare() error {
 	}
 	registerExpiry(i.metrics, i.certs)
 	if i.config.TokenAuthFile != "" {
-		if _, err := os.Stat(i.config.DataDir.token()); err == nil {
-			i.logger.Warn().Str("file", i.config.DataDir.token()).Msg("the token in the data directory is not accepted while --token-auth-file is set")
+		if _, err := os.Stat(i.config.DataDir.Token()); err == nil {
+			i.logger.Warn().Str("file", i.config.DataDir.Token()).Msg("the token in the data directory is not accepted while --token-auth-file is set")
 		}
 		return nil
 	}
-	token, err := i.config.DataDir.ensureToken()
+	token, err := i.config.DataDir.EnsureToken()
 	if err != nil {
 		return err
 	}
@@ -182,23 +184,24 @@ func (i *instance) prepare() error {
 }
 
 // access returns how clients currently reach the server, without a token.
-func (i *instance) access() access {
+func (i *instance) access() datadir.Access {
 	host, cert := clientHost(i.config), i.certs.Get()
-	return access{
-		server:     secureURL(host, i.secure.Addr().(*net.TCPAddr).Port),
-		serverName: cert.ServerName(host),
-		caPEM:      cert.CAPEM,
+	return datadir.Access{
+		Server:     secureURL(host, i.secure.Addr().(*net.TCPAddr).Port),
+		ServerName: cert.ServerName(host),
+		CAPEM:      cert.CAPEM,
+		User:       adminUser,
 	}
 }
 
 // dataDirToken returns the data directory's token, if it is still the one that is accepted.
 func (i *instance) dataDirToken() (string, error) {
-	token, err := i.config.DataDir.ensureToken()
+	token, err := i.config.DataDir.EnsureToken()
 	if err != nil {
 		return "", err
 	}
 	if _, ok, _ := i.tokens.Authenticate(context.Background(), token); !ok {
-		return "", fmt.Errorf("%s has changed since the start; the server accepts the new token after a restart", i.config.DataDir.token())
+		return "", fmt.Errorf("%s has changed since the start; the server accepts the new token after a restart", i.config.DataDir.Token())
 	}
 	return token, nil
 }
@@ -206,14 +209,14 @@ func (i *instance) dataDirToken() (string, error) {
 func (i *instance) writeKubeconfig() (err error) {
 	a := i.access()
 	if i.config.TokenAuthFile != "" {
-		a.token, err = adminToken(i.config.TokenAuthFile, i.tokens)
+		a.Token, err = adminToken(i.config.TokenAuthFile, i.tokens)
 	} else {
-		a.token, err = i.dataDirToken()
+		a.Token, err = i.dataDirToken()
 	}
 	if err != nil {
 		return err
 	}
-	return writeKubeconfig(i.config.DataDir.kubeconfig(), a)
+	return datadir.WriteKubeconfig(i.config.DataDir.Kubeconfig(), a)
 }
 
 // followChange does what depends on the user's files after they were loaded again.
@@ -268,7 +271,7 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	case <-ctx.Done():
 		i.logger.Info().Stringer("grace", shutdownGrace).Msg("stopping")
 	case failure = <-front.Failed():
-	case failure = <-i.backend.failed:
+	case failure = <-i.backend.Failed:
 		i.abandoned, allowed = true, failedGrace
 	}
 	i.notify(daemon.SdNotifyStopping)
@@ -283,13 +286,13 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 
 // announce tells the user that the server is ready, and how to use it.
 func (i *instance) announce(stdout io.Writer) error {
-	kubeconfig, err := filepath.Abs(i.config.DataDir.kubeconfig())
+	kubeconfig, err := filepath.Abs(i.config.DataDir.Kubeconfig())
 	if err != nil {
 		return err
 	}
 	b := banner{access: i.access(), caFile: i.certs.Get().CAFile, kubeconfig: kubeconfig}
 	if i.config.TokenAuthFile == "" {
-		b.tokenFile = i.config.DataDir.token()
+		b.tokenFile = i.config.DataDir.Token()
 	}
 	if i.insecure != nil {
 		b.insecure = "http://" + i.insecure.Addr().String()

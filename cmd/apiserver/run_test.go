@@ -22,13 +22,15 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 	"github.com/berth-project/berth/test/harness"
 )
 
 func TestRunServesTheDocumentedCall(t *testing.T) {
 	s := runServer(t, nil)
-	client, token := caller(t, s.DataDir.pki().CACert()), strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
+	client, token := caller(t, s.DataDir.PKI().CACert()), strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
 	if code, body := call(t, client, "POST", s.url+endpointsPath, token, exampleBody); code != http.StatusCreated {
 		t.Fatalf("got %d: %s", code, body)
 	}
@@ -49,12 +51,12 @@ func TestRunServesTheDocumentedCall(t *testing.T) {
 	if text := s.stdout.String() + s.stderr.String(); strings.Contains(text, token) || strings.Contains(s.stderr.String(), "nginx-686bccd6f") {
 		t.Error("the token or a body is in the output")
 	}
-	if err := checkReady(t.Context(), s.DataDir, ""); err != nil {
+	if err := commands.CheckReady(t.Context(), s.DataDir, ""); err != nil {
 		t.Errorf("apiserver ready: %v", err)
 	}
 	s.stop()
 	<-s.ended
-	if err := checkReady(t.Context(), s.DataDir, ""); err == nil {
+	if err := commands.CheckReady(t.Context(), s.DataDir, ""); err == nil {
 		t.Error("apiserver ready, after the end: no error")
 	}
 }
@@ -103,7 +105,7 @@ func TestRunKubeconfigWorksWithClientGo(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := runServer(t, change)
-			restConfig, err := clientcmd.BuildConfigFromFlags("", s.DataDir.kubeconfig())
+			restConfig, err := clientcmd.BuildConfigFromFlags("", s.DataDir.Kubeconfig())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -133,9 +135,9 @@ func TestRunReloadsTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.csv")
 	harness.WriteFile(t, path, "old,ann,1,system:masters\n")
 	s := runServer(t, func(c *config) { c.TokenAuthFile = path })
-	client := caller(t, s.DataDir.pki().CACert())
+	client := caller(t, s.DataDir.PKI().CACert())
 	s.expectCode(t, client, "old", http.StatusOK)
-	if _, err := os.Stat(s.DataDir.token()); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.DataDir.Token()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a token was made although there is a token file (%v)", err)
 	}
 
@@ -147,7 +149,7 @@ func TestRunReloadsTokens(t *testing.T) {
 	s.expectCode(t, client, "new", http.StatusOK)
 	s.expectCode(t, client, "old", http.StatusUnauthorized)
 	eventually(t, func() error {
-		if a, err := readKubeconfig(s.DataDir.kubeconfig()); err != nil || a.token != "new" {
+		if a, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig()); err != nil || a.Token != "new" {
 			return fmt.Errorf("the kubeconfig has another token (%w)", err)
 		}
 		return nil
@@ -161,7 +163,7 @@ func TestRunReloadsLimits(t *testing.T) {
 	generous := "apiVersion: berth/v1alpha1\nkind: RateLimitConfiguration\ndefaults:\n  read: {qps: 1000, burst: 1000}\n"
 	harness.WriteFile(t, limits, generous)
 	s := runServer(t, func(c *config) { c.TokenAuthFile, c.RateLimitConfig = tokens, limits })
-	client := caller(t, s.DataDir.pki().CACert())
+	client := caller(t, s.DataDir.PKI().CACert())
 	s.expectCode(t, client, "t", http.StatusOK)
 	replace(t, limits, strings.ReplaceAll(generous, "qps: 1000, burst: 1000", "qps: 0.001, burst: 1"))
 	s.expectCode(t, client, "t", http.StatusTooManyRequests)
@@ -177,17 +179,17 @@ func TestTokenFileThatChanges(t *testing.T) {
 	text := "apiVersion: berth/v1alpha1\nkind: RateLimitConfiguration\ndefaults:\n  read: {qps: 1000, burst: 1000}\n"
 	harness.WriteFile(t, limits, text)
 	s := runServer(t, func(c *config) { c.RateLimitConfig = limits })
-	before, err := readKubeconfig(s.DataDir.kubeconfig())
+	before, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	replace(t, s.DataDir.token(), "another\n")
+	replace(t, s.DataDir.Token(), "another\n")
 	replace(t, limits, strings.ReplaceAll(text, "qps: 1000", "qps: 999"))
 	s.stderr.Await(t, "has changed since the start", s.ended)
-	if after, err := readKubeconfig(s.DataDir.kubeconfig()); err != nil || after.token != before.token {
+	if after, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig()); err != nil || after.Token != before.Token {
 		t.Errorf("the kubeconfig has another token (%v)", err)
 	}
-	s.expectCode(t, caller(t, s.DataDir.pki().CACert()), before.token, http.StatusOK)
+	s.expectCode(t, caller(t, s.DataDir.PKI().CACert()), before.Token, http.StatusOK)
 }
 
 func TestRunReloadsTheCertificate(t *testing.T) {
@@ -201,19 +203,19 @@ func TestRunReloadsTheCertificate(t *testing.T) {
 	writeSelfSigned(t, crt, key, "127.0.0.1")
 	// The CA data of the kubeconfig follow.
 	eventually(t, func() error {
-		a, err := readKubeconfig(s.DataDir.kubeconfig())
+		a, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig())
 		if err != nil {
 			return err
 		}
-		if !strings.HasSuffix(harness.ReadFile(t, crt), string(a.caPEM)) {
+		if !strings.HasSuffix(harness.ReadFile(t, crt), string(a.CAPEM)) {
 			return errors.New("the kubeconfig has another CA")
 		}
-		return checkReady(t.Context(), s.DataDir, "")
+		return commands.CheckReady(t.Context(), s.DataDir, "")
 	})
 	if code, body := call(t, caller(t, crt), "GET", s.url+"/readyz", "", ""); code != http.StatusOK {
 		t.Errorf("with the new certificate: got %d: %s", code, body)
 	}
-	if _, err := os.Stat(string(s.DataDir.pki())); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(string(s.DataDir.PKI())); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a CA was made although there is a certificate (%v)", err)
 	}
 }
@@ -227,14 +229,14 @@ func TestRunHTTPPort(t *testing.T) {
 	}
 	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
 	defer client.CloseIdleConnections()
-	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
+	token := strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
 	if code, body := call(t, client, "GET", url+endpointsPath, token, ""); code != http.StatusOK {
 		t.Errorf("got %d: %s", code, body)
 	}
 	if code, _ := call(t, client, "GET", url+endpointsPath, "", ""); code != http.StatusUnauthorized {
 		t.Errorf("without a token: got %d", code)
 	}
-	if err := checkReady(t.Context(), dataDir(t.TempDir()), url); err != nil {
+	if err := commands.CheckReady(t.Context(), datadir.Dir(t.TempDir()), url); err != nil {
 		t.Errorf("apiserver ready --server=%s: %v", url, err)
 	}
 }
@@ -307,12 +309,12 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 		"broken pair":       {func(c *config) { c.TLSCertFile, c.TLSPrivateKeyFile = broken, broken }, "--tls-cert-file: " + broken},
 		"a wrong flag":      {func(c *config) { c.LogLevel = "loud" }, "--log-level: "},
 		"address not ours":  {func(c *config) { c.BindAddress = "192.0.2.1" }, "--secure-port: cannot listen on 192.0.2.1:0: "},
-		"a directory taken": {func(c *config) { c.DataDir = dataDir(filepath.Join(broken, "data")) }, "data directory " + broken + "/data cannot be made: "},
+		"a directory taken": {func(c *config) { c.DataDir = datadir.Dir(filepath.Join(broken, "data")) }, "data directory " + broken + "/data cannot be made: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 			c := defaultConfig()
-			c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
+			c.DataDir, c.SecurePort = datadir.Dir(filepath.Join(t.TempDir(), "data")), 0
 			test.change(&c)
 			var out harness.Output
 			err := run(t.Context(), c, nil, &out, &out)
@@ -333,7 +335,7 @@ func TestRunFailsWithoutATrace(t *testing.T) {
 func TestRunStopsWhileItStarts(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	c := defaultConfig()
-	c.DataDir, c.SecurePort = dataDir(filepath.Join(t.TempDir(), "data")), 0
+	c.DataDir, c.SecurePort = datadir.Dir(filepath.Join(t.TempDir(), "data")), 0
 	c.EtcdServers = []string{"http://127.0.0.1:" + strconv.Itoa(freePort(t))}
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/test/harness"
 )
 
@@ -43,7 +44,7 @@ func mustSnapshot(t *testing.T, args ...string) string {
 // adminOf returns a function that sends requests of the administrator to a server.
 func adminOf(t *testing.T, s *runningServer) func(method, path, body string) (int, string) {
 	t.Helper()
-	client, token := caller(t, s.DataDir.pki().CACert()), strings.TrimSpace(harness.ReadFile(t, s.DataDir.token()))
+	client, token := caller(t, s.DataDir.PKI().CACert()), strings.TrimSpace(harness.ReadFile(t, s.DataDir.Token()))
 	return func(method, path, body string) (int, string) {
 		return call(t, client, method, s.url+path, token, body)
 	}
@@ -163,7 +164,7 @@ func TestSnapshotUnderLoad(t *testing.T) {
 	s.stop()
 	<-s.ended
 
-	if err := os.Rename(s.DataDir.etcd(), s.DataDir.etcd()+".old"); err != nil {
+	if err := os.Rename(s.DataDir.Etcd(), s.DataDir.Etcd()+".old"); err != nil {
 		t.Fatal(err)
 	}
 	out := mustSnapshot(t, "restore", file, "--data-dir="+string(s.DataDir))
@@ -302,7 +303,7 @@ func TestSnapshotLeavesWhatIsThere(t *testing.T) {
 		if err := os.MkdirAll(string(c.DataDir), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		left, err := net.Listen("unix", c.DataDir.etcdSocket())
+		left, err := net.Listen("unix", c.DataDir.EtcdSocket())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -310,7 +311,7 @@ func TestSnapshotLeavesWhatIsThere(t *testing.T) {
 		left.Close()
 	})
 	dir := "--data-dir=" + string(s.DataDir)
-	if info, err := os.Stat(s.DataDir.etcdSocket()); err != nil || info.Mode() != 0o600|fs.ModeSocket {
+	if info, err := os.Stat(s.DataDir.EtcdSocket()); err != nil || info.Mode() != 0o600|fs.ModeSocket {
 		t.Errorf("the socket: %v, %v", info.Mode(), err)
 	}
 	for name, test := range map[string]struct {
@@ -326,10 +327,10 @@ func TestSnapshotLeavesWhatIsThere(t *testing.T) {
 	}
 	s.stop()
 	<-s.ended
-	if _, err := os.Stat(s.DataDir.etcdSocket()); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(s.DataDir.EtcdSocket()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the socket is left: %v", err)
 	}
-	want := "nothing was restored: " + s.DataDir.etcd() + " holds a database already"
+	want := "nothing was restored: " + s.DataDir.Etcd() + " holds a database already"
 	if _, err := snapshotCommand("restore", file, dir); err == nil || !strings.Contains(err.Error(), want) {
 		t.Errorf("got %v, want %s", err, want)
 	}
@@ -347,7 +348,7 @@ func TestSnapshotLeavesWhatIsThere(t *testing.T) {
 // A path that is too long for a socket takes away the snapshots, and nothing else.
 func TestSnapshotOfADeepDataDirectory(t *testing.T) {
 	deep := filepath.Join(t.TempDir(), strings.Repeat("deep", 30), "data")
-	s := runServer(t, func(c *config) { c.DataDir = dataDir(deep) })
+	s := runServer(t, func(c *config) { c.DataDir = datadir.Dir(deep) })
 	s.stderr.Await(t, `use a shorter --data-dir, such as a relative one",.*"message":"snapshots cannot be saved while the server runs"`, s.ended)
 	_, err := snapshotCommand("save", filepath.Join(t.TempDir(), "backup.db"), "--data-dir="+deep)
 	if err == nil || !strings.Contains(err.Error(), "is in use by another process; stop it first; the server there cannot be asked for a snapshot: ") {

@@ -1,4 +1,4 @@
-package main
+package commands
 
 import (
 	"context"
@@ -15,16 +15,20 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.uber.org/zap"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/backend"
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/snapshot"
 )
 
-func newSnapshotCommand(stdout io.Writer) *cobra.Command {
+// NewSnapshot returns the command that saves, restores and checks backups.
+func NewSnapshot(stdout io.Writer) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "snapshot",
 		Short: "Save, restore and check backups of the database",
 		Long:  "Saves the database in a file, restores it from one, and checks such files, which are etcd's.",
-		Args:  noCommand,
+		Args:  cli.NoCommand,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newSaveCommand(stdout), newRestoreCommand(stdout), newStatusCommand(stdout))
@@ -40,7 +44,7 @@ func oneFile(cmd *cobra.Command, args []string) error {
 }
 
 func newSaveCommand(stdout io.Writer) *cobra.Command {
-	c := defaultConfig()
+	c := backend.Config{DataDir: datadir.Default}
 	cmd := &cobra.Command{
 		Use:   "save FILE",
 		Short: "Save the database in a new file",
@@ -48,17 +52,17 @@ func newSaveCommand(stdout io.Writer) *cobra.Command {
 running: every write that it acknowledged before is in the file. Tokens and certificates are not.`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withEnvironment(cmd.Flags(), func() error { return saveSnapshot(cmd.Context(), c, args[0], stdout) })
+			return cli.WithEnvironment(cmd.Flags(), func() error { return saveSnapshot(cmd.Context(), c, args[0], stdout) })
 		},
 	}
 	flags := cmd.Flags()
 	flags.StringVar((*string)(&c.DataDir), "data-dir", string(c.DataDir), "Data directory of the server, if its etcd is the embedded one")
-	addEtcdFlags(flags, &c)
+	c.AddEtcdFlags(flags)
 	return cmd
 }
 
 func newRestoreCommand(stdout io.Writer) *cobra.Command {
-	dir := defaultConfig().DataDir
+	dir := datadir.Default
 	cmd := &cobra.Command{
 		Use:   "restore FILE",
 		Short: "Restore the database from a file into a data directory without one",
@@ -67,7 +71,7 @@ etcd. Whatever else is in the data directory stays. Clients that watch from an o
 410 Gone and list again.`,
 		Args: oneFile,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return withEnvironment(cmd.Flags(), func() error { return restoreSnapshot(dir, args[0], stdout) })
+			return cli.WithEnvironment(cmd.Flags(), func() error { return restoreSnapshot(dir, args[0], stdout) })
 		},
 	}
 	cmd.Flags().StringVar((*string)(&dir), "data-dir", string(dir), "Data directory to restore into: a new one, or one whose etcd directory was moved away")
@@ -100,28 +104,28 @@ func describe(st snapshot.Status) string {
 
 // saveSnapshot saves the database of a server: of --etcd-servers, of the embedded etcd in a
 // running server, or of one in a data directory that no server uses.
-func saveSnapshot(ctx context.Context, c config, file string, stdout io.Writer) error {
-	if err := c.validate(); err != nil {
+func saveSnapshot(ctx context.Context, c backend.Config, file string, stdout io.Writer) error {
+	if err := c.Validate(); err != nil {
 		return err
 	}
 	source, err := openSource(ctx, c)
 	if err != nil {
 		return err
 	}
-	st, err := snapshot.Save(ctx, source.client, file)
-	if err := errors.Join(err, source.close()); err != nil {
-		return fmt.Errorf("nothing was saved: %s", connectionFailure(source.client.Endpoints(), err))
+	st, err := snapshot.Save(ctx, source.Client, file)
+	if err := errors.Join(err, source.Close()); err != nil {
+		return fmt.Errorf("nothing was saved: %s", backend.Failure(source.Client.Endpoints(), err))
 	}
 	fmt.Fprintf(stdout, "saved %s: %s\n", file, describe(st))
 	return nil
 }
 
 // openSource returns a connection to the etcd to save. close must be called.
-func openSource(ctx context.Context, c config) (*backend, error) {
+func openSource(ctx context.Context, c backend.Config) (*backend.Backend, error) {
 	if len(c.EtcdServers) > 0 {
 		return openMember(ctx, c)
 	}
-	socket := c.DataDir.etcdSocket()
+	socket := c.DataDir.EtcdSocket()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err == nil {
 		conn.Close()
@@ -129,76 +133,76 @@ func openSource(ctx context.Context, c config) (*backend, error) {
 		if err != nil {
 			return nil, err
 		}
-		return &backend{client: client, close: client.Close}, nil
+		return &backend.Backend{Client: client, Close: client.Close}, nil
 	}
 	return openStopped(ctx, c, err)
 }
 
 // openMember connects to the first of --etcd-servers that answers. A follower may be behind,
 // but not after it has answered a linearizable read.
-func openMember(ctx context.Context, c config) (*backend, error) {
+func openMember(ctx context.Context, c backend.Config) (*backend.Backend, error) {
 	var failures []error
 	for _, server := range c.EtcdServers {
 		one := c
 		one.EtcdServers = []string{server}
-		b, err := connect(one)
+		b, err := backend.Connect(one)
 		if err != nil {
 			return nil, err
 		}
-		if err = awaitEtcd(ctx, b.client); err == nil {
+		if err = backend.Await(ctx, b.Client); err == nil {
 			return b, nil
 		}
-		failures = append(failures, err, b.close())
+		failures = append(failures, err, b.Close())
 	}
-	return nil, &flagError{flag: "etcd-servers", err: errors.Join(failures...)}
+	return nil, &cli.FlagError{Flag: "etcd-servers", Err: errors.Join(failures...)}
 }
 
 // openStopped starts the embedded etcd of a data directory that no server uses; noAnswer is
 // why it seems that none does. It creates no data directory.
-func openStopped(ctx context.Context, c config, noAnswer error) (*backend, error) {
-	db, err := os.Stat(c.DataDir.database())
+func openStopped(ctx context.Context, c backend.Config, noAnswer error) (*backend.Backend, error) {
+	db, err := os.Stat(c.DataDir.Database())
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("there is no database in %s; --data-dir must be that of the server", c.DataDir.etcd())
+		return nil, fmt.Errorf("there is no database in %s; --data-dir must be that of the server", c.DataDir.Etcd())
 	}
 	if err != nil {
 		return nil, err
 	}
 	// The quota of the server may be larger than the default, and near a quota etcd compacts.
 	c.QuotaBackendBytes = max(2*db.Size(), embedded.DefaultQuotaBytes)
-	lock, err := c.DataDir.lock()
+	lock, err := c.DataDir.Lock()
 	if err != nil {
 		return nil, fmt.Errorf("%w; the server there cannot be asked for a snapshot: %w", err, noAnswer)
 	}
-	b, err := openEmbedded(ctx, c, zerolog.Nop())
+	b, err := backend.OpenEmbedded(ctx, c, zerolog.Nop())
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	stop := b.close
-	b.close = func() error { return errors.Join(stop(), lock.Close()) }
+	stop := b.Close
+	b.Close = func() error { return errors.Join(stop(), lock.Close()) }
 	return b, nil
 }
 
 // restoreSnapshot makes the database of a data directory from a file.
-func restoreSnapshot(dir dataDir, file string, stdout io.Writer) error {
+func restoreSnapshot(dir datadir.Dir, file string, stdout io.Writer) error {
 	if _, err := snapshot.Read(file); err != nil { // before a data directory is made
 		return err
 	}
-	lock, err := dir.lock()
+	lock, err := dir.Lock()
 	if err != nil {
 		return err
 	}
 	defer lock.Close()
-	st, revision, err := embedded.Restore(file, dir.etcd(), time.Now())
+	st, revision, err := embedded.Restore(file, dir.Etcd(), time.Now())
 	if err != nil {
 		return fmt.Errorf("nothing was restored: %w", err)
 	}
-	fmt.Fprintf(stdout, "restored %s into %s: %s\n", file, dir.etcd(), describe(st))
+	fmt.Fprintf(stdout, "restored %s into %s: %s\n", file, dir.Etcd(), describe(st))
 	fmt.Fprintf(stdout, "The revision is now %d: clients that watch from an older one get 410 Gone and list again.\n", revision)
-	if _, err := os.Stat(dir.token()); err == nil {
+	if _, err := os.Stat(dir.Token()); err == nil {
 		fmt.Fprintf(stdout, "Tokens and certificates are not in a snapshot. Those in %s stay.\n", dir)
 	} else {
 		fmt.Fprintf(stdout, "Tokens and certificates are not in a snapshot. Copy token and pki/ of the old data directory to %s,\nor the start makes new ones, which clients must then get.\n", dir)
 	}
-	fmt.Fprintf(stdout, "Now start the server: apiserver --data-dir=%s\n", shellQuote(string(dir)))
+	fmt.Fprintf(stdout, "Now start the server: apiserver --data-dir=%s\n", cli.ShellQuote(string(dir)))
 	return nil
 }

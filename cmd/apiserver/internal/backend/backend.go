@@ -1,4 +1,6 @@
-package main
+// Package backend is the etcd that everything is stored in: one that is embedded, or one
+// elsewhere.
+package backend
 
 import (
 	"context"
@@ -15,6 +17,7 @@ import (
 	"google.golang.org/grpc"
 	"k8s.io/apimachinery/pkg/util/wait"
 
+	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
@@ -34,31 +37,32 @@ const (
 	etcdWindow = 4 << 20
 )
 
-// backend is a client of an etcd, and the etcd itself if it is embedded.
-type backend struct {
-	client *clientv3.Client
-	// maxValueBytes is the largest value that the etcd accepts; 0 means etcd's default.
-	maxValueBytes int
-	// failed receives an error if an embedded etcd stops by itself; it is nil otherwise.
-	failed <-chan error
-	close  func() error
+// Backend is a client of an etcd, and the etcd itself if it is embedded.
+type Backend struct {
+	Client *clientv3.Client
+	// MaxValueBytes is the largest value that the etcd accepts; 0 means etcd's default.
+	MaxValueBytes int
+	// Failed receives an error if an embedded etcd stops by itself; it is nil otherwise.
+	Failed <-chan error
+	// Close closes the client, and the etcd if it is embedded.
+	Close func() error
 }
 
-// openBackend returns a backend that answers requests.
-func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend, error) {
+// Open returns a Backend that answers requests.
+func Open(ctx context.Context, c Config, logger zerolog.Logger) (*Backend, error) {
 	if len(c.EtcdServers) == 0 {
-		return openEmbedded(ctx, c, logger)
+		return OpenEmbedded(ctx, c, logger)
 	}
-	b, err := connect(c)
+	b, err := Connect(c)
 	if err != nil {
 		return nil, err
 	}
 	var silent []string
-	if err = awaitEtcd(ctx, b.client); err == nil {
-		silent, err = etcd.CheckVersions(ctx, b.client)
+	if err = Await(ctx, b.Client); err == nil {
+		silent, err = etcd.CheckVersions(ctx, b.Client)
 	}
 	if err != nil {
-		return nil, errors.Join(&flagError{flag: "etcd-servers", err: err}, b.close())
+		return nil, errors.Join(&cli.FlagError{Flag: "etcd-servers", Err: err}, b.Close())
 	}
 	if len(silent) > 0 {
 		logger.Warn().Strs("members", silent).Msg("etcd members did not answer, and are asked for their versions later")
@@ -66,29 +70,30 @@ func openBackend(ctx context.Context, c config, logger zerolog.Logger) (*backend
 	return b, nil
 }
 
-func openEmbedded(ctx context.Context, c config, logger zerolog.Logger) (*backend, error) {
+// OpenEmbedded starts the embedded etcd of c.DataDir, which must be locked.
+func OpenEmbedded(ctx context.Context, c Config, logger zerolog.Logger) (*Backend, error) {
 	ctx, cancel := context.WithTimeout(ctx, embeddedStartTimeout)
 	defer cancel()
 	inside, err := embedded.Start(ctx, embedded.Config{
-		DataDir:    c.DataDir.etcd(),
+		DataDir:    c.DataDir.Etcd(),
 		QuotaBytes: c.QuotaBackendBytes,
 
-		SnapshotSocket: c.DataDir.etcdSocket(),
+		SnapshotSocket: c.DataDir.EtcdSocket(),
 		Logger:         logger,
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &backend{
-		client:        inside.Client(),
-		maxValueBytes: embedded.MaxValueBytes,
-		failed:        inside.Err(),
-		close:         inside.Close,
+	return &Backend{
+		Client:        inside.Client(),
+		MaxValueBytes: embedded.MaxValueBytes,
+		Failed:        inside.Err(),
+		Close:         inside.Close,
 	}, nil
 }
 
-// connect returns the client of --etcd-servers, which connects in the background.
-func connect(c config) (*backend, error) {
+// Connect returns the client of --etcd-servers, which connects in the background.
+func Connect(c Config) (*Backend, error) {
 	cfg := clientv3.Config{
 		Endpoints:            c.EtcdServers,
 		DialTimeout:          etcdDialTimeout,
@@ -110,11 +115,11 @@ func connect(c config) (*backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &backend{client: client, close: client.Close}, nil
+	return &Backend{Client: client, Close: client.Close}, nil
 }
 
-// awaitEtcd waits until etcd answers, since it may be starting at the same time.
-func awaitEtcd(ctx context.Context, client *clientv3.Client) error {
+// Await waits until etcd answers, since it may be starting at the same time.
+func Await(ctx context.Context, client *clientv3.Client) error {
 	reason := errors.New("it accepts connections and does not answer")
 	err := wait.PollUntilContextTimeout(ctx, etcdStartRetry, etcdStartTimeout, true, func(ctx context.Context) (bool, error) {
 		_, err := client.Get(ctx, "\x00", clientv3.WithLimit(1), clientv3.WithKeysOnly())
@@ -124,14 +129,14 @@ func awaitEtcd(ctx context.Context, client *clientv3.Client) error {
 		return err == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("etcd at %s: no answer within %v: %s", strings.Join(client.Endpoints(), ","), etcdStartTimeout, connectionFailure(client.Endpoints(), reason))
+		return fmt.Errorf("etcd at %s: no answer within %v: %s", strings.Join(client.Endpoints(), ","), etcdStartTimeout, Failure(client.Endpoints(), reason))
 	}
 	return nil
 }
 
-// connectionFailure returns the innermost reason in an error of gRPC, which wraps the
+// Failure returns the innermost reason in an error of gRPC, which wraps the
 // network's error in several layers of text, and what the user can do about it.
-func connectionFailure(endpoints []string, err error) string {
+func Failure(endpoints []string, err error) string {
 	message := err.Error()
 	if _, inner, ok := strings.Cut(message, `desc = `); ok {
 		message = strings.Trim(inner, `"`)
