@@ -36,6 +36,7 @@ type banner struct {
 	access     datadir.Access
 	caFile     string // empty means the system's CAs
 	tokenFile  string // empty if --token-auth-file is set
+	noToken    bool   // the kubeconfig has no token, which the user must give
 	kubeconfig string // an absolute path: a shell may change its directory
 	insecure   string // URL without TLS; empty if there is no such port
 }
@@ -48,8 +49,15 @@ func (b banner) print(w io.Writer) error {
 	if b.insecure != "" {
 		fmt.Fprintf(&s, "without TLS, on this machine only: %s\n", b.insecure)
 	}
+	if b.noToken {
+		s.WriteString("\nThe token file has only hashes, so have a token of it in the variable TOKEN first.\n")
+	}
 	fmt.Fprintf(&s, "\nCreate an Endpoints with curl:\n\n%s\n", b.curl())
-	fmt.Fprintf(&s, "\nSee it with kubectl:\n\nexport KUBECONFIG=%s\nkubectl get endpoints -A\n\n", cli.ShellQuote(b.kubeconfig))
+	option := ""
+	if b.noToken {
+		option = ` --token="$TOKEN"`
+	}
+	fmt.Fprintf(&s, "\nSee it with kubectl:\n\nexport KUBECONFIG=%s\nkubectl%s get endpoints -A\n\n", cli.ShellQuote(b.kubeconfig), option)
 	_, err := io.WriteString(w, s.String())
 	return err
 }
@@ -66,18 +74,21 @@ func (b banner) curl() string {
 		cacert = " --cacert " + cli.ShellQuote(b.caFile)
 	}
 	return fmt.Sprintf(`curl%s%s \
-  -H "X-Auth-Token: $(%s)" \
+  -H "X-Auth-Token: %s" \
   -H 'Content-Type: application/json' \
   %s -d '%s'`,
-		cacert, resolve, b.tokenCommand(),
+		cacert, resolve, b.token(),
 		cli.ShellQuote(base+"/api/v1/namespaces/default/endpoints"), exampleBody)
 }
 
-// tokenCommand returns a shell command that prints the token: the token itself must not
+// token returns what a shell replaces by the token in double quotes: the token itself must not
 // appear in collected output.
-func (b banner) tokenCommand() string {
-	if b.tokenFile != "" {
-		return "cat " + cli.ShellQuote(b.tokenFile)
+func (b banner) token() string {
+	switch {
+	case b.noToken:
+		return "$TOKEN"
+	case b.tokenFile != "":
+		return "$(cat " + cli.ShellQuote(b.tokenFile) + ")"
 	}
-	return `sed -n 's/^ *token: //p' ` + cli.ShellQuote(b.kubeconfig) + ` | tr -d "\"'"`
+	return `$(sed -n 's/^ *token: //p' ` + cli.ShellQuote(b.kubeconfig) + ` | tr -d "\"'")`
 }

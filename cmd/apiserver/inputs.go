@@ -58,17 +58,21 @@ func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 	return in, nil
 }
 
-// maxNamedLines is how many lines of short tokens a warning names.
+// maxNamedLines is how many lines of tokens a warning names.
 const maxNamedLines = 20
 
 func loadTokens(path string, tokens *auth.Tokens, logger zerolog.Logger) error {
 	if err := tokens.Load(path); err != nil {
 		return err
 	}
-	if short := tokens.ShortTokens(); len(short) > 0 {
-		logger.Warn().Str("path", path).Int("tokens", len(short)).Ints("lines", short[:min(len(short), maxNamedLines)]).
-			Int("characters", auth.MinTokenLength).Msg("tokens that are shorter than this many characters are easy to guess")
+	remarks := tokens.Remarks()
+	warn := func(lines []int, message string) {
+		if len(lines) > 0 {
+			logger.Warn().Str("path", path).Int("tokens", len(lines)).Ints("lines", lines[:min(len(lines), maxNamedLines)]).Msg(message)
+		}
 	}
+	warn(remarks.Short, fmt.Sprintf("tokens that are shorter than %d characters are easy to guess", auth.MinTokenLength))
+	warn(remarks.Expired, "tokens have expired, and are not accepted")
 	return nil
 }
 
@@ -86,23 +90,18 @@ func loadLimits(path string, limiter *ratelimit.Limiter) error {
 }
 
 // adminToken returns the token for the kubeconfig: the first token of a token file, loaded
-// into tokens, whose user is in system:masters, or else the first token.
+// into tokens, whose user is in system:masters, or else the first token. It returns "" if all
+// tokens of the file are hashed or have expired.
 //
 // tokens keeps only hashes, so the file is read again. Since it may have changed in between,
 // only a token that is currently valid counts.
 func adminToken(path string, tokens *auth.Tokens) (string, error) {
-	f, err := os.Open(path)
+	plain, err := auth.PlainTokens(path)
 	if err != nil {
 		return "", err
 	}
-	defer f.Close()
-	records, err := auth.NewFileReader(f).ReadAll()
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
 	first := ""
-	for _, record := range records {
-		token := record[0]
+	for _, token := range plain {
 		identity, ok, _ := tokens.Authenticate(context.Background(), token)
 		if ok && slices.Contains(identity.User.Groups, auth.SystemPrivilegedGroup) {
 			return token, nil
@@ -111,7 +110,7 @@ func adminToken(path string, tokens *auth.Tokens) (string, error) {
 			first = token
 		}
 	}
-	if first == "" {
+	if first == "" && len(plain) > 0 {
 		return "", fmt.Errorf("%s changed while it was read", path)
 	}
 	return first, nil

@@ -88,25 +88,28 @@ type instance struct {
 	keeper  *certificates.Keeper
 	backend *backend.Backend
 	core    *apiserver.Instance
+	// hasToken is whether the kubeconfig had a token at the start.
+	hasToken bool
 	// abandoned is set if the embedded etcd has failed: calls of it may never return.
 	abandoned bool
 }
 
 // start creates what the data directory lacks and starts everything behind the ports. close
 // must be called, also after an error.
-func (i *instance) start(ctx context.Context) error {
+func (i *instance) start(ctx context.Context) (err error) {
 	// First: what is wrong with the CA or the token is told at once, however long etcd takes.
-	if err := i.prepare(); err != nil {
+	if err = i.prepare(); err != nil {
 		return err
 	}
-	if err := i.startCore(ctx); err != nil {
+	if err = i.startCore(ctx); err != nil {
 		return err
 	}
 	if dir := files.Replaceable(string(i.config.DataDir)); dir != "" {
 		i.logger.Warn().Str("directory", dir).Msg("every user can replace the data directory, since a directory above it is writable for all; run chmod o-w or chmod +t on it")
 	}
 	i.warnOfExposed()
-	return i.writeKubeconfig()
+	i.hasToken, err = i.writeKubeconfig()
+	return err
 }
 
 // warnOfExposed logs which files with secrets are open to users who need not read them.
@@ -206,7 +209,9 @@ func (i *instance) dataDirToken() (string, error) {
 	return token, nil
 }
 
-func (i *instance) writeKubeconfig() (err error) {
+// writeKubeconfig writes the administrator's kubeconfig, and reports whether it has a token: it
+// cannot have one if the token file has only hashes.
+func (i *instance) writeKubeconfig() (hasToken bool, err error) {
 	a := i.access()
 	if i.config.TokenAuthFile != "" {
 		a.Token, err = adminToken(i.config.TokenAuthFile, i.tokens)
@@ -214,16 +219,21 @@ func (i *instance) writeKubeconfig() (err error) {
 		a.Token, err = i.dataDirToken()
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
-	return datadir.WriteKubeconfig(i.config.DataDir.Kubeconfig(), a)
+	if a.Token == "" {
+		i.logger.Warn().Str("kubeconfig", i.config.DataDir.Kubeconfig()).
+			Msg("the kubeconfig has no token, since those in --token-auth-file are hashed or have expired; give one with kubectl --token")
+	}
+	return a.Token != "", datadir.WriteKubeconfig(i.config.DataDir.Kubeconfig(), a)
 }
 
 // followChange does what depends on the user's files after they were loaded again.
 func (i *instance) followChange() error {
 	i.warnOfExposed()
 	i.keeper.Warn(time.Now())
-	return i.writeKubeconfig()
+	_, err := i.writeKubeconfig()
+	return err
 }
 
 // newFront returns the server of the ports.
@@ -290,7 +300,7 @@ func (i *instance) announce(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	b := banner{access: i.access(), caFile: i.certs.Get().CAFile, kubeconfig: kubeconfig}
+	b := banner{access: i.access(), caFile: i.certs.Get().CAFile, kubeconfig: kubeconfig, noToken: !i.hasToken}
 	if i.config.TokenAuthFile == "" {
 		b.tokenFile = i.config.DataDir.Token()
 	}

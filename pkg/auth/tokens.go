@@ -16,6 +16,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Well-known names, as in k8s.io/apiserver's user package.
@@ -49,9 +50,22 @@ type Identity struct {
 	// Valid ends once the proof is no longer accepted, or no longer with this User. A reload
 	// that leaves the user as it is keeps the Identity.
 	Valid context.Context
+	// Expires is when Valid ends by itself; zero: it does not.
+	Expires time.Time
 
 	revoke context.CancelFunc // ends Valid
 }
+
+// Expired reports whether the time of the identity is over. It asks the clock, too: Valid, which
+// does not, ends late if the clock was set forward or the machine slept.
+func (i *Identity) Expired() bool {
+	return !i.Expires.IsZero() && (i.Valid.Err() != nil || !time.Now().Before(i.Expires))
+}
+
+var (
+	errNoToken = errors.New("the token is empty")
+	errNoName  = errors.New("the user name is empty")
+)
 
 // tokenSet is never modified once it is in use.
 type tokenSet map[[sha256.Size]byte]*Identity
@@ -61,39 +75,38 @@ type tokenSet map[[sha256.Size]byte]*Identity
 type Tokens struct {
 	replacing sync.Mutex // held while a new set takes over from the old one
 	current   atomic.Pointer[tokenSet]
-	short     atomic.Pointer[[]int]
+	remarks   atomic.Pointer[Remarks]
 }
 
 // NewTokens returns an empty set.
 func NewTokens() *Tokens {
 	t := &Tokens{}
 	t.current.Store(&tokenSet{})
-	t.short.Store(&[]int{})
+	t.remarks.Store(&Remarks{})
 	return t
 }
 
-// ShortTokens returns the lines of the file that Load read last which begin a token of less
-// than MinTokenLength characters.
-func (t *Tokens) ShortTokens() []int { return *t.short.Load() }
+// Remarks returns the remarks on the file that Load read last.
+func (t *Tokens) Remarks() Remarks { return *t.remarks.Load() }
 
 // Load replaces the set with the tokens of a file in kube-apiserver's CSV format (see
 // parseTokens). After an error the set is unchanged. The error contains the path, the
 // line and the reason, never a token.
 //
-// A token whose user, uid and groups are as before keeps its Identity; the other identities of
-// the old set end.
+// A token whose user, uid, groups and expiry are as before keeps its Identity; the other
+// identities of the old set end.
 func (t *Tokens) Load(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("token file: %w", err) // err names the path
 	}
 	defer f.Close()
-	set, short, err := parseTokens(f)
+	records, remarks, err := parseTokens(f, time.Now())
 	if err != nil {
 		return fmt.Errorf("token file %s: %w", path, err)
 	}
-	t.replace(set)
-	t.short.Store(&short)
+	t.replace(records)
+	t.remarks.Store(&remarks)
 	return nil
 }
 
@@ -101,21 +114,28 @@ func (t *Tokens) Load(path string) error {
 // system:authenticated as in Load. An empty token or user name is an error, and leaves
 // the set unchanged.
 func (t *Tokens) Set(token string, u User) error {
-	id, err := newIdentity(token, u)
-	if err != nil {
-		return err
+	switch {
+	case token == "":
+		return errNoToken
+	case u.Name == "":
+		return errNoName
 	}
-	t.replace(tokenSet{id.ID: id})
+	t.replace(map[[sha256.Size]byte]tokenRecord{sha256.Sum256([]byte(token)): {user: u}})
 	return nil
 }
 
-func (t *Tokens) replace(set tokenSet) {
+// replace makes records, whose users have names, the set.
+func (t *Tokens) replace(records map[[sha256.Size]byte]tokenRecord) {
 	t.replacing.Lock()
 	defer t.replacing.Unlock()
 	old := *t.current.Load()
-	for hash, id := range set {
-		if before, ok := old[hash]; ok && sameUser(before.User, id.User) {
+	set := make(tokenSet, len(records))
+	for hash, record := range records {
+		record.user.Groups = withAuthenticated(record.user)
+		if before, ok := old[hash]; ok && sameUser(before.User, record.user) && before.Expires.Equal(record.expires) {
 			set[hash] = before
+		} else {
+			set[hash] = newIdentity(hash, record.user, record.expires)
 		}
 	}
 	t.current.Store(&set)
@@ -137,7 +157,7 @@ func sameUser(a, b User) bool {
 func (t *Tokens) Of(user string) []*Identity {
 	var found []*Identity
 	for _, id := range *t.current.Load() {
-		if id.User.Name == user {
+		if id.User.Name == user && !id.Expired() {
 			found = append(found, id)
 		}
 	}
@@ -154,29 +174,37 @@ func (t *Tokens) Of(user string) []*Identity {
 func (t *Tokens) Authenticate(_ context.Context, token string) (identity *Identity, ok bool, err error) {
 	hash := sha256.Sum256([]byte(token))
 	id, ok := (*t.current.Load())[hash]
-	if !ok || subtle.ConstantTimeCompare(id.ID[:], hash[:]) != 1 {
+	if !ok || subtle.ConstantTimeCompare(id.ID[:], hash[:]) != 1 || id.Expired() {
 		return nil, false, nil
 	}
 	return id, true, nil
 }
 
-func newIdentity(token string, u User) (*Identity, error) {
-	if token == "" {
-		return nil, errors.New("the token is empty")
-	}
-	id, _, err := NewIdentity(sha256.Sum256([]byte(token)), u)
-	return id, err
+// NewIdentity is NewIdentityUntil without an end.
+func NewIdentity(id [sha256.Size]byte, u User) (identity *Identity, revoke context.CancelFunc, err error) {
+	return NewIdentityUntil(id, u, time.Time{})
 }
 
-// NewIdentity returns an identity of u, who is added to the group system:authenticated, and what
-// ends it. An empty user name is an error.
-func NewIdentity(id [sha256.Size]byte, u User) (identity *Identity, revoke context.CancelFunc, err error) {
+// NewIdentityUntil returns an identity of u, who is added to the group system:authenticated, and
+// what ends it before it expires by itself, which it never does if expires is zero. revoke must be
+// called once nobody needs the identity. An empty user name is an error.
+func NewIdentityUntil(id [sha256.Size]byte, u User, expires time.Time) (identity *Identity, revoke context.CancelFunc, err error) {
 	if u.Name == "" {
-		return nil, nil, errors.New("the user name is empty")
+		return nil, nil, errNoName
 	}
 	u.Groups = withAuthenticated(u)
-	valid, revoke := context.WithCancel(context.Background())
-	return &Identity{User: u, ID: id, Valid: valid, revoke: revoke}, revoke, nil
+	identity = newIdentity(id, u, expires)
+	return identity, identity.revoke, nil
+}
+
+func newIdentity(id [sha256.Size]byte, u User, expires time.Time) *Identity {
+	identity := &Identity{User: u, ID: id, Expires: expires}
+	if expires.IsZero() {
+		identity.Valid, identity.revoke = context.WithCancel(context.Background())
+	} else {
+		identity.Valid, identity.revoke = context.WithDeadline(context.Background(), expires)
+	}
+	return identity
 }
 
 // withAuthenticated returns a copy of u's groups with system:authenticated added, as in

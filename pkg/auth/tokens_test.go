@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -138,6 +140,10 @@ func TestValid(t *testing.T) {
 		{"another group", "t,alice,1,dev\n", "t,alice,1,ops\n", true},
 		{"a group twice", "t,alice,1,dev\n", "t,alice,1,\"dev,dev\"\n", true},
 		{"refused file", "t,alice,1\n", "u,bob\n", false},
+		{"hashed", "t,alice,1\n", "sha256:e3b98a4da31a127d4bde6e43033f66ba274cab0eb7eb1c70ec41402bf6273dd8,alice,1\n", false},
+		{"an expiry", "t,alice,1\n", "t,alice,1,,2999-01-01T00:00:00Z\n", true},
+		{"another expiry", "t,alice,1,,2998-01-01T00:00:00Z\n", "t,alice,1,,2999-01-01T00:00:00Z\n", true},
+		{"the same expiry elsewhere", "t,alice,1,,2999-01-01T00:00:00Z\n", "t,alice,1,,2999-01-01T01:00:00+01:00\n", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			tokens, path := NewTokens(), tokenFile(t, tt.before)
@@ -158,6 +164,72 @@ func TestValid(t *testing.T) {
 				t.Error("the identity in use has ended")
 			}
 		})
+	}
+}
+
+// A token ends by itself at its expiry, and with it whatever waits for that; without a timer
+// for a token that another has replaced.
+func TestExpiry(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tokens, path := NewTokens(), tokenFile(t, "")
+		line := func(token string, after time.Duration) string {
+			return fmt.Sprintf("%s,alice,1,,%s\n", token, time.Now().Add(after).Format(time.RFC3339))
+		}
+		writeFile(t, path, line("t", time.Hour)+line("past", -time.Second)+"u,alice,1\n"+line("gone", 2*time.Hour))
+		if err := tokens.Load(path); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(Remarks{Short: []int{1, 2, 3, 4}, Expired: []int{2}}, tokens.Remarks()); diff != "" {
+			t.Errorf("remarks (-want +got):\n%s", diff)
+		}
+		if _, ok, _ := tokens.Authenticate(t.Context(), "past"); ok || len(tokens.Of("alice")) != 3 {
+			t.Error("a token is accepted that has expired")
+		}
+		id, other := mustAuthenticate(t, tokens, "t"), mustAuthenticate(t, tokens, "u")
+		began := time.Now()
+		<-id.Valid.Done()
+		if lasted := time.Since(began); lasted != time.Hour {
+			t.Errorf("it ended after %v", lasted)
+		}
+		if _, ok, _ := tokens.Authenticate(t.Context(), "t"); ok || len(tokens.Of("alice")) != 2 {
+			t.Error("it is accepted still")
+		}
+		if other.Valid.Err() != nil || mustAuthenticate(t, tokens, "u") != other {
+			t.Error("another has ended, too")
+		}
+		writeFile(t, path, "u,alice,1\n")
+		if err := tokens.Load(path); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait() // no goroutine is left
+	})
+}
+
+// A file is loaded again at every change of it.
+func TestLoadOfALargeFile(t *testing.T) {
+	var file strings.Builder
+	const lines = 20_000
+	for i := range lines {
+		line, err := TokenLine(fmt.Sprint("token-", i), User{Name: fmt.Sprint("user-", i%100), Groups: []string{"dev", "ops"}}, time.Now().Add(time.Hour))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.WriteString(line)
+	}
+	tokens, path := NewTokens(), tokenFile(t, file.String())
+	for _, which := range []string{"first", "second"} {
+		began := time.Now()
+		if err := tokens.Load(path); err != nil {
+			t.Fatal(err)
+		}
+		took := time.Since(began)
+		t.Logf("the %s load took %v", which, took)
+		if took > 5*time.Second {
+			t.Errorf("the %s load took %v", which, took)
+		}
+	}
+	if id := mustAuthenticate(t, tokens, fmt.Sprint("token-", lines-1)); id.User.Name != "user-99" || len(tokens.Of("user-99")) != lines/100 {
+		t.Errorf("the last is %q's", id.User.Name)
 	}
 }
 

@@ -48,6 +48,9 @@ func PrintLimits(ctx context.Context, dir datadir.Dir, server, user string, w io
 		if json.Unmarshal(body, &refusal) != nil || refusal.Message == "" {
 			refusal.Message = fmt.Sprintf("%d %s", status, http.StatusText(status))
 		}
+		if status == http.StatusUnauthorized {
+			refusal.Message += "; the kubeconfig in the data directory has no valid token, as when all in --token-auth-file are hashed"
+		}
 		return fmt.Errorf("the server refuses to tell: %s", refusal.Message)
 	}
 	var limits apiserver.Limits
