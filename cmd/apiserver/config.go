@@ -41,6 +41,7 @@ type config struct {
 	TLSCipherSuites   []string // empty means the default of pkg/serving
 
 	TokenAuthFile               string // empty means the token in the data directory
+	ClientCAFile                string // empty means the CA in the data directory
 	RateLimitConfig             string // empty means the default limits
 	MaxRequestsInFlight         int    // 0 means no limit
 	MaxMutatingRequestsInFlight int    // 0 means no limit
@@ -122,6 +123,9 @@ func (c *config) secretFiles() []string {
 		paths = append(paths, c.DataDir.PKI().CAKey(), c.DataDir.PKI().Key())
 	} else {
 		paths = append(paths, c.TLSPrivateKeyFile)
+	}
+	if c.ClientCAFile == "" {
+		paths = append(paths, c.DataDir.PKI().ClientCAKey())
 	}
 	if c.EtcdKeyFile != "" {
 		paths = append(paths, c.EtcdKeyFile)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -19,16 +20,17 @@ import (
 
 // inputs is what the server loads from the user's files.
 type inputs struct {
-	tokens  *auth.Tokens         // empty without --token-auth-file
-	limiter *ratelimit.Limiter   // has the default limits without --rate-limit-config
-	certs   *certificates.Holder // empty without --tls-cert-file
+	tokens    *auth.Tokens         // empty without --token-auth-file
+	clientCAs *auth.Certificates   // empty without --client-ca-file
+	limiter   *ratelimit.Limiter   // has the default limits without --rate-limit-config
+	certs     *certificates.Holder // empty without --tls-cert-file
 	// watched is the files to reload when they change, by the flags that name them.
 	watched []*files.Group
 }
 
 // loadInputs reads every file that c names. It writes nothing.
 func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
-	in := &inputs{tokens: auth.NewTokens(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}}
+	in := &inputs{tokens: auth.NewTokens(), clientCAs: auth.NewCertificates(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}}
 	certificateFiles := []string{c.TLSCertFile, c.TLSPrivateKeyFile}
 	if c.TLSCAFile != "" {
 		certificateFiles = append(certificateFiles, c.TLSCAFile)
@@ -37,6 +39,10 @@ func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 		{
 			Name: "token-auth-file", Paths: []string{c.TokenAuthFile},
 			Load: func() error { return loadTokens(c.TokenAuthFile, in.tokens, logger) },
+		},
+		{
+			Name: "client-ca-file", Paths: []string{c.ClientCAFile},
+			Load: func() error { return loadClientCAs(c.ClientCAFile, in.clientCAs, logger) },
 		},
 		{
 			Name: "rate-limit-config", Paths: []string{c.RateLimitConfig},
@@ -73,6 +79,16 @@ func loadTokens(path string, tokens *auth.Tokens, logger zerolog.Logger) error {
 	}
 	warn(remarks.Short, fmt.Sprintf("tokens that are shorter than %d characters are easy to guess", auth.MinTokenLength))
 	warn(remarks.Expired, "tokens have expired, and are not accepted")
+	return nil
+}
+
+func loadClientCAs(path string, clientCAs *auth.Certificates, logger zerolog.Logger) error {
+	if err := clientCAs.Load(path); err != nil {
+		return err
+	}
+	if expired := clientCAs.ExpiredCAs(time.Now()); len(expired) > 0 {
+		logger.Warn().Str("path", path).Strs("subjects", expired).Msg("CAs of client certificates have expired")
+	}
 	return nil
 }
 
@@ -144,6 +160,19 @@ func (i *instance) ensureCertificate() error {
 	i.certs.Set(cert)
 	i.keeper.Renew, i.keeper.File = renew, pki.Cert()
 	i.keeper.Remedy = fmt.Sprintf("the CA cannot sign a new one: restore %s, or, if the CA itself expires, remove %s and restart to have a new CA made, which clients must then trust", pki.CAKey(), pki)
+	return nil
+}
+
+// ensureClientCA makes the data directory's CA of client certificates, or loads it, unless the
+// user names others.
+func (i *instance) ensureClientCA() error {
+	pki := i.config.DataDir.PKI()
+	if i.config.ClientCAFile == "" {
+		return errors.Join(pki.EnsureClientCA(time.Now()), i.clientCAs.Load(pki.ClientCACert()))
+	}
+	if _, err := os.Stat(pki.ClientCAKey()); err == nil {
+		i.logger.Warn().Str("file", pki.ClientCACert()).Msg("the CA of client certificates in the data directory is trusted only if it is in --client-ca-file, too")
+	}
 	return nil
 }
 

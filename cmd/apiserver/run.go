@@ -134,6 +134,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		MaxObjectBytes:              i.config.MaxObjectBytes,
 		MaxStoredBytes:              i.config.MaxStoredBytes,
 		Authenticator:               i.tokens,
+		Certificates:                i.clientCAs,
 		Limiter:                     i.limiter,
 		TrustedProxies:              i.proxies,
 		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,
@@ -173,6 +174,9 @@ func (i *instance) prepare() error {
 		}
 	}
 	registerExpiry(i.metrics, i.certs)
+	if err := i.ensureClientCA(); err != nil {
+		return err
+	}
 	if i.config.TokenAuthFile != "" {
 		if _, err := os.Stat(i.config.DataDir.Token()); err == nil {
 			i.logger.Warn().Str("file", i.config.DataDir.Token()).Msg("the token in the data directory is not accepted while --token-auth-file is set")
@@ -248,7 +252,7 @@ func (i *instance) newFront() (*serving.Server, error) {
 	}
 	return serving.New(serving.Config{
 		Handler: i.core.Handler, WriteTimeout: i.core.Handler.WriteTimeout(), Logger: i.logger, Metrics: i.metrics,
-		TLSMinVersion: version, TLSCipherSuites: suites,
+		TLSMinVersion: version, TLSCipherSuites: suites, ClientCAs: i.clientCAs.ClientCAs,
 		TrustedProxies: i.proxies, ProxyProtocol: i.config.ProxyProtocol,
 	})
 }

@@ -215,7 +215,7 @@ func TestRunReloadsTheCertificate(t *testing.T) {
 	if code, body := call(t, caller(t, crt), "GET", s.url+"/readyz", "", ""); code != http.StatusOK {
 		t.Errorf("with the new certificate: got %d: %s", code, body)
 	}
-	if _, err := os.Stat(string(s.DataDir.PKI())); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(s.DataDir.PKI().CACert()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a CA was made although there is a certificate (%v)", err)
 	}
 }

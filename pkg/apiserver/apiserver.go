@@ -72,6 +72,8 @@ type Config struct {
 
 	// Authenticator knows the tokens.
 	Authenticator auth.Authenticator
+	// Certificates knows the client certificates; nil knows none.
+	Certificates *auth.Certificates
 	// Anonymous says what requests without a token may ask for.
 	Anonymous Anonymous
 	// Authorizer decides on every request; nil allows all.
@@ -217,6 +219,7 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 		OpenAPI:   resources.OpenAPI(),
 
 		Authenticator: cfg.Authenticator,
+		Certificates:  cfg.Certificates,
 		Anonymous:     cfg.Anonymous,
 		Authorizer:    authorizer,
 		Limiter:       cfg.Limiter,

@@ -1,5 +1,5 @@
-// Package certificates creates and keeps the serving certificate and the CA that signs it,
-// or holds one that the user provides.
+// Package certificates creates and keeps the serving certificate and the CA that signs it, or
+// holds one that the user provides, and signs client certificates.
 package certificates
 
 import (
@@ -97,8 +97,13 @@ func (d Dir) ensureCA(now time.Time) (*tls.Certificate, error) {
 }
 
 func (d Dir) makeCA(now time.Time) (*tls.Certificate, error) {
-	template := &x509.Certificate{
-		Subject:               pkix.Name{CommonName: fmt.Sprintf("berth-ca@%d", now.Unix())},
+	return makePair(caTemplate("berth-ca", now), nil, d.CACert(), d.CAKey())
+}
+
+// caTemplate is for a CA that signs no other CA.
+func caTemplate(name string, now time.Time) *x509.Certificate {
+	return &x509.Certificate{
+		Subject:               pkix.Name{CommonName: fmt.Sprintf("%s@%d", name, now.Unix())},
 		NotBefore:             now.Add(-clockSkew),
 		NotAfter:              now.Add(caLifetime),
 		KeyUsage:              x509.KeyUsageCertSign | x509.KeyUsageCRLSign | x509.KeyUsageDigitalSignature,
@@ -106,7 +111,6 @@ func (d Dir) makeCA(now time.Time) (*tls.Certificate, error) {
 		IsCA:                  true,
 		MaxPathLenZero:        true,
 	}
-	return makePair(template, nil, d.CACert(), d.CAKey())
 }
 
 func (d Dir) issue(ca *tls.Certificate, names []string, now time.Time) (*tls.Certificate, error) {
@@ -134,13 +138,28 @@ func (d Dir) issue(ca *tls.Certificate, names []string, now time.Time) (*tls.Cer
 	return makePair(template, ca, d.Cert(), d.Key())
 }
 
-// makePair makes a key, has its certificate signed by ca, or by itself if ca is nil, and
-// writes both. The certificate is written last: a crash in between leaves a CA's key that
-// nobody trusts yet, or a serving pair that does not match, and the next start replaces either.
+// makePair makes a pair as sign does, and writes both. The certificate is written last: a crash in
+// between leaves a CA's key that nobody trusts yet, or a serving pair that does not match, and the
+// next start replaces either.
 func makePair(template *x509.Certificate, ca *tls.Certificate, certPath, keyPath string) (*tls.Certificate, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	pair, keyPEM, err := sign(template, ca)
 	if err != nil {
 		return nil, err
+	}
+	if err := files.Write(keyPath, keyPEM, 0o600); err != nil {
+		return nil, err
+	}
+	if err := files.Write(certPath, encode(pair.Leaf.Raw), 0o644); err != nil {
+		return nil, err
+	}
+	return pair, nil
+}
+
+// sign makes a key, and has its certificate signed by ca, or by itself if ca is nil.
+func sign(template *x509.Certificate, ca *tls.Certificate) (pair *tls.Certificate, keyPEM []byte, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, nil, err
 	}
 	if ca == nil {
 		ca = &tls.Certificate{Leaf: template, PrivateKey: key}
@@ -148,23 +167,18 @@ func makePair(template *x509.Certificate, ca *tls.Certificate, certPath, keyPath
 	// CreateCertificate chooses a random serial number.
 	der, err := x509.CreateCertificate(rand.Reader, template, ca.Leaf, &key.PublicKey, ca.PrivateKey)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cert, err := x509.ParseCertificate(der)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if err := files.Write(keyPath, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600); err != nil {
-		return nil, err
-	}
-	if err := files.Write(certPath, encode(der), 0o644); err != nil {
-		return nil, err
-	}
-	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}, nil
+	pair = &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}
+	return pair, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
 // stillGood reports whether a serving certificate can be kept. One that expires together with

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -64,7 +65,7 @@ func (s *Server) limits(w http.ResponseWriter, req *http.Request) {
 		s.renderError(rec, apierrors.NewForbidden(schema.GroupResource{}, "", errors.New("only members of "+auth.SystemPrivilegedGroup+" may see the limits of other users")))
 		return
 	}
-	identities := s.cfg.Authenticator.Of(user)
+	identities := s.identitiesOf(user, rec.identity)
 	if len(identities) == 0 {
 		s.renderError(rec, apierrors.NewNotFound(schema.GroupResource{Resource: "users"}, user))
 		return
@@ -76,6 +77,17 @@ func (s *Server) limits(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	_, _ = w.Write(append(data, '\n')) // a client that has gone needs no answer
+}
+
+// identitiesOf returns the identities of a user, in the order of their ids, one for each: that of
+// who asks rather than another.
+func (s *Server) identitiesOf(user string, asks *auth.Identity) []*auth.Identity {
+	all := slices.Concat(s.cfg.Authenticator.Of(user), s.cfg.Certificates.Of(user))
+	if i := slices.Index(all, asks); i > 0 {
+		all[0], all[i] = all[i], all[0]
+	}
+	slices.SortStableFunc(all, func(a, b *auth.Identity) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return slices.CompactFunc(all, func(a, b *auth.Identity) bool { return a.ID == b.ID })
 }
 
 // bounded returns a bound of a pool, 0 where it has none.

@@ -81,7 +81,7 @@ func (s *Server) authenticate(rec *record, isProbe bool) error {
 		s.metrics.Authenticated(metrics.Success, began)
 		return nil
 	}
-	if rec.refusedToken = token != ""; rec.refusedToken {
+	if rec.refusedToken = token != ""; rec.refusedToken || rec.refusedCertificate != nil {
 		s.metrics.Authenticated(metrics.Error, began)
 	} else {
 		s.metrics.Authenticated(metrics.Failure, began)
@@ -90,6 +90,10 @@ func (s *Server) authenticate(rec *record, isProbe bool) error {
 		return err
 	}
 	const challenge = `Bearer realm="berth"`
+	if !rec.refusedToken && rec.refusedCertificate != nil {
+		rec.Header().Set("WWW-Authenticate", challenge)
+		return apierrors.NewUnauthorized("Unauthorized: the client certificate is not valid: " + loggable(rec.refusedCertificate.Error(), maxLoggedField))
+	}
 	if !rec.refusedToken {
 		rec.Header().Set("WWW-Authenticate", challenge)
 		return apierrors.NewUnauthorized("Unauthorized: no token was sent, in X-Auth-Token or Authorization: Bearer")
@@ -99,12 +103,22 @@ func (s *Server) authenticate(rec *record, isProbe bool) error {
 	return apierrors.NewUnauthorized("Unauthorized")
 }
 
-// identify returns who makes the request, and reports whether that may be anybody at all.
+// identify returns who makes the request, and reports whether that may be anybody at all. As in
+// kube-apiserver, a valid client certificate takes precedence over a token, and an invalid one
+// does no harm beside a valid token.
 func (s *Server) identify(rec *record, token string, isProbe bool) (identity *auth.Identity, ok bool, err error) {
+	if rec.req.TLS != nil && len(rec.req.TLS.PeerCertificates) > 0 {
+		identity, rec.refusedCertificate = s.cfg.Certificates.Authenticate(rec.req.TLS.PeerCertificates)
+		if identity != nil {
+			s.metrics.CertificateLeft(time.Until(identity.Expires))
+			return identity, true, nil
+		}
+	}
 	if token != "" {
 		return s.cfg.Authenticator.Authenticate(rec.req.Context(), token)
 	}
-	return s.anonymous, s.cfg.Anonymous == AnonymousAll || isProbe && s.cfg.Anonymous == AnonymousProbes, nil
+	ok = s.cfg.Anonymous == AnonymousAll || isProbe && s.cfg.Anonymous == AnonymousProbes
+	return s.anonymous, ok && rec.refusedCertificate == nil, nil
 }
 
 // limitRate charges the request to its token, or to its address. A probe may take what its address

@@ -34,12 +34,14 @@ type record struct {
 
 	identity     *auth.Identity // nil until authenticated; that of system:anonymous without a token
 	refusedToken bool           // whether there was a token, which is not valid
-	attrs        auth.Attributes
-	as           *auth.User          // as whom the client wants the request made; nil: as its own user
-	impersonated *auth.Impersonated  // nil until that was allowed
-	resource     *metav1.APIResource // nil for what is no resource
-	apply        bool                // a patch that is a server-side apply
-	created      string              // the name of the object that a request to a collection made
+	// refusedCertificate is why the client's certificate is not valid, if it has one.
+	refusedCertificate error
+	attrs              auth.Attributes
+	as                 *auth.User          // as whom the client wants the request made; nil: as its own user
+	impersonated       *auth.Impersonated  // nil until that was allowed
+	resource           *metav1.APIResource // nil for what is no resource
+	apply              bool                // a patch that is a server-side apply
+	created            string              // the name of the object that a request to a collection made
 
 	// What the metrics tell beside.
 	counted  bool   // whether the request is one of those that kube-apiserver counts
@@ -214,6 +216,8 @@ func (s *Server) log(rec *record) {
 		event = s.cfg.Logger.Error().AnErr("cause", rec.cause)
 	case rec.refusedToken:
 		event = s.cfg.Logger.Warn().Str("token", "not valid")
+	case rec.refusedCertificate != nil && rec.identity == nil:
+		event = s.cfg.Logger.Warn().Str("certificate", loggable(rec.refusedCertificate.Error(), maxLoggedField))
 	}
 	if omitted > 0 {
 		event = event.Int("omitted", omitted)

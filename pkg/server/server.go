@@ -38,6 +38,8 @@ type Config struct {
 	OpenAPI fs.FS
 	// Authenticator knows the tokens.
 	Authenticator auth.Authenticator
+	// Certificates knows the client certificates; nil knows none.
+	Certificates *auth.Certificates
 	// Anonymous says what requests without a token may ask for.
 	Anonymous Anonymous
 	// Authorizer decides on every request; nil allows all.

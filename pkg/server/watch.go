@@ -172,8 +172,8 @@ func sizeOf(events []object.Event) int {
 	return size
 }
 
-// errRevoked ends a watch whose token is no longer valid, or no longer for that user.
-var errRevoked = apierrors.NewUnauthorized("Unauthorized: the token was removed, or its user has changed")
+// errRevoked ends a watch whose token or certificate is no longer valid, or no longer for that user.
+var errRevoked = apierrors.NewUnauthorized("Unauthorized: the token or the certificate has expired or was revoked, or its user has changed")
 
 // watching is a watch while it goes on.
 type watching struct {

@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log"
@@ -59,6 +60,11 @@ type Config struct {
 	// protocol, version 1 or 2, whose client the connection is counted for and requests come
 	// from.
 	ProxyProtocol bool
+	// ClientCAs returns the CAs of which clients are told at a handshake that they may have
+	// certificates; nil: no certificates are asked for. They are not verified: whoever
+	// answers a request sees the certificate in its TLS state. A client that presents large
+	// certificates loses its connection.
+	ClientCAs func() *x509.CertPool
 	// TLSMinVersion is the minimum version of TLS; 0 means TLS 1.2.
 	TLSMinVersion uint16
 	// TLSCipherSuites are those of TLS 1.2, of which HTTP/2 needs one with AES_128_GCM; nil
@@ -109,6 +115,10 @@ func (s *Server) ServeTLS(l net.Listener, getCertificate func(*tls.ClientHelloIn
 	server.TLSConfig = config
 	if config.CipherSuites == nil {
 		config.CipherSuites = defaultCipherSuites
+	}
+	if s.cfg.ClientCAs != nil {
+		config.ClientAuth, config.VerifyPeerCertificate = tls.RequestClientCert, boundClientCertificates
+		config.GetConfigForClient = (&clientCAs{current: s.cfg.ClientCAs, config: config.Clone()}).configForClient
 	}
 	s.start(server, newHandshakeListener(&boundedListener{l, s.conns}, config, handshakeTimeout))
 }

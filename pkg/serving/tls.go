@@ -2,11 +2,13 @@ package serving
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 )
 
 // defaultCipherSuites are those of TLS 1.2 with forward secrecy and authenticated encryption:
@@ -23,6 +25,42 @@ var defaultCipherSuites = []uint16{
 // tlsVersions are the versions by the names that kube-apiserver's --tls-min-version has for
 // them, without those that nothing should speak any more.
 var tlsVersions = map[string]uint16{"VersionTLS12": tls.VersionTLS12, "VersionTLS13": tls.VersionTLS13}
+
+// maxClientCertificateBytes bounds what a connection keeps of its client's certificates: several
+// times what one with a large key needs, with intermediates.
+const maxClientCertificateBytes = 16 << 10
+
+// boundClientCertificates implements VerifyPeerCertificate in tls.Config.
+func boundClientCertificates(certificates [][]byte, _ [][]*x509.Certificate) error {
+	size := 0
+	for _, certificate := range certificates {
+		size += len(certificate)
+	}
+	if size > maxClientCertificateBytes {
+		return fmt.Errorf("the client's certificates have %d bytes, and %d are the most", size, maxClientCertificateBytes)
+	}
+	return nil
+}
+
+// clientCAs tells clients of the CAs of the time, so that those with certificates of others send
+// none, and browsers do not ask their users for one.
+type clientCAs struct {
+	current func() *x509.CertPool
+	config  *tls.Config
+	// last is config with the CAs of the last handshake.
+	last atomic.Pointer[tls.Config]
+}
+
+// configForClient implements GetConfigForClient in tls.Config.
+func (c *clientCAs) configForClient(*tls.ClientHelloInfo) (*tls.Config, error) {
+	pool, config := c.current(), c.last.Load()
+	if config == nil || config.ClientCAs != pool {
+		config = c.config.Clone()
+		config.ClientCAs = pool
+		c.last.Store(config)
+	}
+	return config, nil
+}
 
 // TLSVersion returns the version of a name as kube-apiserver's --tls-min-version takes it;
 // without a name, 0.

@@ -5,14 +5,20 @@ import (
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"net"
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 // serveTLS serves with a certificate for every suite, until the test ends.
@@ -96,6 +102,53 @@ func TestCipherSuitesOfTLS12(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, accepted); diff != "" {
 		t.Errorf("accepted by default (-want +got):\n%s", diff)
+	}
+}
+
+// Clients are told of the CAs of the time, and may have a certificate all the same.
+func TestClientCAs(t *testing.T) {
+	var current atomic.Pointer[x509.CertPool]
+	address := serveTLS(t, Config{ClientCAs: current.Load})
+	ask := func(pair *tls.Certificate) (told []string) {
+		t.Helper()
+		asked := false
+		dialer := &tls.Dialer{NetDialer: &net.Dialer{Timeout: patience}, Config: &tls.Config{
+			InsecureSkipVerify: true, NextProtos: []string{"h2", "http/1.1"},
+			GetClientCertificate: func(request *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+				asked = true
+				for _, der := range request.AcceptableCAs {
+					var name pkix.RDNSequence
+					if _, err := asn1.Unmarshal(der, &name); err != nil {
+						return nil, err
+					}
+					told = append(told, name.String())
+				}
+				return pair, nil
+			},
+		}}
+		conn, err := dialer.DialContext(t.Context(), "tcp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if !asked {
+			t.Error("it was not asked for a certificate")
+		}
+		return told
+	}
+	first, second := harness.NewAuthority(t, "first"), harness.NewAuthority(t, "second")
+	if told := ask(&tls.Certificate{}); len(told) > 0 {
+		t.Errorf("without CAs: %q", told)
+	}
+	for name, ca := range map[string]*harness.Authority{"CN=first": first, "CN=second": second} {
+		pool := x509.NewCertPool()
+		pool.AppendCertsFromPEM(ca.PEM())
+		current.Store(pool)
+		for _, pair := range []*tls.Certificate{{}, first.Client(t, "ann"), second.Client(t, "ann")} {
+			if told := ask(pair); !slices.Equal(told, []string{name}) {
+				t.Errorf("got %q, want %s", told, name)
+			}
+		}
 	}
 }
 

@@ -45,6 +45,7 @@ type Metrics struct {
 
 	authentications, authorizations access
 	authenticatedUsers              prometheus.Counter
+	certificateLeft                 prometheus.Histogram
 }
 
 // New returns metrics that are registered with the registry. It panics if that has them already.
@@ -68,6 +69,11 @@ func New(registry *prometheus.Registry, server version.Info) *Metrics {
 			Name: "authenticated_user_requests",
 			Help: "Authenticated requests. Users are not told apart.",
 		}, []string{"username"}).WithLabelValues("other"),
+		certificateLeft: factory.NewHistogram(prometheus.HistogramOpts{
+			Name:    "apiserver_client_certificate_expiration_seconds",
+			Help:    "Time left of the certificate that a request was authenticated with.",
+			Buckets: certificateBuckets,
+		}),
 	}
 	for kind, inFlight := range map[string]*InFlight{"readOnly": &m.ReadOnly, "mutating": &m.Mutating} {
 		factory.NewGaugeFunc(prometheus.GaugeOpts{
@@ -76,11 +82,6 @@ func New(registry *prometheus.Registry, server version.Info) *Metrics {
 			ConstLabels: prometheus.Labels{"request_kind": kind},
 		}, func() float64 { return float64(inFlight.Most(time.Now())) })
 	}
-	factory.NewHistogram(prometheus.HistogramOpts{
-		Name:    "apiserver_client_certificate_expiration_seconds",
-		Help:    "Time left of the certificate that a request was authenticated with. There is none: tokens authenticate.",
-		Buckets: certificateBuckets,
-	})
 	factory.NewGauge(prometheus.GaugeOpts{
 		Name: "kubernetes_build_info",
 		Help: "1, with the version as /version tells it.",
@@ -150,6 +151,10 @@ func (m *Metrics) Authenticated(result int, since time.Time) {
 		m.authenticatedUsers.Inc()
 	}
 }
+
+// CertificateLeft notes how long the certificate will be valid that a request was authenticated
+// with.
+func (m *Metrics) CertificateLeft(left time.Duration) { m.certificateLeft.Observe(left.Seconds()) }
 
 // Authorized counts a decision on what a user may do: Allowed, NoOpinion or Error.
 func (m *Metrics) Authorized(result int, since time.Time) { m.authorizations.observe(result, since) }

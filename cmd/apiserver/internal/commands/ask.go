@@ -69,11 +69,8 @@ func ask(ctx context.Context, dir datadir.Dir, server, path string) (status int,
 	token := ""
 	if !strings.HasPrefix(server, "http://") {
 		known, err := datadir.ReadKubeconfig(dir.Kubeconfig())
-		if errors.Is(err, fs.ErrNotExist) {
-			return 0, nil, fmt.Errorf("%w: --data-dir must be the data directory of a server that has started", err)
-		}
 		if err != nil {
-			return 0, nil, err
+			return 0, nil, noServer(err)
 		}
 		if server == "" {
 			server = known.Server
@@ -101,6 +98,14 @@ func ask(ctx context.Context, dir datadir.Dir, server, path string) (status int,
 	const maxBody = 64 << 10
 	body, err = io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	return resp.StatusCode, body, err
+}
+
+// noServer explains an error of reading the kubeconfig of a data directory.
+func noServer(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: --data-dir must be the data directory of a server that has started", err)
+	}
+	return err
 }
 
 // tlsConfig returns how to verify the server.

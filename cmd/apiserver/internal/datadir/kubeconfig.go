@@ -19,7 +19,9 @@ type Access struct {
 	ServerName string // to verify the certificate by; empty means the host
 	CAPEM      []byte // nil means the system's CAs
 	User       string
-	Token      string
+	Token      string // may be empty, and then the next two are there instead
+	CertPEM    []byte // a client certificate
+	KeyPEM     []byte
 }
 
 // WriteKubeconfig replaces the kubeconfig at path. The new one refers to no other file.
@@ -37,7 +39,7 @@ func WriteKubeconfig(path string, a Access) error {
 		}},
 		AuthInfos: []clientcmdv1.NamedAuthInfo{{
 			Name:     a.User,
-			AuthInfo: clientcmdv1.AuthInfo{Token: a.Token},
+			AuthInfo: clientcmdv1.AuthInfo{Token: a.Token, ClientCertificateData: a.CertPEM, ClientKeyData: a.KeyPEM},
 		}},
 		Contexts: []clientcmdv1.NamedContext{{
 			Name:    kubeconfigName,
