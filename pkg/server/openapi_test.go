@@ -57,7 +57,7 @@ func coreSpec(t *testing.T, web *httptest.Server) *spec3.OpenAPI {
 
 // TestOpenAPI runs on one server, since none of it changes anything.
 func TestOpenAPI(t *testing.T) {
-	web := startDocuments(t, catalogue()...)
+	web := start(t, newTestServer(t, testConfig(t, catalogue()...)), true)
 	tests := []struct {
 		name string
 		run  func(*testing.T, *httptest.Server)
