@@ -101,6 +101,8 @@ var importRules = []importRule{
 	{folder: "pkg/storage/embedded", etcd: true, ours: []string{"pkg/storage", "pkg/storage/snapshot", "pkg/files"}},
 	{folder: "pkg/storage/snapshot", etcd: true, ours: []string{"pkg/files"}},
 	{folder: "pkg/auth"},
+	// Roles and bindings: pure, whoever feeds them.
+	{folder: "pkg/auth/rbac", ours: []string{"pkg/auth"}},
 	{folder: "pkg/ratelimit"},
 	{folder: "pkg/yamljson"},
 	{folder: "test", http: true, ours: []string{"pkg", "pkg/storage/embedded"}},
@@ -152,6 +154,8 @@ func TestCheckImport(t *testing.T) {
 		{"pkg/server", "go.etcd.io/etcd/client/v3", "pkg/server may not know etcd"},
 		{"pkg/registry", module + "/pkg/server", "pkg/registry may not import pkg/server"},
 		{"pkg/auth", "net/http", "pkg/auth may not know HTTP"},
+		{"pkg/auth", module + "/pkg/auth/rbac", "pkg/auth may not import pkg/auth/rbac"},
+		{"pkg/auth/rbac", module + "/pkg/registry", "pkg/auth/rbac may not import pkg/registry"},
 		{"pkg/storage", "net/http", "pkg/storage may not know HTTP"},
 		{"pkg/registry/resources/endpoints", module + "/pkg/registry", ""},
 		{"pkg/registry/resources/leases", module + "/pkg/storage", "pkg/registry/resources may not import pkg/storage"},

@@ -42,6 +42,7 @@ type config struct {
 
 	TokenAuthFile               string // empty means the token in the data directory
 	ClientCAFile                string // empty means the CA in the data directory
+	AuthorizationMode           string // empty means that of the stored data
 	RateLimitConfig             string // empty means the default limits
 	MaxRequestsInFlight         int    // 0 means no limit
 	MaxMutatingRequestsInFlight int    // 0 means no limit
@@ -110,6 +111,7 @@ func (c *config) validateServing() error {
 		cli.Fault("external-hostname", validateHost(c.ExternalHostname)),
 		cli.Fault("trusted-proxies", proxiesErr),
 		cli.Fault("proxy-protocol", cli.Require(!c.ProxyProtocol || len(c.TrustedProxies) > 0, "requires --trusted-proxies")),
+		cli.Fault("authorization-mode", validateMode(c.AuthorizationMode)),
 		cli.Fault("request-timeout", cli.Require(c.RequestTimeout > 0, "%v is not positive", c.RequestTimeout)),
 		cli.Fault("strict-transport-security-directives", validateHSTSDirectives(c.HSTSDirectives)),
 	)
@@ -135,6 +137,14 @@ func (c *config) secretFiles() []string {
 
 func validateBetween(n, least, most int) error {
 	return cli.Require(n >= least && n <= most, "%d is not between %d and %d", n, least, most)
+}
+
+// validateMode accepts no mode, too.
+func validateMode(mode string) error {
+	if mode == "" {
+		return nil
+	}
+	return validateOneOf(mode, []string{apiserver.ModeRBAC, apiserver.ModeAlwaysAllow})
 }
 
 func validateOneOf(s string, allowed []string) error {

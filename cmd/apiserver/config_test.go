@@ -70,6 +70,7 @@ func TestValidate(t *testing.T) {
 		"HSTS of a negative age":      {func(c *config) { c.HSTSDirectives = []string{"max-age=-1"} }, `--strict-transport-security-directives: "max-age=-1" is not one of`},
 		"HSTS with something else":    {func(c *config) { c.HSTSDirectives = []string{"max-age=1", "x\r\ny"} }, "--strict-transport-security-directives: \"x\\r\\ny\" is not one of"},
 		"HSTS twice":                  {func(c *config) { c.HSTSDirectives = []string{"max-age=1", "max-age=2"} }, "--strict-transport-security-directives: max-age is given twice"},
+		"an unknown mode":             {func(c *config) { c.AuthorizationMode = "Node,RBAC" }, `--authorization-mode: "Node,RBAC" is not one of RBAC, AlwaysAllow`},
 		"an unknown level":            {func(c *config) { c.LogLevel = "loud" }, `--log-level: "loud" is not one of debug`},
 		"an unknown format":           {func(c *config) { c.LogFormat = "xml" }, `--log-format: "xml" is not one of auto`},
 	} {

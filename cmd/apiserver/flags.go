@@ -51,6 +51,7 @@ func (c *config) accessFlags() *pflag.FlagSet {
 	flags := cli.NewFlagSet()
 	flags.StringVar(&c.TokenAuthFile, "token-auth-file", c.TokenAuthFile, "CSV file of tokens (token,user,uid,\"group1,group2\",expiry), in which sha256:HASH may stand for a token, reloaded when it changes; if empty, a token for the user admin is created in the data directory")
 	flags.StringVar(&c.ClientCAFile, "client-ca-file", c.ClientCAFile, "PEM file of CAs by whose client certificates users are known, with CN as the user and O as the groups, reloaded when it changes; if empty, a CA is created in the data directory, which apiserver certificate create signs with")
+	flags.StringVar(&c.AuthorizationMode, "authorization-mode", c.AuthorizationMode, "Who may do what: RBAC, which decides by roles and bindings, or AlwaysAllow, by which every token may do everything; if empty, RBAC, except on data of a release without it")
 	flags.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of rate limits for tokens and users, reloaded when it changes; if empty, the defaults apply")
 	flags.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Maximum number of non-mutating requests in progress, except watches, of which one user may have a quarter; more are answered with 429; 0 means no limit")
 	flags.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Maximum number of mutating requests in progress, of which one user may have a quarter; more are answered with 429; 0 means no limit")

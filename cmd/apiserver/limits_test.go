@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
+	"github.com/berth-project/berth/pkg/apiserver"
 )
 
 var spaces, tokenID = regexp.MustCompile(` +`), regexp.MustCompile(`rate [0-9a-f]{8} `)
@@ -20,7 +21,9 @@ func TestLimits(t *testing.T) {
 	tokens, rates := filepath.Join(dir, "tokens.csv"), filepath.Join(dir, "limits.yaml")
 	replace(t, tokens, "a-token-of-the-administrator,root,1,system:masters\nthe-first-token-of-alice,alice,2\nthe-second-token-of-alice,alice,2\na-token-of-robert,bob,3\n")
 	replace(t, rates, `{"apiVersion":"berth/v1alpha1","kind":"RateLimitConfiguration","defaults":{"write":{"qps":0.001,"burst":1}},"overrides":[{"users":["bob"],"per":"user","read":{"qps":7,"burst":9}}]}`)
-	s := runServer(t, func(c *config) { c.TokenAuthFile, c.RateLimitConfig = tokens, rates })
+	s := runServer(t, func(c *config) {
+		c.TokenAuthFile, c.RateLimitConfig, c.AuthorizationMode = tokens, rates, apiserver.ModeAlwaysAllow
+	})
 	client := caller(t, s.DataDir.PKI().CACert())
 
 	body := `{"metadata":{"name":"a"}}`

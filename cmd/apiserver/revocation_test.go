@@ -17,6 +17,7 @@ import (
 	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
+	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/test/harness"
 )
 
@@ -77,7 +78,7 @@ func watch(t *testing.T, client *http.Client, url, token, accept, encoding strin
 func TestRunEndsWatchesOfRevokedTokens(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "tokens.csv")
 	harness.WriteFile(t, path, "admin,root,1,system:masters\nkept,ann,2,\"a,b\"\nremoved,ann,2\nregrouped,bob,3,a\nrenamed,cid,4\nrenumbered,dan,5\n")
-	s := runServer(t, func(c *config) { c.TokenAuthFile = path })
+	s := runServer(t, func(c *config) { c.TokenAuthFile, c.AuthorizationMode = path, apiserver.ModeAlwaysAllow })
 	http2 := caller(t, s.DataDir.PKI().CACert())
 	http2.Timeout = 0
 	transport := http2.Transport.(*http.Transport).Clone()

@@ -135,6 +135,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		MaxStoredBytes:              i.config.MaxStoredBytes,
 		Authenticator:               i.tokens,
 		Certificates:                i.clientCAs,
+		AuthorizationMode:           i.config.AuthorizationMode,
 		Limiter:                     i.limiter,
 		TrustedProxies:              i.proxies,
 		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,

@@ -24,6 +24,7 @@ import (
 
 	"github.com/berth-project/berth/cmd/apiserver/internal/commands"
 	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
+	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 	"github.com/berth-project/berth/test/harness"
 )
@@ -162,7 +163,9 @@ func TestRunReloadsLimits(t *testing.T) {
 	harness.WriteFile(t, tokens, "t,ann,1\n")
 	generous := "apiVersion: berth/v1alpha1\nkind: RateLimitConfiguration\ndefaults:\n  read: {qps: 1000, burst: 1000}\n"
 	harness.WriteFile(t, limits, generous)
-	s := runServer(t, func(c *config) { c.TokenAuthFile, c.RateLimitConfig = tokens, limits })
+	s := runServer(t, func(c *config) {
+		c.TokenAuthFile, c.RateLimitConfig, c.AuthorizationMode = tokens, limits, apiserver.ModeAlwaysAllow
+	})
 	client := caller(t, s.DataDir.PKI().CACert())
 	s.expectCode(t, client, "t", http.StatusOK)
 	replace(t, limits, strings.ReplaceAll(generous, "qps: 1000, burst: 1000", "qps: 0.001, burst: 1"))
@@ -233,7 +236,7 @@ func TestRunHTTPPort(t *testing.T) {
 	if code, body := call(t, client, "GET", url+endpointsPath, token, ""); code != http.StatusOK {
 		t.Errorf("got %d: %s", code, body)
 	}
-	if code, _ := call(t, client, "GET", url+endpointsPath, "", ""); code != http.StatusUnauthorized {
+	if code, _ := call(t, client, "GET", url+endpointsPath, "", ""); code != http.StatusForbidden {
 		t.Errorf("without a token: got %d", code)
 	}
 	if err := commands.CheckReady(t.Context(), datadir.Dir(t.TempDir()), url); err != nil {

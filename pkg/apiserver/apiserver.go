@@ -76,7 +76,10 @@ type Config struct {
 	Certificates *auth.Certificates
 	// Anonymous says what requests without a token may ask for.
 	Anonymous Anonymous
-	// Authorizer decides on every request; nil allows all.
+	// AuthorizationMode is ModeRBAC, ModeAlwaysAllow, or "" for what the stored data were made
+	// under: see settleMode.
+	AuthorizationMode string
+	// Authorizer, if not nil, decides instead of the mode. For tests.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
@@ -115,6 +118,9 @@ func Start(ctx context.Context, cfg Config) (*Instance, error) {
 	if cfg.Client == nil || cfg.Authenticator == nil || cfg.Limiter == nil || cfg.Metrics == nil {
 		return nil, errors.New("apiserver: Client, Authenticator, Limiter and Metrics are required")
 	}
+	if err := checkMode(cfg.AuthorizationMode); err != nil {
+		return nil, err
+	}
 	run, cancel := context.WithCancel(context.Background())
 	i := &Instance{cancel: cancel}
 	if err := i.start(ctx, run, cfg); err != nil {
@@ -138,9 +144,15 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if cfg.WrapStorage != nil {
 		i.Storage = cfg.WrapStorage(store)
 	}
+	mode, err := settleMode(ctx, i.Storage, &cfg)
+	if err != nil {
+		return fmt.Errorf("cannot tell the authorization mode: %w", err)
+	}
+	access := newAccess(mode, &cfg)
 	objects, err := registry.New(registry.Config{
 		Storage: i.Storage, MaxObjectBytes: cfg.MaxObjectBytes, MaxStoredBytes: cfg.MaxStoredBytes,
 		Scheme: resources.Scheme(), TypeConverter: resources.TypeConverter(), Resources: resources.All(),
+		Admission: access, Observers: access.observers(),
 		Report:     func(err error) { cfg.Logger.Error().Err(err).Msg("a fault in the background") },
 		Registerer: cfg.Metrics,
 	})
@@ -157,11 +169,13 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 		cfg.Logger.Warn().Int64("storedBytes", stored).Int64("maxStoredBytes", cfg.MaxStoredBytes).
 			Msg("more is stored than --max-stored-bytes allows: nothing is created or made larger until objects are deleted")
 	}
-	switch err := namespaces.EnsureAlways(ctx, objects); {
-	case registry.IsNoRoom(err):
-		cfg.Logger.Error().Err(err).Msg("cannot create the first namespaces")
-	case err != nil:
-		return fmt.Errorf("cannot create the first namespaces: %w", err)
+	if err := begin(ctx, &cfg, access, objects); err != nil {
+		return err
+	}
+	i.running.Go(func() { access.aggregator.run(run) })
+	cfg.Authorizer = access.authorizer
+	if access.authorizer == access.roles && cfg.Anonymous == AnonymousProbes {
+		cfg.Anonymous = AnonymousAll // for whom there are roles
 	}
 	if i.Handler, err = newHandler(cfg, i.Storage, objects); err != nil {
 		return err
@@ -169,6 +183,29 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	i.running.Go(func() { etcd.RunCompactor(run, cfg.Client, cfg.CompactionInterval, cfg.Logger) })
 	if cfg.WatchVersions {
 		i.running.Go(func() { etcd.WatchVersions(run, cfg.Client, cfg.Logger) })
+	}
+	return nil
+}
+
+// begin creates what is there from the first start on: roles and bindings where they count, and
+// namespaces.
+func begin(ctx context.Context, cfg *Config, access *access, objects *registry.Registry) error {
+	access.use(objects)
+	steps := []struct {
+		what string
+		do   func() error
+	}{
+		{"create the first roles", func() error { return access.bootstrapRoles(ctx) }},
+		{"put the rules of cluster roles together", func() error { return access.aggregator.settle(ctx) }},
+		{"create the first namespaces", func() error { return namespaces.EnsureAlways(ctx, objects) }},
+	}
+	for _, step := range steps {
+		switch err := step.do(); {
+		case registry.IsNoRoom(err):
+			cfg.Logger.Error().Err(err).Msg("cannot " + step.what)
+		case err != nil:
+			return fmt.Errorf("cannot %s: %w", step.what, err)
+		}
 	}
 	return nil
 }
@@ -188,9 +225,10 @@ func groups() map[string]string {
 
 // newReviews returns what answers questions about users and what they may do.
 func newReviews(cfg Config, authorizer auth.Authorizer) ([]server.Review, error) {
+	rules, _ := authorizer.(reviews.Rules) // others allow everything
 	all, err := reviews.New(reviews.Config{
 		Scheme: resources.Scheme(), TypeConverter: resources.TypeConverter(),
-		Authorizer: authorizer, Authenticator: cfg.Authenticator,
+		Authorizer: authorizer, Rules: rules, Authenticator: cfg.Authenticator,
 	})
 	var served []server.Review
 	for _, review := range all {

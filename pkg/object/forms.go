@@ -21,7 +21,7 @@ const (
 	Protobuf
 	// MetadataProtobuf is the message of a PartialObjectMetadata.
 	MetadataProtobuf
-	// Cells is a list in JSON, of what Type.Cells returns.
+	// Cells is a list in JSON, of what Type.Cells returns. AgeByte stands for the cell Age.
 	Cells
 
 	formCount
@@ -131,9 +131,36 @@ func (o *Object) makeBody(f Form) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return json.Marshal(o.Type.Cells(obj))
+		return encodeCells(o.Type.Cells(obj))
 	}
 	return nil, fmt.Errorf("nothing makes form %d", f)
+}
+
+// Age is the cell of an object's age, which whoever writes a table fills in.
+var Age ageCell
+
+type ageCell struct{}
+
+// AgeByte stands for the cell Age in the form Cells. It is in no JSON.
+const AgeByte = 0
+
+func encodeCells(cells []any) ([]byte, error) {
+	body := []byte{'['}
+	for i, cell := range cells {
+		if i > 0 {
+			body = append(body, ',')
+		}
+		if cell == any(Age) {
+			body = append(body, AgeByte)
+			continue
+		}
+		encoded, err := json.Marshal(cell)
+		if err != nil {
+			return nil, err
+		}
+		body = append(body, encoded...)
+	}
+	return append(body, ']'), nil
 }
 
 // Block returns the form's bytes as a block of gzip.

@@ -219,7 +219,7 @@ func (o *Object) Decode() (runtime.Object, error) {
 }
 
 // decodeForTable is Decode for Type.Cells: of the metadata, which takes longer than all the
-// rest, it has the name and the namespace.
+// rest, it has the name, the namespace and the creationTimestamp.
 func (o *Object) decodeForTable() (runtime.Object, error) {
 	rest := make([]byte, 0, len(o.json)-(o.metadata.end-o.metadata.start)+len("{}"))
 	rest = append(append(append(rest, o.json[:o.metadata.start]...), "{}"...), o.json[o.metadata.end:]...)
@@ -233,6 +233,7 @@ func (o *Object) decodeForTable() (runtime.Object, error) {
 	}
 	accessor.SetName(o.Name)
 	accessor.SetNamespace(o.Namespace)
+	accessor.SetCreationTimestamp(metav1.NewTime(o.created))
 	return obj, nil
 }
 

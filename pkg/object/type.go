@@ -27,9 +27,9 @@ type Type struct {
 	// metadata.namespace, such as spec.clusterIP. Their values are strings, numbers or
 	// booleans.
 	Fields []string
-	// Columns are those of the objects' table, except the last one, which is their age. Cells
-	// returns an object's cells in them, at least one, and nothing that changes while the object
-	// does not. obj is of New's type, and of its metadata has the name and the namespace.
+	// Columns are those of the objects' table. Cells returns an object's cells in them, at least
+	// one, and nothing that changes while the object does not: the cell of its age is Age. obj is
+	// of New's type, and of its metadata has the name, the namespace and the creationTimestamp.
 	Columns []metav1.TableColumnDefinition
 	Cells   func(obj runtime.Object) []any
 	// Forms bounds the memory of what is made of objects; nil keeps all of it.

@@ -42,19 +42,22 @@ func (s *Store) Create(ctx context.Context, namespace string, given runtime.Obje
 	if err := s.parts[""].owners.Update(s.resource.New(), obj, opts.FieldManager); err != nil {
 		return nil, duplicates, err
 	}
-	created, warnings, err = s.createNew(ctx, namespace, obj, isDryRun(opts.DryRun))
+	created, warnings, err = s.createNew(ctx, namespace, "", obj, isDryRun(opts.DryRun))
 	return created, append(duplicates, warnings...), err
 }
 
 // createNew stores a new object whose ownership is settled, under the name that it has or
-// one that is generated.
-func (s *Store) createNew(ctx context.Context, namespace string, obj APIObject, dryRun bool) (created *object.Object, warnings []string, err error) {
+// one that is generated. name is that of the request's path, or "".
+func (s *Store) createNew(ctx context.Context, namespace, name string, obj APIObject, dryRun bool) (created *object.Object, warnings []string, err error) {
 	nameless := obj.GetName() == ""
 	guard, err := s.guard(ctx, namespace, obj.GetName())
 	if err != nil {
 		return nil, nil, err
 	}
 	wipe(obj)
+	if err := s.admit(ctx, namespace, name, obj, nil); err != nil {
+		return nil, nil, err
+	}
 	if warnings, err = s.prepareCreate(obj); err != nil {
 		return nil, nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -47,6 +48,10 @@ type Config struct {
 	// JSON, and some 350 bytes for each. Beyond it nothing is created or made larger; 0 is no
 	// bound.
 	MaxStoredBytes int64
+	// Admission decides on writes by what their objects show; nil admits all.
+	Admission Admission
+	// Observers follow the objects of resources; nil: nobody does.
+	Observers map[schema.GroupResource]Observer
 	// Forms bounds the memory of what is made of objects; nil is a budget of
 	// DefaultFormsBytes.
 	Forms *object.Budget
@@ -55,6 +60,37 @@ type Config struct {
 	Report func(error)
 	// Registerer gets the metrics, which it must not have already; nil: there are none.
 	Registerer prometheus.Registerer
+}
+
+// Admission decides on writes by what their objects show.
+type Admission interface {
+	// Admit returns why a write is refused, as an API error, or nil. It is called for every
+	// object that is to be created or updated, in dry runs too, before the object is
+	// validated, and again where another write has come in between. It must not change or keep
+	// the objects.
+	Admit(ctx context.Context, w Write) error
+}
+
+// Write is an object that is to be stored.
+type Write struct {
+	Resource metav1.APIResource
+	// Namespace and Name are those of the request's path: Name is "" where the object
+	// brings its own, and is that of an update or an apply otherwise.
+	Namespace, Name string
+	// Object has its defaults. Old is what it replaces; nil: it is created.
+	Object, Old APIObject
+}
+
+// Observer follows the objects of a resource. Its methods are called one after the other, each
+// before a read can return what it is told: whoever waits until reads are new enough finds the
+// observer so, too. Objects that cannot be read are left out. They are the observer's own.
+type Observer interface {
+	// Replace is told of all objects that there are: at first, and where changes were missed.
+	Replace(objs []APIObject)
+	// Set is told of an object that was created or changed.
+	Set(obj APIObject)
+	// Delete is told of an object that was deleted, or that cannot be read any more.
+	Delete(namespace, name string)
 }
 
 // Registry serves several resources out of one storage. Run must be running.

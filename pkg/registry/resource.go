@@ -4,6 +4,7 @@
 package registry
 
 import (
+	"net/url"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -56,8 +57,7 @@ type Resource struct {
 	// that fails is answered in the words of updates.
 	DeletesByUpdate bool
 
-	// Columns and Cells are the resource's table, as kubectl get shows it, except the age: see
-	// object.Type.
+	// Columns and Cells are the resource's table, as kubectl get shows it: see object.Type.
 	Columns []metav1.TableColumnDefinition
 	Cells   func(obj runtime.Object) []any
 }
@@ -180,8 +180,14 @@ func (r *Resource) selfLink(namespace, name string) string {
 	if name != "" {
 		link += "/" + name
 	}
-	return link
+	return (&url.URL{Path: link}).EscapedPath()
 }
 
 // NameColumn is the first column of kubectl's tables.
 var NameColumn = metav1.TableColumnDefinition{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]}
+
+// AgeColumn is the column of kubectl's tables whose cell is Age.
+var AgeColumn = metav1.TableColumnDefinition{Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]}
+
+// Age is the cell of an object's age, which grows while the object does not change.
+var Age = object.Age

@@ -36,7 +36,8 @@ type Store struct {
 	capacity   *capacity   // of all resources
 	broken     brokenValues
 	initEvents prometheus.Counter
-	onMarked   func() // called when an object has been marked as deleted; nil: nothing is
+	admission  Admission // nil admits all
+	onMarked   func()    // called when an object has been marked as deleted; nil: nothing is
 }
 
 // part has what writes of an object, or of one of its subresources, need.
@@ -53,7 +54,7 @@ type (
 
 func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 	s := &Store{
-		resource: resource, storage: cfg.Storage, namespaces: r.namespaces, exact: r.exact, capacity: r.capacity,
+		resource: resource, storage: cfg.Storage, namespaces: r.namespaces, exact: r.exact, capacity: r.capacity, admission: cfg.Admission,
 		maxObject: cfg.MaxObjectBytes, parts: map[string]*part{},
 		selectors: labelSelectors{parsed: map[string]weak.Pointer[labelSelector]{}},
 		objects: &object.Type{
@@ -71,6 +72,10 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 			return nil, err
 		}
 	}
+	var observer cache.Observer[stored]
+	if follows := cfg.Observers[resource.GroupResource()]; follows != nil {
+		observer = &observedStore{s, follows}
+	}
 	var err error
 	s.cache, err = cache.New(cache.Config[stored]{
 		Storage: cfg.Storage,
@@ -79,6 +84,7 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 		Size:    stored.size,
 		Report:  cfg.Report,
 
+		Observer:   observer,
 		Registerer: resource.registerer(cfg.Registerer),
 	})
 	return s, err
@@ -91,6 +97,45 @@ func (s *Store) addPart(subresource string, strategy UpdateStrategy, reset []str
 	})
 	s.parts[subresource] = &part{strategy, owners}
 	return err
+}
+
+// observedStore tells an Observer of what the cache holds.
+type observedStore struct {
+	*Store
+	observer Observer
+}
+
+func (s *observedStore) Filled(entries []*cacheEntry) {
+	objs := make([]APIObject, 0, len(entries))
+	for _, entry := range entries {
+		if obj, err := entry.Value.decode(); err == nil {
+			objs = append(objs, obj)
+		}
+	}
+	s.observer.Replace(objs)
+}
+
+func (s *observedStore) Changed(key string, entry *cacheEntry) {
+	if entry != nil {
+		if obj, err := entry.Value.decode(); err == nil {
+			s.observer.Set(obj)
+			return
+		}
+	}
+	at := s.resource.identity(&storage.KeyValue{Key: key})
+	s.observer.Delete(at.Namespace, at.Name)
+}
+
+// Fresh waits until the cache, and the observer of the resource, have what was stored when it
+// was called.
+func (s *Store) Fresh(ctx context.Context) error { return apierr.FromStorage(s.cache.Fresh(ctx)) }
+
+// admit returns why the write is refused.
+func (s *Store) admit(ctx context.Context, namespace, name string, obj, old APIObject) error {
+	if s.admission == nil {
+		return nil
+	}
+	return s.admission.Admit(ctx, Write{Resource: s.resource.API, Namespace: namespace, Name: name, Object: obj, Old: old})
 }
 
 // APIResource describes the resource as discovery shows it.

@@ -158,7 +158,7 @@ func (s *Store) createOnce(ctx context.Context, namespace string, dryRun bool, c
 		return nil, warnings, done, err
 	}
 	next.SetResourceVersion("") // whatever it is, as for kube-apiserver
-	obj, more, err := s.createNew(ctx, namespace, next, dryRun)
+	obj, more, err := s.createNew(ctx, namespace, next.GetName(), next, dryRun)
 	if apierrors.IsAlreadyExists(err) {
 		return nil, nil, conflict, nil
 	}
@@ -177,6 +177,9 @@ func (s *Store) modifyOnce(ctx context.Context, before stored, part *part, dryRu
 	}
 	if err := apierr.TimedOut(ctx, "the change was being computed"); err != nil {
 		return nil, warnings, done, err
+	}
+	if err := s.admit(ctx, before.at().Namespace, before.at().Name, next, current); err != nil {
+		return nil, warnings, noop, err
 	}
 	more, err := s.prepareUpdate(next, current, part.strategy)
 	warnings = append(warnings, more...)

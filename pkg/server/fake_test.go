@@ -80,8 +80,8 @@ func newType(kind schema.GroupVersionKind) *object.Type {
 		Kind: kind,
 		New:  func() runtime.Object { return &corev1.Endpoints{} },
 
-		Columns: []metav1.TableColumnDefinition{{Name: "Name", Type: "string"}},
-		Cells:   func(obj runtime.Object) []any { return []any{obj.(*corev1.Endpoints).Name} },
+		Columns: []metav1.TableColumnDefinition{{Name: "Name", Type: "string"}, {Name: "Age", Type: "string"}},
+		Cells:   func(obj runtime.Object) []any { return []any{obj.(*corev1.Endpoints).Name, object.Age} },
 	}
 }
 

@@ -39,7 +39,10 @@ type Config struct {
 	Tokens string
 	// RateLimits are the limits; nil is the default.
 	RateLimits *ratelimit.Config
+	// Authorizer decides on every request; nil: AuthorizationMode does.
 	Authorizer auth.Authorizer
+	// AuthorizationMode is as in apiserver.Config, except that "" lets every token do everything.
+	AuthorizationMode string
 	// DataDir is etcd's, and outlives the server; "" is one of its own, which does not.
 	DataDir string
 	// QuotaBytes is etcd's quota; 0 is its default.
@@ -95,7 +98,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	}
 	s.core, err = apiserver.Start(ctx, apiserver.Config{
 		Client: s.etcd.Client(), MaxValueBytes: embedded.MaxValueBytes, WrapStorage: cfg.Wrap,
-		Authenticator: tokens, Authorizer: cfg.Authorizer, Limiter: s.Limiter,
+		Authenticator: tokens, Authorizer: cfg.Authorizer, AuthorizationMode: cmp.Or(cfg.AuthorizationMode, apiserver.ModeAlwaysAllow), Limiter: s.Limiter,
 		MaxRequestsInFlight: cfg.MaxRequestsInFlight, MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
 		Logger: cfg.Logger, Metrics: s.Metrics, Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.2"},
 	})

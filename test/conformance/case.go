@@ -9,6 +9,8 @@
 //	# @name X          keep the answer: later steps may say {{X.metadata.uid}}
 //	# @ignore a.b,c    leave these fields out of the comparison
 //	# @status-only     compare the status code alone
+//	# @as USER         send USER's token of cases/tokens.csv
+//	# @eventually      ask again for as long as the answer differs, up to 10 s
 //
 // Other lines with # are remarks. {{ns}} and {{ns2}} are two namespaces that each case
 // has to itself, {{token}} is the token of the run, and {{300*x}} is x three hundred times.
@@ -29,6 +31,8 @@ type step struct {
 	Name       string
 	Ignore     []string // paths of fields, parted by dots
 	StatusOnly bool
+	As         string
+	Eventually bool
 	Method     string
 	Path       string // with the query
 	Header     []field
@@ -107,6 +111,10 @@ func (s *step) readHead(line string) error {
 		s.Ignore = strings.Split(strings.ReplaceAll(value, " ", ""), ",")
 	case "status-only":
 		s.StatusOnly = true
+	case "as":
+		s.As = strings.TrimSpace(value)
+	case "eventually":
+		s.Eventually = true
 	default:
 		return fmt.Errorf("unknown directive @%s", word)
 	}

@@ -23,6 +23,8 @@ Authorization:
 ### list, in part
 # @ignore metadata.resourceVersion, items
 # @status-only
+# @as ann
+# @eventually
 GET /api
 `
 	want := []step{
@@ -30,7 +32,7 @@ GET /api
 			Title: "create", Line: 3, Name: "made", Method: "POST", Path: "/api/v1/namespaces/{{ns}}/endpoints?dryRun=All",
 			Header: []field{{"Content-Type", "application/json"}, {"Authorization", ""}}, Body: "{\"a\":\n  1}",
 		},
-		{Title: "list, in part", Line: 13, Ignore: []string{"metadata.resourceVersion", "items"}, StatusOnly: true, Method: "GET", Path: "/api"},
+		{Title: "list, in part", Line: 13, Ignore: []string{"metadata.resourceVersion", "items"}, StatusOnly: true, As: "ann", Eventually: true, Method: "GET", Path: "/api"},
 	}
 	got, err := parse(text)
 	if err != nil {

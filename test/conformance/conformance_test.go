@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,25 +20,36 @@ import (
 //
 //	BERTH_SERVER=https://127.0.0.1:6443 BERTH_TOKEN=… BERTH_CACERT=ca.crt go test -count 1 ./test/conformance
 //
-// The token's user needs every right. Without BERTH_CACERT the system's CAs are trusted.
+// The token's user needs every right, and the server must know the tokens of cases/tokens.csv,
+// under RBAC. Without BERTH_CACERT the system's CAs are trusted.
 func TestConformance(t *testing.T) {
 	files, err := filepath.Glob("cases/*.http")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("there are no cases (error: %v)", err)
 	}
-	server := serverUnderTest(t)
+	tokens := readTokens(t)
+	server := serverUnderTest(t, tokens)
 	for _, file := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".http"), func(t *testing.T) {
-			replayCase(t, server, file)
+			replayCase(t, server, tokens, file)
 		})
 	}
 }
 
-func serverUnderTest(t *testing.T) *harness.Server {
+// patience is how long what happens eventually may take.
+const patience = 10 * time.Second
+
+func serverUnderTest(t *testing.T, tokens map[string]string) *harness.Server {
 	t.Helper()
 	url, token := os.Getenv("BERTH_SERVER"), os.Getenv("BERTH_TOKEN")
 	if url == "" {
-		return harness.Start(t)
+		file, err := filepath.Abs(tokenFile)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := harness.Run(t, harness.BuildAsTest(t), "--token-auth-file="+file)
+		server.Token = tokens["admin"]
+		return server
 	}
 	client, err := harness.NewClient(os.Getenv("BERTH_CACERT"))
 	if err != nil {
@@ -46,7 +58,21 @@ func serverUnderTest(t *testing.T) *harness.Server {
 	return &harness.Server{URL: strings.TrimSuffix(url, "/"), Token: token, Client: client}
 }
 
-func replayCase(t *testing.T, server *harness.Server, file string) {
+// tokenFile has the users of the cases. admin may do everything.
+const tokenFile = "cases/tokens.csv"
+
+// readTokens returns the tokens by user.
+func readTokens(t *testing.T) map[string]string {
+	t.Helper()
+	tokens := map[string]string{}
+	for line := range strings.Lines(harness.ReadFile(t, tokenFile)) {
+		columns := strings.Split(line, ",")
+		tokens[columns[1]] = columns[0]
+	}
+	return tokens
+}
+
+func replayCase(t *testing.T, server *harness.Server, tokens map[string]string, file string) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +86,7 @@ func replayCase(t *testing.T, server *harness.Server, file string) {
 		t.Fatalf("%s has %d steps and %d expected answers", file, len(steps), len(golden))
 	}
 
-	r, err := newRunner(t.Context(), server, strings.ToLower(rand.Text()[:8]))
+	r, err := newRunner(t.Context(), server, tokens, strings.ToLower(rand.Text()[:8]))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +97,9 @@ func replayCase(t *testing.T, server *harness.Server, file string) {
 	})
 	for i, s := range steps {
 		got, err := r.replay(t.Context(), s)
+		for began := time.Now(); s.Eventually && err == nil && !cmp.Equal(golden[i], got) && time.Since(began) < patience; {
+			got, err = r.replay(t.Context(), s)
+		}
 		if err != nil {
 			t.Fatalf("%s:%d %s: %v", file, s.Line, s.Title, err)
 		}

@@ -32,15 +32,17 @@ var comparedHeaders = []string{"Content-Type", "Warning", "Allow", "Retry-After"
 // runner replays the steps of one case.
 type runner struct {
 	server *harness.Server
+	tokens map[string]string // by user
 	vars   map[string]any
 	mask   *strings.Replacer
 }
 
 // newRunner makes the two namespaces of a case. suffix tells them from those of others.
-func newRunner(ctx context.Context, server *harness.Server, suffix string) (*runner, error) {
+func newRunner(ctx context.Context, server *harness.Server, tokens map[string]string, suffix string) (*runner, error) {
 	ns, ns2 := "conformance-"+suffix, "conformance2-"+suffix
 	r := &runner{
 		server: server,
+		tokens: tokens,
 		vars:   map[string]any{"ns": ns, "ns2": ns2, "token": server.Token},
 		mask:   strings.NewReplacer(ns2, "{{ns2}}", ns, "{{ns}}"),
 	}
@@ -102,7 +104,13 @@ func (r *runner) exchange(ctx context.Context, s step) (answer, any, error) {
 	if err != nil {
 		return answer{}, nil, err
 	}
-	req.Header.Set("Authorization", "Bearer "+r.server.Token)
+	token := r.server.Token
+	if s.As != "" {
+		if token = r.tokens[s.As]; token == "" {
+			return answer{}, nil, fmt.Errorf("%s has no token", s.As)
+		}
+	}
+	req.Header.Set("Authorization", "Bearer "+token)
 	req.Header.Set("User-Agent", "conformance")
 	for _, f := range s.Header {
 		if f.Value == "" {

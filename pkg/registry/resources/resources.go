@@ -12,20 +12,22 @@ import (
 	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
 	"github.com/berth-project/berth/pkg/registry/resources/leases"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
+	"github.com/berth-project/berth/pkg/registry/resources/rbac"
 	"github.com/berth-project/berth/pkg/registry/reviews"
 )
 
 // All returns every resource that is served. Discovery lists groups in the order of their
 // first resource here.
 func All() []*registry.Resource {
-	return []*registry.Resource{
+	return append([]*registry.Resource{
 		namespaces.Resource(),
 		endpoints.Resource(),
 		leases.Resource(),
-	}
+	}, rbac.Resources()...)
 }
 
-// Scheme returns the Go types of the groups and versions of All, and of the reviews. It is shared, and must not be changed.
+// Scheme returns the Go types of the groups and versions of All, and of the reviews. It is
+// shared, and must not be changed.
 var Scheme = sync.OnceValue(func() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	add := []func(*runtime.Scheme) error{reviews.AddToScheme}

@@ -68,7 +68,7 @@ func TestEveryResourceHasItsTable(t *testing.T) {
 // The documents are those of the groups and versions of the list, and of the reviews that
 // pkg/server answers, and no others.
 func TestDocumentsAreThoseOfTheResources(t *testing.T) {
-	want := []string{"api", "apis", "apis/authentication.k8s.io", "apis/authentication.k8s.io/v1", "version"}
+	want := []string{"api", "apis", "apis/authentication.k8s.io", "apis/authentication.k8s.io/v1", "apis/authorization.k8s.io", "apis/authorization.k8s.io/v1", "version"}
 	for _, resource := range All() {
 		path := "api/" + resource.API.Version
 		if resource.API.Group != "" {

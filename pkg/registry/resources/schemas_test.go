@@ -6,6 +6,7 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -25,6 +26,7 @@ func TestSchemasTrackTheFieldsOfUpstream(t *testing.T) {
 		ManagedFields:   []metav1.ManagedFieldsEntry{{Manager: "m", FieldsType: "FieldsV1", FieldsV1: metav1.NewFieldsV1(`{"f:metadata":{}}`)}},
 	}
 	address := corev1.EndpointAddress{IP: "10.0.0.1", Hostname: "h", NodeName: &text, TargetRef: &corev1.ObjectReference{Kind: "Pod", Name: "p", FieldPath: "f"}}
+	rules := []rbacv1.PolicyRule{{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"x"}, ResourceNames: []string{"n"}}}
 	for _, obj := range []runtime.Object{
 		&corev1.Endpoints{
 			TypeMeta: metav1.TypeMeta{Kind: "Endpoints", APIVersion: "v1"}, ObjectMeta: meta,
@@ -44,6 +46,15 @@ func TestSchemasTrackTheFieldsOfUpstream(t *testing.T) {
 				HolderIdentity: &text, LeaseDurationSeconds: new(int32), LeaseTransitions: new(int32), AcquireTime: &micro, RenewTime: &micro,
 				Strategy: new(coordinationv1.CoordinatedLeaseStrategy), PreferredHolder: &text,
 			},
+		},
+		&rbacv1.ClusterRole{
+			TypeMeta: metav1.TypeMeta{Kind: "ClusterRole", APIVersion: "rbac.authorization.k8s.io/v1"}, ObjectMeta: meta, Rules: rules,
+			AggregationRule: &rbacv1.AggregationRule{ClusterRoleSelectors: []metav1.LabelSelector{{MatchLabels: map[string]string{"a": "b"}}}},
+		},
+		&rbacv1.Role{TypeMeta: metav1.TypeMeta{Kind: "Role", APIVersion: "rbac.authorization.k8s.io/v1"}, ObjectMeta: meta, Rules: rules},
+		&rbacv1.RoleBinding{
+			TypeMeta: metav1.TypeMeta{Kind: "RoleBinding", APIVersion: "rbac.authorization.k8s.io/v1"}, ObjectMeta: meta,
+			RoleRef: rbacv1.RoleRef{Kind: "Role", Name: "r"}, Subjects: []rbacv1.Subject{{Kind: "User", Name: "u"}},
 		},
 	} {
 		kind := obj.GetObjectKind().GroupVersionKind().Kind

@@ -31,11 +31,11 @@ var endpointsType = &object.Type{
 	Kind: corev1.SchemeGroupVersion.WithKind("Endpoints"),
 	New:  func() runtime.Object { return &corev1.Endpoints{} },
 	Columns: []metav1.TableColumnDefinition{
-		{Name: "Name", Type: "string"}, {Name: "Count", Type: "integer"}, {Name: "Text", Type: "string"},
+		{Name: "Name", Type: "string"}, {Name: "Count", Type: "integer"}, {Name: "Text", Type: "string"}, {Name: "Age", Type: "string"}, {Name: "Last", Type: "string"},
 	},
 	Cells: func(obj runtime.Object) []any {
 		e := obj.(*corev1.Endpoints)
-		return []any{e.Namespace + "/" + e.Name, len(e.Subsets), "<&>"}
+		return []any{e.Namespace + "/" + e.Name, len(e.Subsets), "<&>", object.Age, "end"}
 	},
 }
 

@@ -1,10 +1,10 @@
 package media
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -61,10 +61,7 @@ func notAcceptableView(v view) error {
 	}}
 }
 
-// ageColumn is the last column of every table.
-var ageColumn = metav1.TableColumnDefinition{Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]}
-
-// age is the cell of ageColumn.
+// age is what stands in a table for object.Age.
 func age(o *object.Object) string {
 	if o.Created().IsZero() {
 		return "<unknown>"
@@ -87,7 +84,7 @@ func (o Output) table(ctx context.Context, w *stream.Writer, meta *metav1.ListMe
 	if !ok {
 		return notAcceptableView(o.view)
 	}
-	whole, err := o.emptyTable(meta, columnsOf(t))
+	whole, err := o.emptyTable(meta, t.Columns)
 	if err != nil {
 		return err
 	}
@@ -111,7 +108,7 @@ func (o Output) table(ctx context.Context, w *stream.Writer, meta *metav1.ListMe
 func (o Output) tableEvent(w *stream.Writer, e object.Event, include metav1.IncludeObjectPolicy, isFirst bool) error {
 	var columns []metav1.TableColumnDefinition
 	if isFirst {
-		columns = columnsOf(e.Object.Type)
+		columns = e.Object.Type.Columns
 	}
 	table, err := o.emptyTable(singleMeta(e.Object), columns)
 	if err != nil {
@@ -132,10 +129,6 @@ func (o Output) emptyTable(meta *metav1.ListMeta, columns []metav1.TableColumnDe
 	return json.Marshal(table)
 }
 
-func columnsOf(t *object.Type) []metav1.TableColumnDefinition {
-	return append(slices.Clip(t.Columns), ageColumn)
-}
-
 // row is the JSON of a metav1.TableRow in three parts, around the object's own bytes.
 type row struct {
 	head, body []byte
@@ -150,12 +143,16 @@ func (o Output) appendRow(dst []byte, of *object.Object, include metav1.IncludeO
 	if err != nil {
 		return row{head: dst}, err
 	}
-	lastCell, err := json.Marshal(age(of))
-	if err != nil {
-		return row{head: dst}, err
+	before, behind, hasAge := bytes.Cut(cells, []byte{object.AgeByte})
+	dst = append(append(dst, `{"cells":`...), before...)
+	if hasAge {
+		encoded, err := json.Marshal(age(of))
+		if err != nil {
+			return row{head: dst}, err
+		}
+		dst = append(append(dst, encoded...), behind...)
 	}
-	dst = append(append(dst, `{"cells":`...), cells[:len(cells)-len("]")]...)
-	dst = append(append(append(dst, ','), lastCell...), `],"object":`...)
+	dst = append(dst, `,"object":`...)
 	s := jsonShapes[o.version]
 	switch include {
 	case metav1.IncludeNone:

@@ -20,19 +20,17 @@ import (
 
 var policies = []metav1.IncludeObjectPolicy{"", metav1.IncludeMetadata, metav1.IncludeObject, metav1.IncludeNone}
 
-// ageColumn is the last column of every table.
-var ageColumn = metav1.TableColumnDefinition{Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]}
-
 // tableOf is the table of the objects in a version of meta.k8s.io, as the library has it.
 func tableOf(version string, meta metav1.ListMeta, items []corev1.Endpoints, include metav1.IncludeObjectPolicy) *metav1.Table {
-	table := &metav1.Table{ListMeta: meta, ColumnDefinitions: append(slices.Clip(endpointsType.Columns), ageColumn), Rows: []metav1.TableRow{}}
+	table := &metav1.Table{ListMeta: meta, ColumnDefinitions: endpointsType.Columns, Rows: []metav1.TableRow{}}
 	table.SetGroupVersionKind(metaKind(version, "Table"))
 	for i := range items {
 		age := "<unknown>"
 		if !items[i].CreationTimestamp.IsZero() {
 			age = "3d"
 		}
-		row := metav1.TableRow{Cells: append(endpointsType.Cells(&items[i]), age)}
+		row := metav1.TableRow{Cells: endpointsType.Cells(&items[i])}
+		row.Cells[slices.Index(row.Cells, any(object.Age))] = age
 		switch include {
 		case metav1.IncludeNone:
 		case metav1.IncludeObject:

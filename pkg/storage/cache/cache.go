@@ -32,11 +32,23 @@ type Config[T any] struct {
 	// HistoryEvents and HistoryBytes bound the recent events kept for watchers that are
 	// behind. 0 means 8,192 events and 32 MiB.
 	HistoryEvents, HistoryBytes int
+	// Observer follows what the cache holds; nil: nobody does.
+	Observer Observer[T]
 	// Registerer registers the metrics; if nil they are not registered.
 	Registerer prometheus.Registerer
 	// Report receives the errors of following the store, which is then retried. It may be
 	// nil.
 	Report func(error)
+}
+
+// Observer follows what a cache holds. Its methods are called one after the other, each before
+// the cache has the revision in question: whoever reads the cache at a revision, or waits for
+// one, finds its observer at least as new.
+type Observer[T any] interface {
+	// Filled is told of all entries that there are: at first, and where changes were missed.
+	Filled(entries []*Entry[T])
+	// Changed is told of the new entry of a key; nil: it was deleted.
+	Changed(key string, entry *Entry[T])
 }
 
 const (
@@ -182,6 +194,9 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 		}
 		revision = page.Revision
 	}
+	if c.cfg.Observer != nil {
+		c.cfg.Observer.Filled(tree.Values())
+	}
 	past, since := c.readHistory(ctx, revision)
 	events := make([]*Event[T], 0, len(past))
 	size := 0
@@ -292,6 +307,9 @@ func (c *Cache[T]) apply(response storage.WatchResponse) {
 	for i := range response.Events {
 		if change := &response.Events[i]; !change.Deleted {
 			entries[i] = c.entry(change.KV)
+		}
+		if c.cfg.Observer != nil {
+			c.cfg.Observer.Changed(response.Events[i].KV.Key, entries[i])
 		}
 	}
 	for _, w := range c.take(response, entries, came) {

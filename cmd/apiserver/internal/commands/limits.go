@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
 	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/apiserver"
+	"github.com/berth-project/berth/pkg/auth"
 )
 
 // NewLimits returns the command that shows the limits of a user.
@@ -48,7 +50,7 @@ func PrintLimits(ctx context.Context, dir datadir.Dir, server, user string, w io
 		if json.Unmarshal(body, &refusal) != nil || refusal.Message == "" {
 			refusal.Message = fmt.Sprintf("%d %s", status, http.StatusText(status))
 		}
-		if status == http.StatusUnauthorized {
+		if status == http.StatusUnauthorized || strings.Contains(refusal.Message, strconv.Quote(auth.Anonymous)) {
 			refusal.Message += "; the kubeconfig in the data directory has no valid token, as when all in --token-auth-file are hashed"
 		}
 		return fmt.Errorf("the server refuses to tell: %s", refusal.Message)

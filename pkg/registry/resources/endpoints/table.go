@@ -19,11 +19,12 @@ const shownEndpoints = 3
 var columns = []metav1.TableColumnDefinition{
 	registry.NameColumn,
 	{Name: "Endpoints", Type: "string", Description: corev1.Endpoints{}.SwaggerDoc()["subsets"]},
+	registry.AgeColumn,
 }
 
 func cells(obj runtime.Object) []any {
 	endpoints := obj.(*corev1.Endpoints)
-	return []any{endpoints.Name, summary(endpoints)}
+	return []any{endpoints.Name, summary(endpoints), registry.Age}
 }
 
 // summary is the first few ready addresses with their ports, and how many more there are.

@@ -4,6 +4,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-project/berth/pkg/registry"
 )
 
 // The table shows a few ready addresses, an empty cell where none is ready, and <none> only
@@ -18,7 +20,7 @@ func TestCells(t *testing.T) {
 			{"notReadyAddresses":[{"ip":"10.0.0.8"}],"ports":[{"port":3}]}]`: "10.0.0.1:1,10.0.0.2:1,10.0.0.1:2 + 1 more...",
 	} {
 		got := cells(decode(t, `{"metadata":{"name":"x"},"subsets":`+subsets+`}`))
-		if diff := cmp.Diff([]any{"x", want}, got); diff != "" {
+		if diff := cmp.Diff([]any{"x", want, registry.Age}, got); diff != "" {
 			t.Errorf("%s (-want +got)\n%s", subsets, diff)
 		}
 	}

@@ -27,13 +27,14 @@ func Resource() *registry.Resource {
 		Columns: []metav1.TableColumnDefinition{
 			registry.NameColumn,
 			{Name: "Holder", Type: "string", Description: coordinationv1.LeaseSpec{}.SwaggerDoc()["holderIdentity"]},
+			registry.AgeColumn,
 		},
 		Cells: func(obj runtime.Object) []any {
 			lease, holder := obj.(*coordinationv1.Lease), ""
 			if lease.Spec.HolderIdentity != nil {
 				holder = *lease.Spec.HolderIdentity
 			}
-			return []any{lease.Name, holder}
+			return []any{lease.Name, holder, registry.Age}
 		},
 	}
 }

@@ -8,6 +8,8 @@ import (
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+
+	"github.com/berth-project/berth/pkg/registry"
 )
 
 // lease is valid, except for what edit makes of it.
@@ -88,7 +90,7 @@ func TestTable(t *testing.T) {
 	for holder, l := range map[string]*coordinationv1.Lease{
 		"a": lease(func(*coordinationv1.Lease) {}), "": lease(func(l *coordinationv1.Lease) { l.Spec.HolderIdentity = nil }),
 	} {
-		if diff := cmp.Diff([]any{"lock", holder}, cells(l)); diff != "" {
+		if diff := cmp.Diff([]any{"lock", holder, registry.Age}, cells(l)); diff != "" {
 			t.Errorf("(-want +got)\n%s", diff)
 		}
 	}

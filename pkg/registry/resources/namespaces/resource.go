@@ -47,10 +47,11 @@ func Resource() *registry.Resource {
 		Columns: []metav1.TableColumnDefinition{
 			registry.NameColumn,
 			{Name: "Status", Type: "string", Description: "The status of the namespace"},
+			registry.AgeColumn,
 		},
 		Cells: func(obj runtime.Object) []any {
 			namespace := obj.(*corev1.Namespace)
-			return []any{namespace.Name, string(namespace.Status.Phase)}
+			return []any{namespace.Name, string(namespace.Status.Phase), registry.Age}
 		},
 	}
 	resource.BeforeDelete = func(obj runtime.Object) error {
