@@ -17,6 +17,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"k8s.io/apimachinery/pkg/version"
 
+	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/registry"
@@ -82,6 +83,8 @@ type Config struct {
 	// Authorizer, if not nil, decides instead of the mode. For tests.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
+	// Audit records requests; nil: none. The caller closes it after Close.
+	Audit *audit.Log
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
 	TrustedProxies []netip.Prefix
 	// MaxRequestsInFlight and MaxMutatingRequestsInFlight bound the requests in progress; 0 is
@@ -261,6 +264,7 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 		Anonymous:     cfg.Anonymous,
 		Authorizer:    authorizer,
 		Limiter:       cfg.Limiter,
+		Audit:         cfg.Audit,
 		Logger:        cfg.Logger,
 		Metrics:       cfg.Metrics,
 		Ready: func(ctx context.Context) error {

@@ -46,6 +46,9 @@ func (s *Store) Create(ctx context.Context, namespace string, given runtime.Obje
 	return created, append(duplicates, warnings...), err
 }
 
+// Default fills in what the object leaves out.
+func (s *Store) Default(obj runtime.Object) { s.resource.Strategy.Default(obj) }
+
 // createNew stores a new object whose ownership is settled, under the name that it has or
 // one that is generated. name is that of the request's path, or "".
 func (s *Store) createNew(ctx context.Context, namespace, name string, obj APIObject, dryRun bool) (created *object.Object, warnings []string, err error) {

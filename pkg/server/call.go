@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"net/http"
 	"net/url"
@@ -55,6 +56,8 @@ type Resource interface {
 	// sequence must be read; it ends with ctx, or with an error for the client.
 	Watch(ctx context.Context, namespace string, opts *metav1.ListOptions) (events iter.Seq2[[]object.Event, error], cost object.WatchCost, err error)
 
+	// Default fills in what obj leaves out, as the writing methods do, of which each does it again.
+	Default(obj runtime.Object)
 	Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error)
 	Update(ctx context.Context, namespace, name, subresource string, obj runtime.Object, opts *metav1.UpdateOptions) (updated *object.Object, created bool, warnings []string, err error)
 	// Patch returns what applies a patch, and how many bytes of JSON it is like to write to do so,
@@ -86,6 +89,8 @@ func (r reviewResource) Type() *object.Type { return r.Review.Type() }
 func (reviewResource) Subresources() []metav1.APIResource { return nil }
 
 func (reviewResource) Weight(string, string) int { return 0 }
+
+func (reviewResource) Default(runtime.Object) {}
 
 func (r reviewResource) Create(ctx context.Context, namespace string, obj runtime.Object, opts *metav1.CreateOptions) (*object.Object, []string, error) {
 	return r.Review.Create(ctx, namespace, obj, opts)
@@ -254,11 +259,12 @@ func (s *Server) render(c *call, res result) {
 		return
 	}
 	rec.answer.hold = func() (share.Taken, error) { return s.holdOld(c, res.size()) }
-	s.finishAnswer(rec, w, c.write(w, res))
+	c.audit(res, s.codecs.Plain(c.output))
+	s.finishAnswer(rec, w, c.write(w, c.output, res))
 }
 
 // write encodes what a handler answered, within the call's time.
-func (c *call) write(w *stream.Writer, res result) (err error) {
+func (c *call) write(w *stream.Writer, out media.Output, res result) (err error) {
 	defer func() {
 		if errors.Is(err, context.DeadlineExceeded) {
 			err = errTimedOut("while the answer was being encoded")
@@ -266,11 +272,27 @@ func (c *call) write(w *stream.Writer, res result) (err error) {
 	}()
 	switch {
 	case res.object != nil:
-		return c.output.Object(c.ctx, w, res.object, c.include)
+		return out.Object(c.ctx, w, res.object, c.include)
 	case res.list != nil:
-		return c.output.List(c.ctx, w, res.list, c.include)
+		return out.List(c.ctx, w, res.list, c.include)
 	}
-	return c.output.Any(w, res.other)
+	return out.Any(w, res.other)
+}
+
+// audit notes what a handler answered for the audit log, which has all answers as plain JSON.
+func (c *call) audit(res result, plain media.Output) {
+	if status, ok := res.other.(*metav1.Status); ok {
+		c.rec.audit.Answer(status)
+		return
+	}
+	c.rec.audit.AnswerObject(res.size(), func(to io.Writer) error {
+		w := stream.To(to)
+		defer w.Release()
+		if err := c.write(w, plain, res); err != nil {
+			return err
+		}
+		return w.Close()
+	})
 }
 
 // finishAnswer ends an answer whose writing returned err. One that is cut off in the middle
@@ -293,6 +315,7 @@ func (s *Server) finishAnswer(rec *record, w *stream.Writer, err error) {
 
 // renderAny answers with what is not a resource's object.
 func (s *Server) renderAny(rec *record, code int, out media.Output, obj runtime.Object) {
+	rec.audit.AnswerObject(0, func(to io.Writer) error { return s.codecs.Plain(out).Any(to, obj) })
 	rec.Header().Set("Content-Type", out.MediaType)
 	w := stream.New(rec, code, media.AcceptsGzip(rec.req))
 	defer w.Release()

@@ -19,6 +19,9 @@ import (
 // renderError answers with the Status of err, in the form that the client accepts.
 func (s *Server) renderError(rec *record, err error) {
 	status := s.statusOf(rec, err)
+	if status.Code != http.StatusNotAcceptable { // as kube-apiserver has it
+		rec.audit.Answer(status)
+	}
 	out := s.codecs.ForError(rec.req)
 	header := rec.Header()
 	header.Set("Content-Type", out.MediaType)

@@ -167,10 +167,14 @@ func (s *Server) decodeBody(c *call, body *body, mediaType string, t *object.Typ
 	}
 	obj, warnings, err := s.codecs.Decode(body.bytes(), mediaType, t, fieldValidation)
 	c.warn(warnings...)
-	if err == nil {
-		err = c.timedOut("while its body was being decoded")
+	if err != nil {
+		return nil, err
 	}
-	return obj, err
+	if c.rec.audit.WantsRequest() && t != deleteOptionsType {
+		c.resource.Default(obj)
+	}
+	c.rec.audit.Sent(obj, t.Kind)
+	return obj, c.timedOut("while its body was being decoded")
 }
 
 // patchTypes are the media types of patches.
@@ -227,6 +231,7 @@ func (s *Server) patch(c *call) (result, error) {
 	if !c.rec.apply {
 		opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	}
+	c.rec.audit.SentPatch(body.bytes(), c.rec.apply)
 	apply, weight, err := c.resource.Patch(c.namespace, c.name, c.subresource, patchType, body.bytes(), opts)
 	if err == nil {
 		err = s.chargeWeight(c, weight/writeBytes, "what its patch moves, copies or merges")

@@ -21,7 +21,8 @@ import (
 // whole.
 func (s *Server) finish(rec *record, cause any) (aborted bool) {
 	aborted = cause == http.ErrAbortHandler //nolint:errorlint // a panic's value, compared as net/http does
-	if cause != nil && !aborted {
+	panicked := cause != nil && !aborted
+	if panicked {
 		s.cfg.Logger.Error().Str("auditID", rec.auditID).Interface("panic", fmt.Sprint(cause)).
 			Bytes("stack", debug.Stack()).Msg("a handler panicked")
 		// Once part of an answer is out, only cutting the connection tells that it is not whole.
@@ -29,6 +30,7 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 			s.renderError(rec, errors.New("a handler panicked"))
 		}
 	}
+	code := rec.code
 	switch {
 	case aborted:
 		rec.limitUnreadBody() // for which net/http looks before it closes the connection
@@ -36,6 +38,11 @@ func (s *Server) finish(rec *record, cause any) (aborted bool) {
 		rec.WriteHeader(http.StatusOK)
 	}
 	s.log(rec)
+	if panicked {
+		rec.audit.EndPanic(cause)
+	} else {
+		rec.audit.End(code)
+	}
 	if rec.counted {
 		s.metrics.Observe(&metrics.Ended{
 			Request: rec.labels(), Code: rec.code, Duration: time.Since(rec.start), Answer: rec.bytes, Body: rec.bodySize,
@@ -53,11 +60,15 @@ const anonymousLimit = "anonymous-rate"
 func (s *Server) filter(rec *record) error {
 	probe := probeOf(rec.req)
 	if err := s.authenticate(rec, probe != ""); err != nil {
+		if !apierrors.IsTooManyRequests(err) { // of which there may be any number
+			rec.beginAudit(s.cfg.Audit)
+		}
 		return err
 	}
 	if err := s.limitRate(rec, probe); err != nil {
 		return err
 	}
+	rec.beginAudit(s.cfg.Audit)
 	if err := s.impersonate(rec); err != nil {
 		return err
 	}

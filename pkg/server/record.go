@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/requestinfo"
@@ -42,6 +43,7 @@ type record struct {
 	resource           *metav1.APIResource // nil for what is no resource
 	apply              bool                // a patch that is a server-side apply
 	created            string              // the name of the object that a request to a collection made
+	audit              *audit.Entry        // nil where the audit log has nothing of the request
 
 	// What the metrics tell beside.
 	counted  bool   // whether the request is one of those that kube-apiserver counts
@@ -82,6 +84,9 @@ func auditID(req *http.Request) string {
 	}
 	return id
 }
+
+// beginAudit has the audit log record what becomes of the request.
+func (r *record) beginAudit(log *audit.Log) { r.audit = log.Begin(r.req, r.auditID, r.start, &r.attrs) }
 
 // recordOf returns the request's record, which every handler has for its answer.
 func recordOf(w http.ResponseWriter) *record { return w.(*record) }

@@ -25,6 +25,7 @@ func (s *Server) impersonate(rec *record) error {
 		return err
 	}
 	rec.impersonated, rec.attrs.User = impersonated, impersonated.User
+	rec.audit.Impersonate(impersonated.User, impersonated.Constraint)
 	return nil
 }
 
@@ -43,6 +44,7 @@ func (s *Server) impersonated(rec *record) (*auth.Impersonated, error) {
 func (s *Server) authorise(rec *record, attrs auth.Attributes) error {
 	began := time.Now()
 	allowed, reason, err := s.cfg.Authorizer.Authorize(rec.req.Context(), attrs)
+	rec.audit.Authorize(allowed, reason, err)
 	switch {
 	case err != nil:
 		s.metrics.Authorized(metrics.Error, began)

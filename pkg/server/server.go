@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/version"
 
+	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/server/forwarded"
@@ -45,6 +46,8 @@ type Config struct {
 	// Authorizer decides on every request; nil allows all.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
+	// Audit records requests; nil: none.
+	Audit *audit.Log
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
 	TrustedProxies []netip.Prefix
 	Logger         zerolog.Logger

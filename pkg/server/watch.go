@@ -1,6 +1,7 @@
 package server
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -199,6 +200,7 @@ func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error
 		o.open.End(rec.ended)
 	}()
 	o.s.logWatch(rec)
+	rec.audit.Start(cmp.Or(rec.code, http.StatusOK))
 	rec.startPauses()
 	pauses := rec.pauses
 	defer pauses.begin()

@@ -96,6 +96,13 @@ func (c *Codecs) outputFor(req *http.Request, clause goautoneg.Accept) (Output, 
 
 func outputOf(of *mediaType) Output { return Output{MediaType: of.name, of: of, format: of.format} }
 
+// Plain returns the form that shows the same as o in plain JSON.
+func (c *Codecs) Plain(o Output) Output {
+	plain := outputOf(&c.types[0])
+	plain.view, plain.version = o.view, o.version
+	return plain
+}
+
 // offersMediaType reports whether one of the types is named as it is, or everything is: by
 // kube-apiserver's first look at Accept a wildcard like application/* names nothing.
 func (c *Codecs) offersMediaType(accept string) bool {

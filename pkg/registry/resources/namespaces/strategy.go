@@ -19,10 +19,15 @@ type Strategy struct{}
 
 var _ registry.Strategy = Strategy{}
 
-// Default sets the label kubernetes.io/metadata.name to the name, over whatever a client
-// says. A namespace that has no name yet is left alone; PrepareForCreate follows up.
+// Default makes a namespace Active that is in no phase, and sets the label
+// kubernetes.io/metadata.name to the name, over whatever a client says. A namespace that has no
+// name yet gets no label; PrepareForCreate follows up.
 func (Strategy) Default(obj runtime.Object) {
-	labelWithName(obj.(*corev1.Namespace))
+	ns := obj.(*corev1.Namespace)
+	if ns.Status.Phase == "" {
+		ns.Status.Phase = corev1.NamespaceActive
+	}
+	labelWithName(ns)
 }
 
 // PrepareForCreate makes the namespace Active, adds the finalizer that holds it until it
