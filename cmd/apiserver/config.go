@@ -51,6 +51,8 @@ type config struct {
 	RequestTimeout              time.Duration
 	HSTSDirectives              []string // empty means no header
 
+	Audit auditConfig
+
 	LogLevel  string
 	LogFormat string
 
@@ -71,6 +73,7 @@ func defaultConfig() config {
 		MaxWatches:                  20_000,
 		MaxWatchesPerUser:           1_000,
 		RequestTimeout:              time.Minute,
+		Audit:                       defaultAuditConfig(),
 		LogLevel:                    "info",
 		LogFormat:                   "auto",
 	}
@@ -88,6 +91,7 @@ func (c *config) validate() error {
 		cli.Fault("max-mutating-requests-inflight", cli.Require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)),
 		cli.Fault("max-watches", cli.Require(c.MaxWatches >= 0, "%v is negative", c.MaxWatches)),
 		cli.Fault("max-watches-per-user", cli.Require(c.MaxWatchesPerUser >= 0, "%v is negative", c.MaxWatchesPerUser)),
+		c.Audit.validate(),
 		cli.Fault("log-level", validateOneOf(c.LogLevel, logLevels)),
 		cli.Fault("log-format", validateOneOf(c.LogFormat, logFormats)),
 	)

@@ -14,6 +14,7 @@ func (c *config) flagGroups() []cli.FlagGroup {
 		{Title: "Storage", Flags: c.storageFlags()},
 		{Title: "Serving", Flags: c.servingFlags()},
 		{Title: "Authentication and limits", Flags: c.accessFlags()},
+		{Title: "Audit", Flags: c.Audit.flags()},
 		{Title: "Logs", Flags: c.logFlags()},
 	}
 }

@@ -24,13 +24,14 @@ type inputs struct {
 	clientCAs *auth.Certificates   // empty without --client-ca-file
 	limiter   *ratelimit.Limiter   // has the default limits without --rate-limit-config
 	certs     *certificates.Holder // empty without --tls-cert-file
+	audit     *auditLog            // empty without --audit-log-path
 	// watched is the files to reload when they change, by the flags that name them.
 	watched []*files.Group
 }
 
 // loadInputs reads every file that c names. It writes nothing.
 func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
-	in := &inputs{tokens: auth.NewTokens(), clientCAs: auth.NewCertificates(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}}
+	in := &inputs{tokens: auth.NewTokens(), clientCAs: auth.NewCertificates(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}, audit: &auditLog{}}
 	certificateFiles := []string{c.TLSCertFile, c.TLSPrivateKeyFile}
 	if c.TLSCAFile != "" {
 		certificateFiles = append(certificateFiles, c.TLSCAFile)
@@ -51,6 +52,10 @@ func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 		{
 			Name: "tls-cert-file", Paths: certificateFiles,
 			Load: func() error { return loadCertificate(c, in.certs, logger) },
+		},
+		{
+			Name: "audit-policy-file", Paths: []string{c.Audit.PolicyFile},
+			Load: func() error { return in.audit.loadPolicy(c.Audit.PolicyFile) },
 		},
 	} {
 		if group.Paths[0] == "" {

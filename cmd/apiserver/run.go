@@ -67,8 +67,12 @@ func run(ctx context.Context, c config, hangups <-chan os.Signal, stdout, stderr
 
 	i := &instance{config: c, inputs: in, claims: claimed, hangups: hangups, logger: logger, metrics: prometheus.NewRegistry()}
 	i.proxies, _ = parseProxies(c.TrustedProxies) // they are valid
-	if err = i.start(ctx); err == nil {
-		err = i.serve(ctx, stdout)
+	announcements := stdout
+	if c.Audit.Path == "-" {
+		announcements = stderr // standard output has events alone
+	}
+	if err = i.start(ctx, stdout); err == nil {
+		err = i.serve(ctx, announcements)
 	} else if ctx.Err() != nil {
 		err = nil // it was stopped before it was ready
 	}
@@ -96,11 +100,16 @@ type instance struct {
 
 // start creates what the data directory lacks and starts everything behind the ports. close
 // must be called, also after an error.
-func (i *instance) start(ctx context.Context) (err error) {
+func (i *instance) start(ctx context.Context, stdout io.Writer) (err error) {
 	// First: what is wrong with the CA or the token is told at once, however long etcd takes.
 	if err = i.prepare(); err != nil {
 		return err
 	}
+	reopened, err := i.audit.open(&i.config.Audit, stdout, i.logger, i.metrics)
+	if err != nil {
+		return err
+	}
+	i.watched = append(i.watched, reopened...)
 	if err = i.startCore(ctx); err != nil {
 		return err
 	}
@@ -137,6 +146,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		Certificates:                i.clientCAs,
 		AuthorizationMode:           i.config.AuthorizationMode,
 		Limiter:                     i.limiter,
+		Audit:                       i.audit.log,
 		TrustedProxies:              i.proxies,
 		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,
 		MaxMutatingRequestsInFlight: i.config.MaxMutatingRequestsInFlight,
@@ -151,9 +161,14 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 	return err
 }
 
-// close stops whatever startCore has started. Requests must have ended. With an etcd that has
-// failed it does nothing, since the process ends and there is nothing left to save.
+// close stops whatever start has started. Requests must have ended.
 func (i *instance) close() error {
+	return errors.Join(i.closeCore(), i.audit.close())
+}
+
+// closeCore stops whatever startCore has started. With an etcd that has failed it does nothing,
+// since the process ends and there is nothing left to save.
+func (i *instance) closeCore() error {
 	if i.abandoned {
 		return nil
 	}
