@@ -171,7 +171,7 @@ func TestPatchRefuses(t *testing.T) {
 		code  int32
 		text  string
 	}{
-		"no JSON":                     {types.MergePatchType, `{`, patchOptions(), "a", 400, "error decoding patch"},
+		"no JSON":                     {types.MergePatchType, `{`, patchOptions(), "a", 400, "invalid JSON patch"},
 		"no list":                     {types.JSONPatchType, `{}`, patchOptions(), "a", 400, "error decoding patch"},
 		"a test that fails":           {types.JSONPatchType, `[{"op":"test","path":"/metadata/annotations/n","value":"2"}]`, patchOptions(), "a", 422, "the server rejected our request"},
 		"a path that is not there":    {types.JSONPatchType, `[{"op":"remove","path":"/metadata/labels/x"}]`, patchOptions(), "a", 422, "the server rejected our request"},

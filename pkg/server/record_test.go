@@ -136,7 +136,7 @@ func TestLoggedAuditID(t *testing.T) {
 	cfg := testConfig(t, &fakeResource{})
 	cfg.Logger = zerolog.New(&log)
 	s := newTestServer(t, cfg)
-	for _, id := range []string{"a b", "a\tb", "\xff", "ä", " "} {
+	for _, id := range []string{"a\tb", "\xff", "ä", "a\x7f"} {
 		w := serveOnce(s, newRequest(t, http.MethodGet, "/nothing", "", "Audit-Id", id))
 		if got := w.Header().Get("Audit-Id"); len(got) != 36 || strings.Contains(log.String(), `"auditID":"`+id) {
 			t.Errorf("%q became %q", id, got)

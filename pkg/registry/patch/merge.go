@@ -13,11 +13,12 @@ import (
 func parseMergePatch(data []byte) (*Patch, error) {
 	var fields map[string]any
 	faults, err := kjson.UnmarshalStrict(data, &fields)
-	if err != nil {
+	isNoJSON, _ := kjson.SyntaxErrorOffset(err)
+	switch {
+	case isNoJSON, err == nil && fields == nil:
+		return nil, apierrors.NewBadRequest("invalid JSON patch") // in kube-apiserver's words
+	case err != nil:
 		return nil, malformed(err)
-	}
-	if fields == nil {
-		return nil, apierrors.NewBadRequest("Invalid JSON Patch") // in kube-apiserver's words
 	}
 	if fields, err = decodeNumbers(data); err != nil {
 		return nil, malformed(err)
