@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // authenticationGroup is the API group of what constrained impersonation asks for.
@@ -25,48 +26,81 @@ type Impersonated struct {
 	Constraint string
 }
 
-// Impersonation decides whether the user of attrs may make that request as another, whose name is
-// not empty. The rules are those of kube-apiserver, whose constrained impersonation (KEP-5284) comes
-// first: what it allows, it allows for that request alone. refused is what it was refused for; nil:
-// nothing was.
-func Impersonation(ctx context.Context, authorizer Authorizer, attrs Attributes, as User) (impersonated *Impersonated, refused *Attributes, reason string, err error) {
-	allow := func(asked Attributes) (bool, error) {
-		asked.User = attrs.User
-		allowed, why, err := authorizer.Authorize(ctx, asked)
-		if !allowed && refused == nil {
-			refused, reason = &asked, why // the first refusal is told
-		}
-		return allowed, err
-	}
-	allowAll := func(all []Attributes) (bool, error) {
-		for _, asked := range all {
-			if allowed, err := allow(asked); !allowed || err != nil {
-				return false, err
-			}
-		}
-		return true, nil
-	}
-	for _, mode := range modesOf(attrs.User, &as) {
-		on := attrs
-		on.Verb = "impersonate-on:" + mode.name + ":" + attrs.Verb
-		allowed, err := allowAll(append([]Attributes{on}, mode.asked...))
-		if err != nil {
-			return nil, nil, "", err
-		}
-		if allowed && !mode.forbidden {
-			return &Impersonated{withImpliedGroups(as), "impersonate:" + mode.name}, nil, "", nil
-		}
-	}
-	allowed, err := allowAll(unconstrained(&as))
-	if err != nil || !allowed {
-		return nil, refused, reason, err
-	}
-	return &Impersonated{User: withImpliedGroups(as)}, nil, "", nil
+// maxImpersonators bounds of how many users an Impersonators knows the mode.
+const maxImpersonators = 1024
+
+// Impersonators decides who may make requests as another user. The rules are those of
+// kube-apiserver, whose constrained impersonation (KEP-5284) comes first: what it allows, it allows
+// for that request alone. As there, the mode that has allowed a user's last impersonation is tried
+// before the others, so that it is the one that the audit log names. The zero value is ready; it may
+// be used by several goroutines at once.
+type Impersonators struct {
+	mutex sync.Mutex
+	last  map[string]string // the mode's name, by that of the user
 }
 
-// impersonationMode is a way of constrained impersonation.
+// Impersonate decides whether the user of attrs may make that request as another, whose name is not
+// empty. refused is what it was refused for; nil: nothing was.
+func (i *Impersonators) Impersonate(ctx context.Context, authorizer Authorizer, attrs Attributes, as User) (impersonated *Impersonated, refused *Attributes, reason string, err error) {
+	for _, mode := range i.modes(attrs.User, &as) {
+		asked := mode.asked
+		if mode.name != "" {
+			on := attrs
+			on.Verb = "impersonate-on:" + mode.name + ":" + attrs.Verb
+			asked = append([]Attributes{on}, asked...)
+		}
+		allowed := !mode.forbidden
+		for _, one := range asked {
+			one.User = attrs.User
+			ok, why, err := authorizer.Authorize(ctx, one)
+			if err != nil {
+				return nil, nil, "", err
+			}
+			if !ok {
+				if allowed = false; refused == nil {
+					refused, reason = &one, why // the first refusal is told
+				}
+				break
+			}
+		}
+		if allowed {
+			i.remember(attrs.User.Name, mode.name)
+			impersonated = &Impersonated{User: withImpliedGroups(as)}
+			if mode.name != "" {
+				impersonated.Constraint = "impersonate:" + mode.name
+			}
+			return impersonated, nil, "", nil
+		}
+	}
+	return nil, refused, reason, nil
+}
+
+// modes returns the modes that there are for a user, in the order in which they are tried.
+func (i *Impersonators) modes(user, as *User) []impersonationMode {
+	modes := append(modesOf(user, as), impersonationMode{asked: unconstrained(as)})
+	i.mutex.Lock()
+	last, ok := i.last[user.Name]
+	i.mutex.Unlock()
+	if at := slices.IndexFunc(modes, func(mode impersonationMode) bool { return mode.name == last }); ok && at > 0 {
+		first := modes[at]
+		modes = slices.Insert(slices.Delete(modes, at, at+1), 0, first)
+	}
+	return modes
+}
+
+// remember notes the mode that has allowed a user to impersonate.
+func (i *Impersonators) remember(user, mode string) {
+	i.mutex.Lock()
+	defer i.mutex.Unlock()
+	if _, ok := i.last[user]; i.last == nil || !ok && len(i.last) >= maxImpersonators {
+		i.last = map[string]string{}
+	}
+	i.last[user] = mode
+}
+
+// impersonationMode is a way of impersonation.
 type impersonationMode struct {
-	name  string
+	name  string // of a constrained one; "" is the old one
 	asked []Attributes
 	// forbidden says that it allows nobody what is asked for.
 	forbidden bool

@@ -80,7 +80,7 @@ func TestImpersonation(t *testing.T) {
 	} {
 		attrs := Attributes{User: &User{Name: "bob", Extra: tc.extra}, ResourceRequest: true, Verb: "get", Resource: "endpoints", Namespace: "n", Name: "web"}
 		given := slices.Clone(tc.as.Groups)
-		got, refused, _, err := Impersonation(t.Context(), tc.rights, attrs, tc.as)
+		got, refused, _, err := new(Impersonators).Impersonate(t.Context(), tc.rights, attrs, tc.as)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -98,5 +98,50 @@ func TestImpersonation(t *testing.T) {
 		if !slices.Equal(given, tc.as.Groups) {
 			t.Errorf("%s: the groups that were given have changed", name)
 		}
+	}
+}
+
+// TestLastModeFirst has the mode that allowed a user's last impersonation tried before the others.
+func TestLastModeFirst(t *testing.T) {
+	var users Impersonators
+	impersonate := func(rights allowed, user string, as User) string {
+		t.Helper()
+		attrs := Attributes{User: &User{Name: user}, ResourceRequest: true, Verb: "get", Resource: "endpoints", Namespace: "n", Name: "web"}
+		got, refused, _, err := users.Impersonate(t.Context(), rights, attrs, as)
+		switch {
+		case err != nil:
+			t.Fatal(err)
+		case got == nil:
+			return question(*refused)
+		}
+		return got.Constraint
+	}
+	alice, account := User{Name: "alice"}, User{Name: "system:serviceaccount:n:bot"}
+	withExtra := User{Name: "alice", Extra: map[string][]string{"k": {"a"}}}
+	for i, step := range []struct {
+		user   string
+		rights allowed
+		as     User
+		want   string
+	}{
+		{"bob", allowed{"*"}, alice, "impersonate:user-info"},
+		{"bob", allowed{"*"}, account, "impersonate:serviceaccount"},
+		{"bob", allowed{"*"}, withExtra, ""},
+		{"bob", allowed{"*"}, alice, ""},
+		{"bob", allowed{"*"}, account, ""},
+		{"bob", nil, alice, "impersonate /users /alice"},
+		{"carol", nil, alice, "impersonate-on:user-info:get /endpoints n/web"},
+		{"carol", allowed{"*"}, alice, "impersonate:user-info"},
+		{"bob", allowed{"*"}, alice, ""},
+	} {
+		if got := impersonate(step.rights, step.user, step.as); got != step.want {
+			t.Errorf("%d: got %q, want %q", i, got, step.want)
+		}
+	}
+	for i := range 3 * maxImpersonators {
+		impersonate(allowed{"*"}, fmt.Sprint(i), alice)
+	}
+	if len(users.last) > maxImpersonators {
+		t.Errorf("%d users are remembered", len(users.last))
 	}
 }

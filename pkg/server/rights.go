@@ -33,7 +33,7 @@ func (s *Server) impersonate(rec *record) error {
 func (s *Server) impersonated(rec *record) (*auth.Impersonated, error) {
 	attrs := rec.attrs
 	attrs.User = &rec.identity.User
-	impersonated, refused, reason, err := auth.Impersonation(rec.req.Context(), s.cfg.Authorizer, attrs, *rec.as)
+	impersonated, refused, reason, err := s.impersonators.Impersonate(rec.req.Context(), s.cfg.Authorizer, attrs, *rec.as)
 	if refused != nil {
 		return nil, forbidden(*refused, reason)
 	}

@@ -106,6 +106,8 @@ type Server struct {
 	anonymous *auth.Identity
 	resources map[resourcePath]*metav1.APIResource
 
+	impersonators auth.Impersonators
+
 	streams     context.Context // ends all watches
 	endStreams  context.CancelFunc
 	background  sync.WaitGroup // watches over WebSockets, and what follows rights
