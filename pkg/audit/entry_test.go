@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -173,5 +174,31 @@ func TestTokenReview(t *testing.T) {
 	}
 	if text := string(data); strings.Contains(text, token) || strings.Count(text, `"audiences":["api"]`) != 2 || strings.Count(text, "it may quote the token") != 2 {
 		t.Errorf("the log has\n%s", text)
+	}
+}
+
+// BenchmarkRequest records a create at the level Metadata, to a file.
+func BenchmarkRequest(b *testing.B) {
+	policy, err := Preset("metadata")
+	if err != nil {
+		b.Fatal(err)
+	}
+	l, err := Open(Config{Policy: policy, Path: b.TempDir() + "/audit.log", Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	req := httptest.NewRequestWithContext(b.Context(), http.MethodPost, "/api/v1/namespaces/a/endpoints", nil)
+	req.Header.Set("User-Agent", "kubectl/v1.37.2 (linux/amd64) kubernetes/abcdef")
+	a := &auth.Attributes{User: alice, Verb: "create", ResourceRequest: true, APIVersion: "v1", Resource: "endpoints", Namespace: "a"}
+	obj := &metav1.PartialObjectMetadata{ObjectMeta: metav1.ObjectMeta{Name: "web"}}
+	b.ReportAllocs()
+	for b.Loop() {
+		e := l.Begin(req, "9ccc6db6-c24a-442c-a7b8-a8ede8850dd4", time.Now(), a)
+		e.Authorize(true, `RBAC: allowed by RoleBinding "writers/audit-a" of Role "writer" to Group "team-a"`, nil)
+		e.Sent(obj, metav1.SchemeGroupVersion.WithKind("PartialObjectMetadata"))
+		e.End(201)
+	}
+	if err := l.Close(b.Context()); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -58,7 +58,7 @@ func run(m *testing.M) int {
 		return 1
 	}
 	code := m.Run()
-	if err := errors.Join(shared.Close(), logs.checkSecrets(), goleak.Find()); err != nil {
+	if err := errors.Join(shared.Close(), logs.checkSecrets(), goleak.Find(goleak.IgnoreTopFunction("gopkg.in/natefinch/lumberjack%2ev2.(*Logger).millRun"))); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/berth-project/berth/pkg/apiserver"
+	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/certificates"
 	"github.com/berth-project/berth/pkg/ratelimit"
@@ -43,6 +44,8 @@ type Config struct {
 	Authorizer auth.Authorizer
 	// AuthorizationMode is as in apiserver.Config, except that "" lets every token do everything.
 	AuthorizationMode string
+	// Audit is closed by the caller, after the server; nil is none.
+	Audit *audit.Log
 	// DataDir is etcd's, and outlives the server; "" is one of its own, which does not.
 	DataDir string
 	// QuotaBytes is etcd's quota; 0 is its default.
@@ -98,7 +101,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	}
 	s.core, err = apiserver.Start(ctx, apiserver.Config{
 		Client: s.etcd.Client(), MaxValueBytes: embedded.MaxValueBytes, WrapStorage: cfg.Wrap,
-		Authenticator: tokens, Authorizer: cfg.Authorizer, AuthorizationMode: cmp.Or(cfg.AuthorizationMode, apiserver.ModeAlwaysAllow), Limiter: s.Limiter,
+		Authenticator: tokens, Authorizer: cfg.Authorizer, AuthorizationMode: cmp.Or(cfg.AuthorizationMode, apiserver.ModeAlwaysAllow), Limiter: s.Limiter, Audit: cfg.Audit,
 		MaxRequestsInFlight: cfg.MaxRequestsInFlight, MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
 		Logger: cfg.Logger, Metrics: s.Metrics, Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.2"},
 	})

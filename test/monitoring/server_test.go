@@ -54,7 +54,8 @@ func start(t *testing.T) *server {
 	write(t, tokens, adminToken+",admin,1,system:masters\n"+slowToken+",slow,2\n")
 	write(t, config, limits)
 	cmd := exec.Command(build(t, dir), "--data-dir="+filepath.Join(dir, "data"), "--secure-port=0", "--log-level=warn",
-		"--token-auth-file="+tokens, "--authorization-mode=AlwaysAllow", "--rate-limit-config="+config) // the test's end ends it
+		"--token-auth-file="+tokens, "--authorization-mode=AlwaysAllow", "--rate-limit-config="+config,
+		"--audit-policy=metadata", "--audit-log-path="+filepath.Join(dir, "audit.log")) // the test's end ends it
 	stdout, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
