@@ -91,6 +91,11 @@ func (o *output) write(lines []byte) (n int, err error) {
 		}
 	}
 	n, err = w.Write(lines)
+	if o.rotated != nil && err != nil && n == 0 {
+		// The library gives up a rotation whose new file it may not give to the old one's owner, as
+		// under some sandboxes, and goes on with it at the next call.
+		n, err = w.Write(lines)
+	}
 	o.torn = err != nil && n > 0 && lines[n-1] != '\n'
 	if o.rotated != nil {
 		o.current, _ = os.Stat(o.path) // nil has it opened again
