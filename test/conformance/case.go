@@ -9,8 +9,16 @@
 //	# @name X          keep the answer: later steps may say {{X.metadata.uid}}
 //	# @ignore a.b,c    leave these fields out of the comparison
 //	# @status-only     compare the status code alone
-//	# @as USER         send USER's token of cases/tokens.csv
+//	# @as USER         send USER's token of cases/tokens.csv; - sends none
 //	# @eventually      ask again for as long as the answer differs, up to 10 s
+//
+// and for the audit log:
+//
+//	# @setup           send it before all others, and compare nothing
+//	# @base64          the body is sent decoded
+//	# @background      send it, and go on once the log has its first line
+//	# @cancel 1s       hang up after this time
+//	# @masked a.b,c    these fields have to be there, their values do not count
 //
 // Other lines with # are remarks. {{ns}} and {{ns2}} are two namespaces that each case
 // has to itself, {{token}} is the token of the run, and {{300*x}} is x three hundred times.
@@ -22,6 +30,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // step is one request of a case.
@@ -33,6 +42,11 @@ type step struct {
 	StatusOnly bool
 	As         string
 	Eventually bool
+	Setup      bool
+	Base64     bool
+	Background bool
+	Cancel     time.Duration // 0: never
+	Masked     []string      // as Ignore
 	Method     string
 	Path       string // with the query
 	Header     []field
@@ -105,6 +119,19 @@ func (s *step) readHead(line string) error {
 	}
 	word, value, _ := strings.Cut(directive, " ")
 	switch word {
+	case "setup":
+		s.Setup = true
+	case "base64":
+		s.Base64 = true
+	case "background":
+		s.Background = true
+	case "cancel":
+		var err error
+		if s.Cancel, err = time.ParseDuration(strings.TrimSpace(value)); err != nil {
+			return err
+		}
+	case "masked":
+		s.Masked = strings.Split(strings.ReplaceAll(value, " ", ""), ",")
 	case "name":
 		s.Name = strings.TrimSpace(value)
 	case "ignore":
