@@ -127,9 +127,13 @@ type page struct {
 	release    func()         // gives back what an exact page takes; nil: nothing
 }
 
-// add takes up a value if it is of a selected object; false: the page is full, and the
-// object belongs to the next one.
+// add takes up a value if it is of a selected object; false: the page is full, and the value
+// belongs to the next one, which, as with kube-apiserver, may turn out to have no selected object.
 func (p *page) add(v stored) bool {
+	if p.limit > 0 && int64(len(p.objects)) == p.limit {
+		p.last = p.objects[len(p.objects)-1].Key
+		return false
+	}
 	p.examined++
 	switch {
 	case v.broken != nil:
@@ -138,9 +142,6 @@ func (p *page) add(v stored) bool {
 		}
 	case !p.selection.matches(v.object):
 		p.skipped = true
-	case p.limit > 0 && int64(len(p.objects)) == p.limit:
-		p.last = p.objects[len(p.objects)-1].Key
-		return false
 	default:
 		p.objects = append(p.objects, v.object)
 	}

@@ -96,6 +96,30 @@ func TestPagesAreOneSnapshot(t *testing.T) {
 	}
 }
 
+// A full page is followed by another as long as there are objects behind it, selected or not, as
+// with kube-apiserver.
+func TestPageBeforeWhatIsNotSelected(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	ns := s.newNamespace(t)
+	selected := newEndpoints("a")
+	selected.Labels = map[string]string{"app": "a"}
+	s.create(t, ns, selected)
+	opts := metav1.ListOptions{Limit: 1, LabelSelector: "app=a"}
+	if list := s.list(t, ns, opts); list.Continue != "" || len(namesOf(list)) != 1 {
+		t.Errorf("with nothing behind it: %v, continue %q", namesOf(list), list.Continue)
+	}
+	s.create(t, ns, newEndpoints("b"))
+	list := s.list(t, ns, opts)
+	if list.Continue == "" || len(namesOf(list)) != 1 {
+		t.Fatalf("with another behind it: %v, continue %q", namesOf(list), list.Continue)
+	}
+	opts.Continue = list.Continue
+	if list := s.list(t, ns, opts); list.Continue != "" || len(namesOf(list)) != 0 {
+		t.Errorf("the last page: %v, continue %q", namesOf(list), list.Continue)
+	}
+}
+
 // A list of an exact version shows that version, and is told from one that is at least so
 // new.
 func TestListVersions(t *testing.T) {
