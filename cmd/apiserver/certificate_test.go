@@ -79,7 +79,7 @@ func TestRunClientCertificates(t *testing.T) {
 		"of another CA":             {pair: other.Client(t, "ann", "system:masters"), code: 401, user: "unknown authority"},
 		"of another CA and a token": {pair: other.Client(t, "ann", "system:masters"), token: "token", code: 201, user: bob},
 		"both wrong":                {pair: other.Client(t, "ann", "system:masters"), token: "wrong", code: 401, user: `"message":"Unauthorized"`},
-		"of nobody":                 {pair: harness.Sign(t, ca, &x509.Certificate{Subject: pkix.Name{Organization: []string{"system:masters"}}}), code: 401, user: "no token was sent"},
+		"of nobody":                 {pair: harness.Sign(t, ca, &x509.Certificate{Subject: pkix.Name{Organization: []string{"system:masters"}}}), code: 403, user: `User \"system:anonymous\"`},
 		"of nobody, and a token":    {pair: harness.Sign(t, ca, &x509.Certificate{Subject: pkix.Name{Organization: []string{"x"}}}), token: "token", code: 201, user: bob},
 	} {
 		t.Run(name, func(t *testing.T) {
