@@ -124,7 +124,7 @@ func inGroups(user int) []string {
 }
 
 // create creates an object as the admin.
-func (w *world) create(t *testing.T, path, object string) {
+func (w *world) create(t testing.TB, path, object string) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.URL+path, strings.NewReader(object))
 	if err != nil {
