@@ -76,12 +76,13 @@ var importRules = []importRule{
 	// A directory is locked as etcd locks its own.
 	{folder: "pkg/files", etcd: true},
 	{folder: "pkg/server", http: true, ours: []string{
-		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/forwarded", "pkg/server/identity", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
 	}},
 	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
 	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
 	{folder: "pkg/server/discovery"},
 	{folder: "pkg/server/forwarded", http: true},
+	{folder: "pkg/server/identity", http: true, ours: []string{"pkg/auth", "pkg/auth/iam", "pkg/ratelimit"}},
 	{folder: "pkg/server/metrics", http: true},
 	{folder: "pkg/server/requestinfo", http: true, ours: []string{"pkg/auth"}},
 	{folder: "pkg/server/share"},
@@ -110,6 +111,8 @@ var importRules = []importRule{
 	{folder: "pkg/auth"},
 	// Roles and bindings: pure, whoever feeds them.
 	{folder: "pkg/auth/rbac", ours: []string{"pkg/auth"}},
+	// The token service, whose tokens are in the store.
+	{folder: "pkg/auth/iam", ours: []string{"pkg/auth", "pkg/storage"}},
 	{folder: "pkg/ratelimit"},
 	{folder: "pkg/yamljson"},
 	{folder: "test", http: true, ours: []string{"pkg", "pkg/storage/embedded"}},

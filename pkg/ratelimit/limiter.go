@@ -143,6 +143,15 @@ func (l *Limiter) AllowAnonymous(now time.Time, addr netip.Addr) time.Duration {
 	return fromNow(now, t, l.addresses.get(t, addressKey(addr), addressOverflow, l.policy.anonymous).take(t, 1))
 }
 
+// AnonymousWait returns what AllowAnonymous would, and takes nothing: for requests that are only
+// known to have failed after work that is not done for nothing.
+func (l *Limiter) AnonymousWait(now time.Time, addr netip.Addr) time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	t := l.advance(now)
+	return fromNow(now, t, l.addresses.get(t, addressKey(addr), addressOverflow, l.policy.anonymous).wait(t, 1))
+}
+
 // AllowProbe is AllowAnonymous for a request that needs no token, such as a health check: 200 per
 // second with a burst of 400, whatever the configuration. Each path has a bucket of its own, so
 // that who floods one leaves the others alone; the caller says which paths there are. Requests
