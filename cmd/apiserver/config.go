@@ -43,6 +43,7 @@ type config struct {
 	TokenAuthFile               string // empty means the token in the data directory
 	ClientCAFile                string // empty means the CA in the data directory
 	AuthorizationMode           string // empty means that of the stored data
+	IAMConfig                   string // empty means no token service
 	RateLimitConfig             string // empty means the default limits
 	MaxRequestsInFlight         int    // 0 means no limit
 	MaxMutatingRequestsInFlight int    // 0 means no limit
@@ -132,6 +133,9 @@ func (c *config) secretFiles() []string {
 	}
 	if c.ClientCAFile == "" {
 		paths = append(paths, c.DataDir.PKI().ClientCAKey())
+	}
+	if c.IAMConfig != "" {
+		paths = append(paths, c.IAMConfig)
 	}
 	if c.EtcdKeyFile != "" {
 		paths = append(paths, c.EtcdKeyFile)

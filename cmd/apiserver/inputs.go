@@ -13,6 +13,7 @@ import (
 
 	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/auth/iam"
 	"github.com/berth-project/berth/pkg/certificates"
 	"github.com/berth-project/berth/pkg/files"
 	"github.com/berth-project/berth/pkg/ratelimit"
@@ -22,6 +23,7 @@ import (
 type inputs struct {
 	tokens    *auth.Tokens         // empty without --token-auth-file
 	clientCAs *auth.Certificates   // empty without --client-ca-file
+	iam       *iam.Service         // nil without --iam-config
 	limiter   *ratelimit.Limiter   // has the default limits without --rate-limit-config
 	certs     *certificates.Holder // empty without --tls-cert-file
 	audit     *auditLog            // empty without --audit-log-path
@@ -32,6 +34,9 @@ type inputs struct {
 // loadInputs reads every file that c names. It writes nothing.
 func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 	in := &inputs{tokens: auth.NewTokens(), clientCAs: auth.NewCertificates(), limiter: ratelimit.New(nil), certs: &certificates.Holder{}, audit: &auditLog{}}
+	if c.IAMConfig != "" {
+		in.iam = iam.New(logger)
+	}
 	certificateFiles := []string{c.TLSCertFile, c.TLSPrivateKeyFile}
 	if c.TLSCAFile != "" {
 		certificateFiles = append(certificateFiles, c.TLSCAFile)
@@ -44,6 +49,10 @@ func loadInputs(c config, logger zerolog.Logger) (*inputs, error) {
 		{
 			Name: "client-ca-file", Paths: []string{c.ClientCAFile},
 			Load: func() error { return loadClientCAs(c.ClientCAFile, in.clientCAs, logger) },
+		},
+		{
+			Name: "iam-config", Paths: []string{c.IAMConfig},
+			Load: func() error { return in.iam.Load(c.IAMConfig) },
 		},
 		{
 			Name: "rate-limit-config", Paths: []string{c.RateLimitConfig},

@@ -145,6 +145,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		Authenticator:               i.tokens,
 		Certificates:                i.clientCAs,
 		AuthorizationMode:           i.config.AuthorizationMode,
+		IAM:                         i.iam,
 		Limiter:                     i.limiter,
 		Audit:                       i.audit.log,
 		TrustedProxies:              i.proxies,

@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/auth/iam"
 	"github.com/berth-project/berth/pkg/auth/rbac"
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/storage"
@@ -78,6 +79,8 @@ func newAccess(mode string, cfg *Config) *access {
 		a.authorizer = cfg.Authorizer
 	case mode == ModeRBAC:
 		a.authorizer = a.roles
+	case cfg.IAM != nil:
+		a.authorizer = &iam.ScopeAuthorizer{Service: cfg.IAM, Next: auth.AlwaysAllow{}}
 	default:
 		a.authorizer = auth.AlwaysAllow{}
 	}

@@ -19,12 +19,14 @@ import (
 
 	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/auth/iam"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/resources"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 	"github.com/berth-project/berth/pkg/registry/reviews"
 	"github.com/berth-project/berth/pkg/server"
+	"github.com/berth-project/berth/pkg/server/identity"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
@@ -75,6 +77,8 @@ type Config struct {
 	Authenticator auth.Authenticator
 	// Certificates knows the client certificates; nil knows none.
 	Certificates *auth.Certificates
+	// IAM is the token service, with its file loaded; nil: there is none.
+	IAM *iam.Service
 	// Anonymous says what requests without a token may ask for.
 	Anonymous Anonymous
 	// AuthorizationMode is ModeRBAC, ModeAlwaysAllow, or "" for what the stored data were made
@@ -180,6 +184,9 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if access.authorizer == access.roles && cfg.Anonymous == AnonymousProbes {
 		cfg.Anonymous = AnonymousAll // for whom there are roles
 	}
+	if err := i.startIAM(ctx, run, &cfg); err != nil {
+		return err
+	}
 	if i.Handler, err = newHandler(cfg, i.Storage, objects); err != nil {
 		return err
 	}
@@ -188,6 +195,16 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 		i.running.Go(func() { etcd.WatchVersions(run, cfg.Client, cfg.Logger) })
 	}
 	return nil
+}
+
+// startIAM starts the token service, if there is one.
+func (i *Instance) startIAM(ctx, run context.Context, cfg *Config) error {
+	if cfg.IAM == nil {
+		return nil
+	}
+	wait, err := cfg.IAM.Start(ctx, run, i.Storage, cfg.Metrics)
+	i.running.Go(wait)
+	return err
 }
 
 // begin creates what is there from the first start on: roles and bindings where they count, and
@@ -249,6 +266,11 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 	if authorizer == nil {
 		authorizer = auth.AlwaysAllow{}
 	}
+	var tokenService *identity.Handler
+	if cfg.IAM != nil {
+		tokenService = &identity.Handler{Service: cfg.IAM, Limiter: cfg.Limiter}
+		cfg.Authenticator = auth.Union(cfg.Authenticator, cfg.IAM)
+	}
 	reviews, err := newReviews(cfg, authorizer)
 	if err != nil {
 		return nil, err
@@ -261,6 +283,7 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 
 		Authenticator: cfg.Authenticator,
 		Certificates:  cfg.Certificates,
+		Identity:      tokenService,
 		Anonymous:     cfg.Anonymous,
 		Authorizer:    authorizer,
 		Limiter:       cfg.Limiter,

@@ -61,11 +61,15 @@ func (s *Server) routeIndex() error {
 	if err != nil {
 		return err
 	}
+	encode := func(*http.Request) []byte { return encoded }
+	if s.cfg.Identity != nil {
+		encode = func(req *http.Request) []byte { return s.cfg.Identity.Index(req, slices.Clone(index.Paths)) }
+	}
 	page, err := discovery.Page(s.cfg.Version.GitVersion)
 	if err != nil {
 		return err
 	}
-	s.router.Path("/").HandlerFunc(root(encoded, page))
+	s.router.Path("/").HandlerFunc(root(encode, page))
 	return nil
 }
 
@@ -75,7 +79,7 @@ func asksForPage(req *http.Request) bool {
 }
 
 // root answers programs with the index, and browsers with the page.
-func root(index, page []byte) http.HandlerFunc {
+func root(index func(*http.Request) []byte, page []byte) http.HandlerFunc {
 	return func(w http.ResponseWriter, req *http.Request) {
 		header := w.Header()
 		header.Set("Vary", "Accept")
@@ -87,7 +91,7 @@ func root(index, page []byte) http.HandlerFunc {
 			return
 		}
 		header.Set("Content-Type", "application/json")
-		_, _ = w.Write(index) // a client that has gone needs no answer
+		_, _ = w.Write(index(req)) // a client that has gone needs no answer
 	}
 }
 

@@ -56,11 +56,12 @@ const pageProbe = "page"
 
 // probeOf returns the name of the path that a request asks for which needs no token, "" where it
 // needs one. Each of those paths is limited by itself.
-func probeOf(req *http.Request) string {
+func (s *Server) probeOf(req *http.Request) string {
 	if !isReadOnly(req) || len(req.URL.Path) > requestinfo.MaxPathBytes {
 		return ""
 	}
-	if asksForPage(req) {
+	// Clients of the token service find it by the index, before they have a token.
+	if asksForPage(req) || req.URL.Path == "/" && s.cfg.Identity != nil {
 		return pageProbe
 	}
 	path, check, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")

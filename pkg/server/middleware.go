@@ -3,6 +3,7 @@ package server
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"runtime/debug"
@@ -12,7 +13,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/server/identity"
 	"github.com/berth-project/berth/pkg/server/metrics"
+	"github.com/berth-project/berth/pkg/server/requestinfo"
 	"github.com/berth-project/berth/pkg/server/websocket"
 )
 
@@ -58,7 +61,7 @@ const anonymousLimit = "anonymous-rate"
 // filter lets a request through to the router if its token is good, within its limits, and what it
 // asks for is allowed. It reads nothing of the body: a rejected request costs next to nothing.
 func (s *Server) filter(rec *record) error {
-	probe := probeOf(rec.req)
+	probe := s.probeOf(rec.req)
 	if err := s.authenticate(rec, probe != ""); err != nil {
 		if !apierrors.IsTooManyRequests(err) { // of which there may be any number
 			rec.beginAudit(s.cfg.Audit)
@@ -158,6 +161,31 @@ func (s *Server) limitAddress(rec *record) error {
 		return nil
 	}
 	return tooManyRequests("the limit for requests without a valid token from this address is reached", wait, s.reject(rec, anonymousLimit, "address"))
+}
+
+// serveIdentity answers requests for the token service, and reports whether it was one. They come
+// before the filter: who logs in has no token yet, and the service's errors have a form of their
+// own.
+func (s *Server) serveIdentity(rec *record) bool {
+	path := rec.req.URL.Path
+	if s.cfg.Identity == nil || path != identity.Prefix && !strings.HasPrefix(path, identity.Prefix+"/") || len(path) > requestinfo.MaxPathBytes {
+		return false
+	}
+	rec.count(identity.Prefix)
+	rec.keepPace(rec.start.Add(maxMutationTimeout))
+	req := rec.req.WithContext(rec.req.Context())
+	req.Body = io.NopCloser(rec) // whose reads keep the pace
+	outcome := s.cfg.Identity.Serve(rec, req, rec.client)
+	rec.identity, rec.refusedToken, rec.cause = outcome.Identity, outcome.Refused, outcome.Cause
+	rec.outage = outcome.Cause != nil
+	switch outcome.Limit {
+	case "":
+	case identity.AnonymousLimit, identity.ProbeLimit:
+		s.reject(rec, outcome.Limit, "address")
+	default:
+		s.reject(rec, outcome.Limit, "user")
+	}
+	return true
 }
 
 // requestToken returns the token of X-Auth-Token, or else of Authorization: Bearer, or else of a

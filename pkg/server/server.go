@@ -24,6 +24,7 @@ import (
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/server/forwarded"
+	"github.com/berth-project/berth/pkg/server/identity"
 	"github.com/berth-project/berth/pkg/server/media"
 	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/requestinfo"
@@ -41,6 +42,8 @@ type Config struct {
 	Authenticator auth.Authenticator
 	// Certificates knows the client certificates; nil knows none.
 	Certificates *auth.Certificates
+	// Identity serves the token service; nil: there is none.
+	Identity *identity.Handler
 	// Anonymous says what requests without a token may ask for.
 	Anonymous Anonymous
 	// Authorizer decides on every request; nil allows all.
@@ -179,6 +182,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	if req.TLS != nil && s.cfg.StrictTransportSecurity != "" {
 		header.Set("Strict-Transport-Security", s.cfg.StrictTransportSecurity)
+	}
+	if s.serveIdentity(rec) {
+		return
 	}
 	switch err := s.filter(rec); {
 	case err != nil:

@@ -21,6 +21,7 @@ import (
 	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/auth"
+	"github.com/berth-project/berth/pkg/auth/iam"
 	"github.com/berth-project/berth/pkg/certificates"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/serving"
@@ -38,6 +39,8 @@ const stopTimeout = 10 * time.Second
 type Config struct {
 	// Tokens is the CSV file of the tokens; "" is one token, Token.
 	Tokens string
+	// IAM is the file of the token service; "": there is none.
+	IAM string
 	// RateLimits are the limits; nil is the default.
 	RateLimits *ratelimit.Config
 	// Authorizer decides on every request; nil: AuthorizationMode does.
@@ -46,6 +49,9 @@ type Config struct {
 	AuthorizationMode string
 	// Audit is closed by the caller, after the server; nil is none.
 	Audit *audit.Log
+	// Peer is a server whose etcd is this one's, too, and which outlives it; nil: it has one of its
+	// own.
+	Peer *Server
 	// DataDir is etcd's, and outlives the server; "" is one of its own, which does not.
 	DataDir string
 	// QuotaBytes is etcd's quota; 0 is its default.
@@ -70,7 +76,9 @@ type Server struct {
 	Metrics *prometheus.Registry
 
 	dir   string
-	etcd  *embedded.Etcd
+	iam   *iam.Service   // nil without a token service
+	etcd  *embedded.Etcd // nil until it has started; a peer's is not closed
+	peer  bool           // whether it is one
 	core  *apiserver.Instance
 	front *serving.Server
 }
@@ -96,12 +104,19 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	if data == "" {
 		data = filepath.Join(s.dir, "etcd")
 	}
-	if s.etcd, err = embedded.Start(ctx, embedded.Config{DataDir: data, QuotaBytes: cfg.QuotaBytes}); err != nil {
+	if cfg.Peer != nil {
+		s.etcd, s.peer = cfg.Peer.etcd, true
+	} else if s.etcd, err = embedded.Start(ctx, embedded.Config{DataDir: data, QuotaBytes: cfg.QuotaBytes}); err != nil {
 		return err
+	}
+	if cfg.IAM != "" {
+		if err := s.loadIAM(cfg); err != nil {
+			return err
+		}
 	}
 	s.core, err = apiserver.Start(ctx, apiserver.Config{
 		Client: s.etcd.Client(), MaxValueBytes: embedded.MaxValueBytes, WrapStorage: cfg.Wrap,
-		Authenticator: tokens, Authorizer: cfg.Authorizer, AuthorizationMode: cmp.Or(cfg.AuthorizationMode, apiserver.ModeAlwaysAllow), Limiter: s.Limiter, Audit: cfg.Audit,
+		Authenticator: tokens, IAM: s.iam, Authorizer: cfg.Authorizer, AuthorizationMode: cmp.Or(cfg.AuthorizationMode, apiserver.ModeAlwaysAllow), Limiter: s.Limiter, Audit: cfg.Audit,
 		MaxRequestsInFlight: cfg.MaxRequestsInFlight, MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
 		Logger: cfg.Logger, Metrics: s.Metrics, Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.2"},
 	})
@@ -110,6 +125,22 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	}
 	s.Storage = s.core.Storage
 	return s.listen(ctx, cfg)
+}
+
+// iamFile is the path of the token service's file.
+func (s *Server) iamFile() string { return filepath.Join(s.dir, "iam.yaml") }
+
+func (s *Server) loadIAM(cfg Config) error {
+	s.iam = iam.New(cfg.Logger)
+	return s.ReloadIAM(cfg.IAM)
+}
+
+// ReloadIAM replaces the file of the token service.
+func (s *Server) ReloadIAM(file string) error {
+	if err := os.WriteFile(s.iamFile(), []byte(file), 0o600); err != nil {
+		return err
+	}
+	return s.iam.Load(s.iamFile())
 }
 
 func (s *Server) tokens(cfg Config) (*auth.Tokens, error) {
@@ -183,7 +214,7 @@ func (s *Server) Close() error {
 	if s.core != nil {
 		s.core.Close()
 	}
-	if s.etcd != nil {
+	if s.etcd != nil && !s.peer {
 		errs = append(errs, s.etcd.Close())
 	}
 	return errors.Join(append(errs, os.RemoveAll(s.dir))...)
