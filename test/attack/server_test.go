@@ -59,7 +59,8 @@ func startServer(t *testing.T, binary string, users ...string) *server {
 	}
 	s := &server{tokens: filepath.Join(t.TempDir(), "tokens.csv")}
 	harness.WriteFile(t, s.tokens, strings.Join(append(lines, users...), "\n")+"\n")
-	s.Server = harness.Run(t, binary, "--token-auth-file="+s.tokens, "--authorization-mode=AlwaysAllow", "--log-format=json")
+	s.Server = harness.Run(t, binary, "--token-auth-file="+s.tokens, "--authorization-mode=AlwaysAllow", "--log-format=json",
+		"--iam-config="+filepath.Join(harness.Root(), "examples", "iam.yaml"))
 	s.mustAdmin(t, http.StatusCreated, http.MethodPost, "/api/v1/namespaces", `{"metadata":{"name":"`+victims+`"}}`)
 	s.mustAdmin(t, http.StatusCreated, http.MethodPost, endpointsIn(victims), smallObject("base"))
 	return s

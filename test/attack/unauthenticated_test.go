@@ -21,6 +21,15 @@ var unauthenticated = []attack{
 			a.get(endpointsIn("default"), "X-Auth-Token", fmt.Sprintf("guess-%d", n))
 		}
 	})},
+	{name: "passwords guessed from the victim's address", near: true, run: anonymously(2000, func(a *attacker, n int) {
+		a.logIn("alice", fmt.Sprintf("guess-%d", n))
+	})},
+	{name: "log-ins of users that there are not", run: anonymously(2000, func(a *attacker, n int) { a.logIn(fmt.Sprintf("user-%d", n), "guess") })},
+	{name: "log-ins again and again", run: flood(500, func(a *attacker, _ int) { a.logIn("alice", "change-me-alice") })},
+	{name: "log-ins of 60 KB", run: anonymously(2000, func(a *attacker, _ int) { a.logIn("alice", strings.Repeat("[", 60<<10)) })},
+	{name: "tokens made up by the form", run: anonymously(4000, func(a *attacker, n int) {
+		a.get(endpointsIn("default"), "X-Auth-Token", fmt.Sprintf("berth_%042dA", n))
+	})},
 	{name: "paths of 60 KB without a token", run: anonymously(2000, func(a *attacker, _ int) { a.get("/api/v1/" + strings.Repeat("a", 60<<10)) })},
 	{name: "queries of 60 KB without a token", run: anonymously(2000, func(a *attacker, _ int) { a.get("/version?" + strings.Repeat("a=b&", 15<<10)) })},
 	{name: "paths of 60 KB with a token", run: flood(2000, func(a *attacker, _ int) { a.get("/api/v1/" + strings.Repeat("a", 60<<10)) })},
@@ -36,6 +45,12 @@ var unauthenticated = []attack{
 	{name: "a user agent of its own for each request", run: flood(3000, func(a *attacker, n int) {
 		a.do(http.MethodPost, endpointsIn(a.namespace)+"?dryRun=All", smallObject("object"), "User-Agent", fmt.Sprintf("%d%s", n, strings.Repeat("u", 1000)))
 	})},
+}
+
+// logIn tries to get a token for the project of the user alice.
+func (a *attacker) logIn(user, password string) {
+	body := fmt.Sprintf(`{"auth":{"identity":{"methods":["password"],"password":{"user":{"name":%q,"domain":{"id":"default"},"password":%q}}},"scope":{"project":{"name":"team-a"}}}}`, user, password)
+	a.do(http.MethodPost, "/v3/auth/tokens", body, "Content-Type", "application/json")
 }
 
 // anonymously is a flood without a token.
