@@ -178,6 +178,14 @@ func (s *Server) serveIdentity(rec *record) bool {
 	outcome := s.cfg.Identity.Serve(rec, req, rec.client)
 	rec.identity, rec.refusedToken, rec.cause = outcome.Identity, outcome.Refused, outcome.Cause
 	rec.outage = outcome.Cause != nil
+	if outcome.Identity != nil {
+		rec.attrs.User = &outcome.Identity.User
+	}
+	// Only now it is known who has logged in. Of refusals by the limit of an address there may be
+	// any number.
+	if outcome.Identity != nil || outcome.Refused && outcome.Limit == "" {
+		rec.beginAudit(s.cfg.Audit)
+	}
 	switch outcome.Limit {
 	case "":
 	case identity.AnonymousLimit, identity.ProbeLimit:

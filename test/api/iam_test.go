@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,10 +15,13 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/test/apitest"
+	"github.com/berth-project/berth/test/harness"
 )
 
 // A token of one server is good at another of the same etcd at once, as X-Auth-Token and as Bearer.
@@ -320,5 +324,48 @@ func TestIAMWithoutEtcd(t *testing.T) {
 	store.broken.Store(false)
 	if a := s.send("DELETE", "/v3/auth/tokens", "", "X-Auth-Token", token, "X-Subject-Token", token); a.code != http.StatusNoContent {
 		t.Errorf("the revocation afterwards: %d %s", a.code, a.body)
+	}
+}
+
+// The audit log says who has logged in, and who could not, and has neither password nor token.
+func TestIAMAudit(t *testing.T) {
+	policy, err := audit.Preset("full")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "audit.log")
+	log, err := audit.Open(audit.Config{Policy: policy, Path: path, Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = log.Close(context.Background()) })
+	s := startIAM(t, apitest.Config{Audit: log})
+	token := s.logIn("ann", teamA)
+	s.send("DELETE", "/v3/auth/tokens", "", "X-Auth-Token", token, "X-Subject-Token", token)
+	s.send("POST", "/v3/auth/tokens", loginBody("ann", "wrong", teamA))
+	if err := log.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	text := harness.ReadFile(t, path)
+	var got []string
+	for line := range strings.Lines(text) {
+		var event struct {
+			Stage, RequestURI, Verb string
+			User                    struct{ Username string }
+			ResponseStatus          struct{ Code int }
+		}
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			t.Fatal(err)
+		}
+		if event.Stage != "RequestReceived" {
+			got = append(got, fmt.Sprint(event.Verb, " ", event.RequestURI, " ", event.User.Username, " ", event.ResponseStatus.Code))
+		}
+	}
+	want := []string{"post /v3/auth/tokens ann 201", "delete /v3/auth/tokens ann 204", "post /v3/auth/tokens  401"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	if strings.Contains(text, token) || strings.Contains(text, secret) || strings.Contains(text, "wrong") {
+		t.Error("a secret is in the audit log")
 	}
 }
