@@ -310,8 +310,8 @@ func TestListsWithoutUnreadableValues(t *testing.T) {
 		{"?fieldSelector=metadata.name=b", runtime.ContentTypeJSON, []string{}, []string{keyB}},
 		{"?fieldSelector=metadata.name=a", runtime.ContentTypeJSON, []string{"a"}, nil},
 		{"?fieldSelector=metadata.name!=b", runtime.ContentTypeJSON, []string{"a", "c", "e"}, []string{keyD}},
-		{"?limit=1", runtime.ContentTypeJSON, []string{"a"}, []string{keyB}},
-		{"?limit=2", runtime.ContentTypeJSON, []string{"a", "c"}, []string{keyB, keyD}},
+		{"?limit=1", runtime.ContentTypeJSON, []string{"a"}, nil}, // the next page tells of what follows
+		{"?limit=2", runtime.ContentTypeJSON, []string{"a", "c"}, []string{keyB}},
 		{"?limit=3", runtime.ContentTypeJSON, []string{"a", "c", "e"}, []string{keyB, keyD}},
 		{fmt.Sprintf("?resourceVersionMatch=Exact&resourceVersion=%d", revision), runtime.ContentTypeProtobuf, []string{"a", "c", "e"}, []string{keyB, keyD}},
 		{fmt.Sprintf("?resourceVersionMatch=Exact&resourceVersion=%d", revision-1), runtime.ContentTypeJSON, []string{"a", "c", "e"}, []string{keyB}},
