@@ -104,6 +104,7 @@ func TestRunIAM(t *testing.T) {
 	if _, code := s.logIn(t, client, iamPassword); code != http.StatusUnauthorized {
 		t.Errorf("the old password gets %d", code)
 	}
+	s.stderr.Await(t, `"login":"user \\"ann\\": wrong password","user":"",.*"code":401`, s.ended)
 	if log := s.stderr.String() + s.stdout.String(); strings.Contains(log, token) || strings.Contains(log, iamPassword) || strings.Contains(log, hash) {
 		t.Error("the output has a secret")
 	}

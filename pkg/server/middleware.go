@@ -177,6 +177,7 @@ func (s *Server) serveIdentity(rec *record) bool {
 	req.Body = io.NopCloser(rec) // whose reads keep the pace
 	outcome := s.cfg.Identity.Serve(rec, req, rec.client)
 	rec.identity, rec.refusedToken, rec.cause = outcome.Identity, outcome.Refused, outcome.Cause
+	rec.refusedLogin = outcome.Refusal
 	rec.outage = outcome.Cause != nil
 	if outcome.Identity != nil {
 		rec.attrs.User = &outcome.Identity.User

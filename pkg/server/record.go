@@ -35,6 +35,7 @@ type record struct {
 
 	identity     *auth.Identity // nil until authenticated; that of system:anonymous without a token
 	refusedToken bool           // whether there was a token, which is not valid
+	refusedLogin error          // why a log-in was refused; nil: it was not one
 	// refusedCertificate is why the client's certificate is not valid, if it has one.
 	refusedCertificate error
 	attrs              auth.Attributes
@@ -218,6 +219,8 @@ func (s *Server) log(rec *record) {
 		}
 	case rec.cause != nil:
 		event = s.cfg.Logger.Error().AnErr("cause", rec.cause)
+	case rec.refusedLogin != nil:
+		event = s.cfg.Logger.Warn().Str("login", loggable(rec.refusedLogin.Error(), maxLoggedField))
 	case rec.refusedToken:
 		event = s.cfg.Logger.Warn().Str("token", "not valid")
 	case rec.refusedCertificate != nil && rec.identity == nil:

@@ -49,19 +49,19 @@ func (r DomainRef) names(d ref) bool {
 	return true
 }
 
-// LogIn issues a token to whoever shows what it takes. Its errors are ErrUnauthorized, whatever
-// was wrong, ErrNotFound for a token that is not a living one, *BusyError and
+// LogIn issues a token to whoever shows what it takes. Its errors are *RefusedError, ErrNotFound for a token that is not a living one, *BusyError and
 // *UnavailableError. address is the client's.
 func (s *Service) LogIn(ctx context.Context, address netip.Addr, login Login) (secret string, session *Session, err error) {
 	secret, session, err = s.logIn(ctx, network(address), login)
 	outcome := outcomeFailed
 	var busy *BusyError
+	refused, _ := errors.AsType[*RefusedError](err)
 	switch {
 	case err == nil:
 		outcome = outcomeSuccess
-	case errors.Is(err, errLocked):
-		outcome, err = outcomeLocked, ErrUnauthorized
-	case errors.Is(err, ErrUnauthorized), errors.Is(err, ErrNotFound):
+	case refused != nil && refused.Reason == reasonLocked:
+		outcome = outcomeLocked
+	case refused != nil, errors.Is(err, ErrNotFound):
 		outcome = outcomeRefused
 	case errors.As(err, &busy):
 		outcome = outcomeLimited
@@ -80,8 +80,36 @@ func network(address netip.Addr) netip.Addr {
 	return prefix.Addr()
 }
 
-// errLocked is told to the metrics alone.
-var errLocked = errors.New("the user is locked out")
+// RefusedError is an ErrUnauthorized with the reason, which is for the server's log: whoever logs in
+// must not learn which users there are, or what was wrong.
+type RefusedError struct {
+	User   string // of the configuration; "": there is no such user, and what was sent may be a password
+	Reason string
+}
+
+const (
+	reasonUser     = "no such user"
+	reasonLocked   = "the user is locked out at this address"
+	reasonPassword = "wrong password"
+	reasonDisabled = "the user is disabled"
+	reasonOther    = "the token is of another user"
+	reasonMethod   = "unsupported method or scope, or no credentials"
+	reasonScope    = "no such project or domain"
+	reasonRole     = "no role in the project or on the domain, or the project is disabled"
+)
+
+func (e *RefusedError) Error() string {
+	if e.User == "" {
+		return e.Reason
+	}
+	return fmt.Sprintf("user %q: %s", e.User, e.Reason)
+}
+
+// Is reports whether the target is ErrUnauthorized.
+func (e *RefusedError) Is(target error) bool { return target == ErrUnauthorized }
+
+// ErrUnsupported refuses a log-in by a method, or for a scope, that there is not.
+var ErrUnsupported error = &RefusedError{Reason: reasonMethod}
 
 func (s *Service) logIn(ctx context.Context, address netip.Addr, login Login) (string, *Session, error) {
 	d := s.current()
@@ -97,7 +125,7 @@ func (s *Service) logIn(ctx context.Context, address netip.Addr, login Login) (s
 			return "", nil, ErrNotFound
 		}
 		if u = d.users[from.record.user]; u == nil {
-			return "", nil, ErrUnauthorized // the file has changed just now
+			return "", nil, &RefusedError{Reason: reasonUser} // the file has changed just now
 		}
 		r.methods, r.expires, r.password = from.record.methods|Token, from.record.expires, from.record.password
 		if r.audit[1] = from.record.audit[1]; r.audit[1] == (auditID{}) {
@@ -110,21 +138,21 @@ func (s *Service) logIn(ctx context.Context, address netip.Addr, login Login) (s
 			return "", nil, err
 		}
 		if u != nil && u != named {
-			return "", nil, ErrUnauthorized
+			return "", nil, &RefusedError{named.name, reasonOther}
 		}
 		u, r.password = named, named.fingerprint
 		r.methods |= Password
 	}
 	if u == nil {
-		return "", nil, ErrUnauthorized
+		return "", nil, ErrUnsupported
 	}
 	r.user = u.id
 	var ok bool
 	if r.scope, ok = d.findScope(login); !ok {
-		return "", nil, ErrUnauthorized
+		return "", nil, &RefusedError{u.name, reasonScope}
 	}
 	if _, state := d.grant(&r); state != alive {
-		return "", nil, ErrUnauthorized
+		return "", nil, &RefusedError{u.name, reasonRole}
 	}
 	if err := s.mayIssue(now, d, u); err != nil {
 		return "", nil, err
@@ -169,10 +197,14 @@ func (s *Service) checkPassword(ctx context.Context, d *directory, address netip
 		return nil, &BusyError{busyWait, "too many passwords are being checked"}
 	case err != nil:
 		return nil, err
+	case u == nil:
+		return nil, &RefusedError{Reason: reasonUser}
 	case locked:
-		return nil, errLocked
-	case u == nil || !matches || !u.enabled:
-		return nil, ErrUnauthorized
+		return nil, &RefusedError{u.name, reasonLocked}
+	case !matches:
+		return nil, &RefusedError{u.name, reasonPassword}
+	case !u.enabled:
+		return nil, &RefusedError{u.name, reasonDisabled}
 	}
 	return u, nil
 }

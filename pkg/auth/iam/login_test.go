@@ -75,33 +75,36 @@ func TestLogInRefuses(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		login Login
-		want  error
+		want  string // what the log says; the client is told ErrUnauthorized or ErrNotFound
 	}{
-		{"nothing", Login{}, ErrUnauthorized},
-		{"wrong password", Login{Password: &PasswordLogin{UserName: "bob", Password: "x"}}, ErrUnauthorized},
-		{"no password", Login{Password: &PasswordLogin{UserName: "bob"}}, ErrUnauthorized},
-		{"unknown user", password("nobody", ""), ErrUnauthorized},
-		{"unknown id", Login{Password: &PasswordLogin{UserID: "x", Password: "secret"}}, ErrUnauthorized},
-		{"empty id", Login{Password: &PasswordLogin{UserID: strings.Repeat("0", 32), Password: "secret"}}, ErrUnauthorized},
-		{"disabled", password("off", ""), ErrUnauthorized},
-		{"another domain", Login{Password: &PasswordLogin{UserName: "alice", Domain: DomainRef{Name: "Other"}, Password: "secret"}}, ErrUnauthorized},
-		{"another domain by id", Login{Password: &PasswordLogin{UserName: "alice", Domain: DomainRef{ID: "Default"}, Password: "secret"}}, ErrUnauthorized},
-		{"unknown project", password("alice", "team-c"), ErrUnauthorized},
-		{"another's project", password("bob", "team-a"), ErrUnauthorized},
-		{"malformed project", with(password("alice", ""), func(l *Login) { l.Project = &ProjectRef{ID: "team-a"} }), ErrUnauthorized},
-		{"project of another domain", with(password("alice", "team-a"), func(l *Login) { l.Project.Domain.Name = "Other" }), ErrUnauthorized},
-		{"domain without a role", with(password("alice", ""), func(l *Login) { l.Domain = &DomainRef{} }), ErrUnauthorized},
-		{"unknown domain", with(password("root", ""), func(l *Login) { l.Domain = &DomainRef{Name: "Other"} }), ErrUnauthorized},
-		{"garbage as a token", Login{Token: &garbage}, ErrNotFound},
-		{"another's token beside", with(password("bob", ""), func(l *Login) { l.Token = &token }), ErrUnauthorized},
+		{"nothing", Login{}, `unsupported method or scope, or no credentials`},
+		{"wrong password", Login{Password: &PasswordLogin{UserName: "bob", Password: "x"}}, `user "bob": wrong password`},
+		{"no password", Login{Password: &PasswordLogin{UserName: "bob"}}, `user "bob": wrong password`},
+		{"unknown user", password("nobody", ""), `no such user`},
+		{"unknown id", Login{Password: &PasswordLogin{UserID: "x", Password: "secret"}}, `no such user`},
+		{"empty id", Login{Password: &PasswordLogin{UserID: strings.Repeat("0", 32), Password: "secret"}}, `no such user`},
+		{"disabled", password("off", ""), `user "off": the user is disabled`},
+		{"another domain", Login{Password: &PasswordLogin{UserName: "alice", Domain: DomainRef{Name: "Other"}, Password: "secret"}}, `no such user`},
+		{"another domain by id", Login{Password: &PasswordLogin{UserName: "alice", Domain: DomainRef{ID: "Default"}, Password: "secret"}}, `no such user`},
+		{"unknown project", password("alice", "team-c"), `user "alice": no such project or domain`},
+		{"another's project", password("bob", "team-a"), `user "bob": no role in the project or on the domain, or the project is disabled`},
+		{"malformed project", with(password("alice", ""), func(l *Login) { l.Project = &ProjectRef{ID: "team-a"} }), `user "alice": no such project or domain`},
+		{"project of another domain", with(password("alice", "team-a"), func(l *Login) { l.Project.Domain.Name = "Other" }), `user "alice": no such project or domain`},
+		{"domain without a role", with(password("alice", ""), func(l *Login) { l.Domain = &DomainRef{} }), `user "alice": no role in the project or on the domain, or the project is disabled`},
+		{"unknown domain", with(password("root", ""), func(l *Login) { l.Domain = &DomainRef{Name: "Other"} }), `user "root": no such project or domain`},
+		{"garbage as a token", Login{Token: &garbage}, ErrNotFound.Error()},
+		{"another's token beside", with(password("bob", ""), func(l *Login) { l.Token = &token }), `user "bob": the token is of another user`},
 		{"a token and a wrong password", with(Login{Token: &token}, func(l *Login) {
 			l.Password = &PasswordLogin{UserName: "alice", Password: "x"}
-		}), ErrUnauthorized},
+		}), `user "alice": wrong password`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			secret, session, err := s.LogIn(t.Context(), testAddress, tt.login)
-			if !errors.Is(err, tt.want) || secret != "" || session != nil {
+			if err == nil || err.Error() != tt.want || secret != "" || session != nil {
 				t.Errorf("got %v, want %v", err, tt.want)
+			}
+			if !errors.Is(err, ErrUnauthorized) && !errors.Is(err, ErrNotFound) {
+				t.Errorf("the client is told %v", err)
 			}
 		})
 	}
@@ -156,6 +159,9 @@ func TestLockout(t *testing.T) {
 	attempt("2001:db8::2", wrong) // the same network
 	if attempt(guesser, password("alice", "")) || attempt("2001:db8::3", password("alice", "")) {
 		t.Error("not locked after three attempts")
+	}
+	if _, _, err := s.LogIn(t.Context(), netip.MustParseAddr(guesser), password("alice", "")); err == nil || err.Error() != `user "alice": the user is locked out at this address` {
+		t.Errorf("the reason is %v", err)
 	}
 	if !attempt("192.0.2.7", password("alice", "")) {
 		t.Error("another address is locked out, too")

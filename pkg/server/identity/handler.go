@@ -38,6 +38,7 @@ type Handler struct {
 type Outcome struct {
 	Identity *auth.Identity // whose request it was; nil: nobody's
 	Refused  bool           // whether what it has shown was not right
+	Refusal  error          // why a log-in was refused, for the log alone; nil: none was
 	Limit    string         // that it has met; "": none
 	Cause    error          // that the client was not told; nil: none
 }
@@ -249,6 +250,9 @@ func (x *exchange) retryLater(code int, message string, wait time.Duration) {
 func (x *exchange) failWith(err error) {
 	var busy *iam.BusyError
 	var down *iam.UnavailableError
+	if refused, ok := errors.AsType[*iam.RefusedError](err); ok {
+		x.outcome.Refusal = refused
+	}
 	switch {
 	case errors.Is(err, iam.ErrUnauthorized):
 		x.refuse(http.StatusUnauthorized, unauthorized)

@@ -89,7 +89,7 @@ func (x *exchange) logIn() {
 	x.write(http.StatusCreated, x.token(x.session))
 }
 
-// parseLogin reads the body of a log-in. Its errors are *malformed, and iam.ErrUnauthorized for
+// parseLogin reads the body of a log-in. Its errors are *malformed, and iam.ErrUnsupported for
 // methods that there are not. They never have a part of the body.
 func parseLogin(body []byte) (login iam.Login, err error) {
 	var c credentials
@@ -131,7 +131,7 @@ func parseLogin(body []byte) (login iam.Login, err error) {
 			}
 			login.Token = identity.Token.ID
 		default:
-			err = iam.ErrUnauthorized // unless the body is malformed besides
+			err = iam.ErrUnsupported // unless the body is malformed besides
 		}
 	}
 	if scopeErr := parseScope(c.Auth.Scope, &login); scopeErr != nil {
@@ -181,7 +181,7 @@ func parseScope(value jsontext.Value, login *iam.Login) error {
 	case count != 1:
 		return missing("exactly one of project, domain and unscoped", "scope")
 	case s.System != nil, s.Trust != nil:
-		return iam.ErrUnauthorized
+		return iam.ErrUnsupported
 	case s.Domain != nil:
 		domain, err := s.Domain.ref()
 		login.Domain = &domain
