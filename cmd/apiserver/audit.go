@@ -124,10 +124,12 @@ func (a *auditLog) open(c *auditConfig, stdout io.Writer, logger zerolog.Logger,
 	if a.log, err = audit.Open(cfg); err != nil {
 		return nil, cli.Fault("audit-log-path", err)
 	}
-	return []*files.Group{{Name: "audit-log-path", Load: func() error {
+	group := &files.Group{Name: "audit-log-path", Load: func() error {
 		a.log.Reopen()
 		return nil
-	}}}, nil
+	}}
+	_, err = group.LoadChanged() // or else the first change of any file would
+	return []*files.Group{group}, err
 }
 
 // close writes what waits to be written.

@@ -61,6 +61,9 @@ func TestProcessFollowsAuditPolicy(t *testing.T) {
 	}
 	replace(t, policy, auditPolicy+"Metadata\n  omitStages: [RequestReceived]\n")
 	p.stderr.Await(t, `"files":"audit-policy-file".*"loaded again"`, p.ended)
+	if log := p.stderr.String(); strings.Contains(log, "audit-log-path") {
+		t.Errorf("opened again, which nobody has asked for: %s", log)
+	}
 	p.signal(t, syscall.SIGHUP)
 	p.stderr.Await(t, `"files":"audit-log-path".*"loaded again"`, p.ended)
 	get()

@@ -93,6 +93,7 @@ func loadTokens(path string, tokens *auth.Tokens, logger zerolog.Logger) error {
 	}
 	warn(remarks.Short, fmt.Sprintf("tokens that are shorter than %d characters are easy to guess", auth.MinTokenLength))
 	warn(remarks.Expired, "tokens have expired, and are not accepted")
+	warn(remarks.Spaced, "users or groups begin or end with a space, which is part of their names: bindings must have it, too")
 	return nil
 }
 

@@ -38,6 +38,7 @@ type tokenRecord struct {
 type Remarks struct {
 	Short   []int // with a token of less than MinTokenLength characters
 	Expired []int // when the file was read
+	Spaced  []int // with a space at the beginning or the end of the user or of a group, which is part of it
 }
 
 // newFileReader returns a reader of the records of a token file, of which it expects nothing:
@@ -99,12 +100,17 @@ func parseTokens(r io.Reader, now time.Time) (records map[[sha256.Size]byte]toke
 		if !record.expires.IsZero() && !now.Before(record.expires) {
 			remarks.Expired = append(remarks.Expired, line)
 		}
+		if isSpaced(record.user.Name) || slices.ContainsFunc(record.user.Groups, isSpaced) {
+			remarks.Spaced = append(remarks.Spaced, line)
+		}
 	}
 	if len(records) == 0 {
 		return nil, Remarks{}, errors.New("it has no token, which would lock out everybody")
 	}
 	return records, remarks, nil
 }
+
+func isSpaced(name string) bool { return strings.TrimSpace(name) != name }
 
 func lineError(line int, err error) error { return fmt.Errorf("line %d: %w", line, err) }
 

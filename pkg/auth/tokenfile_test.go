@@ -160,8 +160,9 @@ func TestRemarks(t *testing.T) {
 	sixteen, fifteen := strings.Repeat("ä", MinTokenLength), strings.Repeat("ä", MinTokenLength-1)
 	now := time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 	_, remarks, err := parseTokens(strings.NewReader(fifteen+",a,1,,2026-05-01T12:00:01Z\n\n"+sixteen+",b,2,,2026-05-01T12:00:00Z\nx,c,3\n\"multi\nline\",d,4\n"+
-		"sha256:628b49d96dcde97a430dd4f597705899e09a968f793491e4b704cae33a40dc02,e,5,,2025-05-01T12:00:00Z\n"), now)
-	if diff := cmp.Diff(Remarks{Short: []int{1, 4, 5}, Expired: []int{3, 7}}, remarks); diff != "" || err != nil {
+		"sha256:628b49d96dcde97a430dd4f597705899e09a968f793491e4b704cae33a40dc02,e,5,,2025-05-01T12:00:00Z\n"+
+		sixteen+"8, f,8\n"+sixteen+"9,g,9,\"dev, ops\"\n"+sixteen+"10,g h,10,a b\n"), now)
+	if diff := cmp.Diff(Remarks{Short: []int{1, 4, 5}, Expired: []int{3, 7}, Spaced: []int{8, 9}}, remarks); diff != "" || err != nil {
 		t.Errorf("%v, lines (-want +got):\n%s", err, diff)
 	}
 }
