@@ -98,6 +98,49 @@ func TestTokenCreateAppends(t *testing.T) {
 	}
 }
 
+// The kubeconfig is all that a user of a running server needs.
+func TestTokenCreateKubeconfig(t *testing.T) {
+	dir := t.TempDir()
+	file, path := dir+"/tokens.csv", dir+"/ann.kubeconfig"
+	admin := makeToken(t, file, "--user=admin", "--group=system:masters")
+	s := runServer(t, func(c *config) { c.TokenAuthFile = file })
+	args := []string{"token", "create", "--data-dir=" + string(s.DataDir), "--user=ann", "--group=dev,system:masters", "--file=" + file, "--kubeconfig=" + path}
+	stdout, stderr := runCommand(t, args...)
+	if want := `wrote ` + path + `: user "ann", groups ["dev" "system:masters"], never expires` + "\n"; stdout != want || stderr != "" {
+		t.Errorf("stdout %q, stderr %q, want %q", stdout, stderr, want)
+	}
+	if info, err := os.Stat(path); err != nil || info.Mode() != 0o600 {
+		t.Errorf("mode %v (%v), want 0600", info.Mode(), err)
+	}
+	a, err := datadir.ReadKubeconfig(path)
+	if err != nil || a.Server != s.url || a.User != "ann" || a.Token == "" {
+		t.Fatalf("the kubeconfig has %+v, %v", a, err)
+	}
+	s.expectCode(t, caller(t, s.DataDir.PKI().CACert()), a.Token, http.StatusOK)
+	if a, err := datadir.ReadKubeconfig(s.DataDir.Kubeconfig()); err != nil || a.Token != "" || strings.Contains(harness.ReadFile(t, file), admin) {
+		t.Errorf("the server's own has %v, %v", a, err)
+	}
+
+	// A failure leaves neither a line without a kubeconfig nor the reverse.
+	lines := harness.ReadFile(t, file)
+	for want, change := range map[string][]string{
+		"--kubeconfig: " + path + " exists already, and would be replaced":    nil,
+		"must be the data directory of a server that has started":             {"--kubeconfig=" + dir + "/bob", "--data-dir=" + dir},
+		"no such file or directory":                                           {"--kubeconfig=" + dir + "/none/bob"},
+		"--file: open " + dir + "/none/tokens.csv: no such file or directory": {"--kubeconfig=" + dir + "/bob", "--file=" + dir + "/none/tokens.csv"},
+		`--server: "http://a" is not a URL with https`:                        {"--kubeconfig=" + dir + "/bob", "--server=http://a"},
+		"--server: requires --kubeconfig":                                     {"--kubeconfig=", "--server=https://a"},
+	} {
+		var stdout, stderr bytes.Buffer
+		if status := execute(append(args, change...), &stdout, &stderr); status != 1 || stdout.Len() > 0 || !strings.Contains(stderr.String(), want) {
+			t.Errorf("status %d, %q, want %q", status, &stderr, want)
+		}
+	}
+	if _, err := os.Stat(dir + "/bob"); !errors.Is(err, os.ErrNotExist) || harness.ReadFile(t, file) != lines {
+		t.Errorf("after failures: %v, %s", err, harness.ReadFile(t, file))
+	}
+}
+
 func TestTokenCreateRefusals(t *testing.T) {
 	dir := t.TempDir()
 	const invalid = "secret,ann\n"

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
 	"path/filepath"
 	"time"
@@ -34,23 +33,20 @@ func NewCertificate(stdout io.Writer) *cobra.Command {
 
 // certificateRequest is the flags of certificate create.
 type certificateRequest struct {
-	dir        datadir.Dir
 	user       auth.User
 	ttl        time.Duration
-	out        string // a directory; empty if kubeconfig is not
-	kubeconfig string // a file; empty if out is not
-	server     string // a URL; empty: the one in the kubeconfig of the data directory
+	out        string        // a directory; empty if kubeconfig is not
+	kubeconfig newKubeconfig // not written if out is
 }
 
 func newCertificateCreate(stdout io.Writer) *cobra.Command {
-	// Short, since a certificate cannot be revoked but with all others.
-	r := certificateRequest{dir: datadir.Default, ttl: 30 * 24 * time.Hour}
+	r := certificateRequest{ttl: 30 * 24 * time.Hour} // short, since a certificate cannot be revoked alone
 	cmd := &cobra.Command{
 		Use:   "create --user NAME (--kubeconfig FILE | --out DIR)",
 		Short: "Create a client certificate, in a kubeconfig or in files",
 		Long: `Creates a client certificate, with the user's name as its common name and the groups as its
 organizations, signed by the client CA in the data directory of a server, which trusts it unless
---client-ca-file names others. It cannot be revoked but with all others, by another CA.`,
+--client-ca-file names others. It cannot be revoked alone: replacing the CA ends all of them.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cli.WithEnvironment(cmd.Flags(), func() error { return r.create(stdout) })
@@ -58,9 +54,8 @@ organizations, signed by the client CA in the data directory of a server, which 
 	}
 	addUserFlags(cmd.Flags(), &r.user)
 	cmd.Flags().DurationVar(&r.ttl, "ttl", r.ttl, "Time until the certificate expires, at the latest with its CA")
-	cmd.Flags().StringVar(&r.kubeconfig, "kubeconfig", r.kubeconfig, "New file to write, with the certificate, its key, and how to reach the server")
-	cmd.Flags().StringVar(&r.out, "out", r.out, "Directory to write client.crt, client.key and the server's ca.crt to, created if it does not exist")
-	addServerFlags(cmd.Flags(), &r.dir, &r.server)
+	r.kubeconfig.addFlags(cmd.Flags(), "New kubeconfig to write, with the certificate, its key, and how to reach the server")
+	cmd.Flags().StringVar(&r.out, "out", r.out, "Directory to write client.crt, client.key and the server's ca.crt to, created if it does not exist; files of these names are replaced")
 	return cmd
 }
 
@@ -68,28 +63,24 @@ func (r *certificateRequest) create(stdout io.Writer) error {
 	if err := r.validate(); err != nil {
 		return err
 	}
-	known, err := datadir.ReadKubeconfig(r.dir.Kubeconfig())
+	known, err := datadir.ReadKubeconfig(r.kubeconfig.dir.Kubeconfig())
 	if err != nil {
 		return noServer(err)
 	}
 	client := certificates.Client{User: r.user.Name, Groups: r.user.Groups, UID: r.user.UID}
 	now := time.Now()
-	cert, key, leaf, err := r.dir.PKI().IssueClient(client, now, now.Add(r.ttl))
+	cert, key, leaf, err := r.kubeconfig.dir.PKI().IssueClient(client, now, now.Add(r.ttl))
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: a server makes it when it starts without --client-ca-file; with that flag, sign with the key of a CA in that file", err)
 	}
 	if err != nil {
 		return err
 	}
-	written := r.kubeconfig
+	written := r.kubeconfig.path
 	if r.out != "" {
 		written, err = r.out, writeCertificate(r.out, cert, key, known.CAPEM)
 	} else {
-		a := datadir.Access{Server: known.Server, ServerName: known.ServerName, CAPEM: known.CAPEM, User: r.user.Name, CertPEM: cert, KeyPEM: key}
-		if r.server != "" {
-			a.Server = r.server
-		}
-		err = datadir.WriteKubeconfig(r.kubeconfig, a)
+		err = r.kubeconfig.write(known, datadir.Access{User: r.user.Name, CertPEM: cert, KeyPEM: key})
 	}
 	if err != nil {
 		return err
@@ -107,27 +98,15 @@ func (r *certificateRequest) validate() error {
 		return fault("user", "must not be empty")
 	case r.ttl <= 0:
 		return fault("ttl", "%v is not positive", r.ttl)
-	case (r.out == "") == (r.kubeconfig == ""):
+	case (r.out == "") == (r.kubeconfig.path == ""):
 		return fault("kubeconfig", "must be set, or --out, and not both")
-	case r.server != "" && r.out != "":
-		return fault("server", "requires --kubeconfig")
 	}
 	for _, group := range r.user.Groups {
 		if group == "" {
 			return fault("group", "must not be empty")
 		}
 	}
-	if u, err := url.Parse(r.server); r.server != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
-		return fault("server", "%q is not a URL with https, such as https://127.0.0.1:6443", r.server)
-	}
-	if r.kubeconfig == "" {
-		return nil
-	}
-	// It may have much else in it.
-	if _, err := os.Lstat(r.kubeconfig); !errors.Is(err, fs.ErrNotExist) {
-		return fault("kubeconfig", "%s exists already, and would be replaced", r.kubeconfig)
-	}
-	return nil
+	return r.kubeconfig.validate()
 }
 
 // writeCertificate writes a certificate and what belongs to it into a directory. The key comes

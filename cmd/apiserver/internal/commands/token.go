@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/berth-project/berth/cmd/apiserver/internal/cli"
+	"github.com/berth-project/berth/cmd/apiserver/internal/datadir"
 	"github.com/berth-project/berth/pkg/auth"
 )
 
@@ -30,24 +31,32 @@ func NewToken(stdout, stderr io.Writer) *cobra.Command {
 	return cmd
 }
 
+// tokenRequest is the flags of token create.
+type tokenRequest struct {
+	user       auth.User
+	ttl        time.Duration // 0: without end
+	file       string        // a token file; "": the line is printed
+	kubeconfig newKubeconfig // without a path the token is printed
+}
+
 func newTokenCreate(stdout, stderr io.Writer) *cobra.Command {
-	var u auth.User
-	var ttl time.Duration
-	file := ""
+	var r tokenRequest
 	cmd := &cobra.Command{
-		Use:   "create --user NAME",
+		Use:   "create --user NAME [--file FILE] [--kubeconfig FILE]",
 		Short: "Create a token, and the line of it for the token file",
-		Long: `Creates a token of 256 random bits and prints it on stdout. The line for the file of
---token-auth-file, which has the token's hash in place of the token, is appended to the file that
---file names, which a running server then loads, or else printed on stderr.`,
+		Long: `Creates a token of 256 random bits and prints it on stdout, or puts it into the new kubeconfig
+that --kubeconfig names. The line for the file of --token-auth-file, which has the token's hash in
+place of the token, is appended to the file that --file names, which a running server then loads,
+or else printed on stderr.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cli.WithEnvironment(cmd.Flags(), func() error { return createToken(u, ttl, file, stdout, stderr) })
+			return cli.WithEnvironment(cmd.Flags(), func() error { return r.create(stdout, stderr) })
 		},
 	}
-	addUserFlags(cmd.Flags(), &u)
-	cmd.Flags().DurationVar(&ttl, "ttl", ttl, "Time until the token expires, such as 720h; 0 means never")
-	cmd.Flags().StringVar(&file, "file", file, "Token file to append the line to, created if it does not exist; if empty, the line is printed on stderr")
+	addUserFlags(cmd.Flags(), &r.user)
+	cmd.Flags().DurationVar(&r.ttl, "ttl", r.ttl, "Time until the token expires, such as 720h; 0 means never")
+	r.kubeconfig.addFlags(cmd.Flags(), "New kubeconfig to write, with the token, and how to reach the server; if empty, the token is printed")
+	cmd.Flags().StringVar(&r.file, "file", r.file, "Token file to append the line to, created if it does not exist; if empty, the line is printed on stderr")
 	return cmd
 }
 
@@ -58,30 +67,64 @@ func addUserFlags(flags *pflag.FlagSet, u *auth.User) {
 	flags.StringVar(&u.UID, "uid", u.UID, "UID of the user, which may be empty")
 }
 
-// createToken prints a new token, and puts its line where the user wants it.
-func createToken(u auth.User, ttl time.Duration, file string, stdout, stderr io.Writer) error {
-	if u.Name == "" {
+func (r *tokenRequest) create(stdout, stderr io.Writer) error {
+	if r.user.Name == "" {
 		return &cli.FlagError{Flag: "user", Err: errors.New("must not be empty")}
 	}
-	if ttl < 0 {
-		return &cli.FlagError{Flag: "ttl", Err: fmt.Errorf("%v is negative", ttl)}
+	if r.ttl < 0 {
+		return &cli.FlagError{Flag: "ttl", Err: fmt.Errorf("%v is negative", r.ttl)}
+	}
+	if err := r.kubeconfig.validate(); err != nil {
+		return err
 	}
 	expires := time.Time{}
-	if ttl > 0 {
-		expires = time.Now().Add(ttl).Truncate(time.Second)
+	if r.ttl > 0 {
+		expires = time.Now().Add(r.ttl).Truncate(time.Second)
 	}
 	token := auth.GenerateToken()
-	line, err := auth.TokenLine(token, u, expires)
+	line, err := auth.TokenLine(token, r.user, expires)
 	if err != nil {
 		return &cli.FlagError{Flag: "group", Err: err}
 	}
-	if file == "" {
-		fmt.Fprintf(stderr, "Append this line to the file of --token-auth-file; the token is kept nowhere else:\n%s", line)
-	} else if err := appendToken(file, line); err != nil {
+	if r.kubeconfig.path == "" {
+		if err := r.register(line, stderr); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintln(stdout, token)
+		return err
+	}
+	server, err := datadir.ReadKubeconfig(r.kubeconfig.dir.Kubeconfig())
+	if err != nil {
+		return noServer(err)
+	}
+	if err := r.kubeconfig.write(server, datadir.Access{User: r.user.Name, Token: token}); err != nil {
+		return err
+	}
+	if err := r.register(line, stderr); err != nil {
+		return errors.Join(err, os.Remove(r.kubeconfig.path)) // its token is good for nothing
+	}
+	_, err = fmt.Fprintf(stdout, "wrote %s: user %q, groups %q, %s\n", r.kubeconfig.path, r.user.Name, r.user.Groups, validity(expires))
+	return err
+}
+
+// validity says how long something is valid; zero: without end.
+func validity(expires time.Time) string {
+	if expires.IsZero() {
+		return "never expires"
+	}
+	return "valid until " + expires.UTC().Format(time.RFC3339)
+}
+
+// register puts the line of a token where the user wants it.
+func (r *tokenRequest) register(line string, stderr io.Writer) error {
+	if r.file == "" {
+		_, err := fmt.Fprintf(stderr, "Append this line to the file of --token-auth-file; the token is kept nowhere else:\n%s", line)
+		return err
+	}
+	if err := appendToken(r.file, line); err != nil {
 		return &cli.FlagError{Flag: "file", Err: err}
 	}
-	_, err = fmt.Fprintln(stdout, token)
-	return err
+	return nil
 }
 
 // appendToken appends a line to a token file by one write, so that a server that loads the file
