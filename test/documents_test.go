@@ -25,8 +25,8 @@ const (
 )
 
 // TestDocuments runs the examples of all documents as a reader would, in a directory that
-// has what the examples take from the repository: bin/loadtest, as `make run` builds it, and
-// the folder examples.
+// has what the examples take from the repository: bin/apiserver and bin/loadtest, as `make run`
+// builds them, and the folder examples.
 func TestDocuments(t *testing.T) {
 	server, loadtest := harness.BuildAsTest(t), buildLoadtest(t)
 	for _, document := range documents(t) {
@@ -47,8 +47,10 @@ func TestDocuments(t *testing.T) {
 			if err := os.Mkdir(filepath.Join(dir, "bin"), 0o700); err != nil {
 				t.Fatal(err)
 			}
-			if err := os.Symlink(loadtest, filepath.Join(dir, "bin", "loadtest")); err != nil {
-				t.Fatal(err)
+			for name, binary := range map[string]string{"apiserver": server, "loadtest": loadtest} {
+				if err := os.Symlink(binary, filepath.Join(dir, "bin", name)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			if strings.Contains(text, "other.kubeconfig") {
 				other := harness.Run(t, server)
