@@ -118,7 +118,7 @@ func validity(expires time.Time) string {
 // register puts the line of a token where the user wants it.
 func (r *tokenRequest) register(line string, stderr io.Writer) error {
 	if r.file == "" {
-		_, err := fmt.Fprintf(stderr, "Append this line to the file of --token-auth-file; the token is kept nowhere else:\n%s", line)
+		_, err := fmt.Fprintf(stderr, "Append this line to the file of --token-auth-file; it has only the hash of the token:\n%s", line)
 		return err
 	}
 	if err := appendToken(r.file, line); err != nil {
