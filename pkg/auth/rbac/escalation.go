@@ -27,8 +27,10 @@ const (
 	maxComparisons = 10_000_000
 	// comparedAtOnce is how many single rules are compared before the time is looked at.
 	comparedAtOnce = 100
-	// maxLines bounds the lines of a refusal that say what is not held.
-	maxLines = 100
+	// maxLines bounds the lines of a refusal that say what is not held, and the verbs in one of them;
+	// maxLinesBytes all of them together.
+	maxLines      = 100
+	maxLinesBytes = 128 << 10
 )
 
 // Write is a role or a binding that is to be stored.
@@ -136,7 +138,7 @@ func (w *Write) leavesRightsAlone() bool {
 
 // checkHeld refuses rules that the user does not hold.
 func (a *Authorizer) checkHeld(ctx context.Context, w Write, resource string, rules []rbacv1.PolicyRule) error {
-	held, missing := a.rulesFor(w.User, w.Namespace, false)
+	held, missing := a.heldBy(w.User, w.Namespace)
 	name := w.New.GetName()
 	singles := singleRules(rules)
 	if singles > maxSingleRules || singles*entries(held) > maxComparisons {
@@ -196,7 +198,7 @@ func lacks(ctx context.Context, held, rules []rbacv1.PolicyRule) (lacking []rbac
 }
 
 // lines writes single rules as kube-apiserver does: those that differ in the verb alone in one
-// line, sorted.
+// line, sorted. However long the entries are, it needs little more memory than for the rules.
 func lines(rules []rbacv1.PolicyRule) string {
 	var order []string
 	verbs := map[string][]string{}
@@ -212,14 +214,14 @@ func lines(rules []rbacv1.PolicyRule) string {
 			{"ResourceNames", rule.ResourceNames},
 		} {
 			if len(part.list) > 0 {
-				line += fmt.Sprintf("%s:%q, ", part.name, part.list)
+				line += fmt.Sprintf("%s:%q, ", part.name, allShortened(part.list))
 			}
 		}
 		if len(rule.NonResourceURLs) > 0 { // a line for each verb
-			line += fmt.Sprintf("Verbs:%q}", rule.Verbs)
+			line += fmt.Sprintf("Verbs:%q}", allShortened(rule.Verbs))
 			verbs[line] = nil
-		} else if !slices.Contains(verbs[line], rule.Verbs[0]) {
-			verbs[line] = append(verbs[line], rule.Verbs...)
+		} else if known := verbs[line]; len(known) < maxLines && !slices.Contains(known, rule.Verbs[0]) {
+			verbs[line] = append(known, allShortened(rule.Verbs)...)
 		}
 	}
 	for line, list := range verbs {
@@ -232,5 +234,18 @@ func lines(rules []rbacv1.PolicyRule) string {
 	if more := len(order) - maxLines; more > 0 {
 		order = append(order[:maxLines], fmt.Sprintf("and %d more", more))
 	}
-	return strings.Join(order, "\n")
+	text := strings.Join(order, "\n")
+	if len(text) > maxLinesBytes {
+		return strings.ToValidUTF8(text[:maxLinesBytes], "") + "…"
+	}
+	return text
+}
+
+// allShortened returns the entries of a rule as texts have them.
+func allShortened(entries []string) []string {
+	short := slices.Clone(entries)
+	for i, entry := range short {
+		short[i] = shortened(entry)
+	}
+	return short
 }

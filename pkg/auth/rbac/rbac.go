@@ -6,6 +6,7 @@ package rbac
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -296,7 +297,7 @@ func (g *given) because() string {
 }
 
 func (b *binding) because(subject int) string {
-	name, sub := b.name, &b.subjects[subject]
+	name, sub := shortened(b.name), &b.subjects[subject]
 	if b.namespace != "" {
 		name += "/" + b.namespace
 	}
@@ -304,5 +305,17 @@ func (b *binding) because(subject int) string {
 	if sub.Kind == rbacv1.ServiceAccountKind {
 		to += "/" + b.accountNamespace(sub)
 	}
-	return fmt.Sprintf("RBAC: allowed by %s %q of %s %q to %s %q", b.kind, name, b.role.kind, b.role.name, sub.Kind, to)
+	return fmt.Sprintf("RBAC: allowed by %s %q of %s %q to %s %q", b.kind, name, b.role.kind, shortened(b.role.name), sub.Kind, to)
+}
+
+// maxNameBytes bounds the names of objects in texts, and the entries of rules. Kubernetes bounds
+// neither, but few names are longer.
+const maxNameBytes = 256
+
+// shortened returns a name as texts have it, which may be repeated in many answers and in logs.
+func shortened(name string) string {
+	if len(name) <= maxNameBytes {
+		return name
+	}
+	return strings.ToValidUTF8(name[:maxNameBytes], "") + "…"
 }

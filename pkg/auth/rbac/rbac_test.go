@@ -186,14 +186,14 @@ func TestRulesFor(t *testing.T) {
 		bind("", "c", "ClusterRole/c", "Group/g"),
 	)
 	u := &auth.User{Name: "u", Groups: []string{"g"}}
-	rules, missing := a.RulesFor(u, "n")
+	rules, _, missing := a.RulesFor(u, "n")
 	if got := fmt.Sprint(rules); got != fmt.Sprint([]rbacv1.PolicyRule{two, one, one}) {
 		t.Errorf("got %v", got)
 	}
 	if missing == nil || missing.Error() != `role.rbac.authorization.k8s.io "gone" not found` {
 		t.Errorf("missing %v", missing)
 	}
-	if rules, missing := a.RulesFor(u, ""); len(rules) != 1 || missing != nil {
+	if rules, incomplete, missing := a.RulesFor(u, ""); incomplete || len(rules) != 1 || missing != nil {
 		t.Errorf("in no namespace: %v, %v", rules, missing)
 	}
 }

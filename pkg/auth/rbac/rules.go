@@ -36,9 +36,9 @@ func (m MissingRoles) text(plural string) string {
 	for _, ref := range m[:min(len(m), maxMissing)] {
 		switch ref.Kind {
 		case KindRole, KindClusterRole:
-			all = append(all, fmt.Sprintf("%s%s.%s %q not found", strings.ToLower(ref.Kind), plural, rbacv1.GroupName, ref.Name))
+			all = append(all, fmt.Sprintf("%s%s.%s %q not found", strings.ToLower(ref.Kind), plural, rbacv1.GroupName, shortened(ref.Name)))
 		default:
-			all = append(all, fmt.Sprintf("unsupported role reference kind: %q", ref.Kind))
+			all = append(all, fmt.Sprintf("unsupported role reference kind: %q", shortened(ref.Kind)))
 		}
 	}
 	if len(m) > maxMissing {
@@ -50,19 +50,58 @@ func (m MissingRoles) text(plural string) string {
 	return "[" + strings.Join(all, ", ") + "]"
 }
 
+// maxListedBytes bounds what RulesFor returns, roughly as JSON: a user who may write bindings could
+// have the same role a thousand times.
+const maxListedBytes = 256 << 10
+
 // RulesFor returns the rules that the user has in the namespace, those of the whole server
-// first, or with namespace "" those alone; what several bindings give is repeated. The rules must
-// not be changed. The error is MissingRoles, beside the rules of the roles that are there.
-func (a *Authorizer) RulesFor(user *auth.User, namespace string) ([]rbacv1.PolicyRule, error) {
-	rules, missing := a.rulesFor(user, namespace, true)
+// first, or with namespace "" those alone; what several bindings give is repeated. incomplete says
+// that there are more than are returned. The rules must not be changed. The error is MissingRoles,
+// beside the rules of the roles that are there.
+func (a *Authorizer) RulesFor(user *auth.User, namespace string) (rules []rbacv1.PolicyRule, incomplete bool, err error) {
+	size := 0
+	missing := a.visitRoles(user, namespace, func(r *role, bindings int) {
+		weight := weigh(r.rules)
+		for range bindings {
+			if size += weight; size > maxListedBytes {
+				incomplete = true
+				return
+			}
+			rules = append(rules, r.rules...)
+		}
+	})
 	if len(missing) > 0 {
-		return rules, missing
+		err = missing
 	}
-	return rules, nil
+	return rules, incomplete, err
 }
 
-// rulesFor is RulesFor; unless they are to be repeated, the rules of each role are there once.
-func (a *Authorizer) rulesFor(user *auth.User, namespace string, repeat bool) (rules []rbacv1.PolicyRule, missing MissingRoles) {
+// weigh returns how many bytes the rules are as JSON, roughly.
+func weigh(rules []rbacv1.PolicyRule) int {
+	const ruleBytes, entryBytes = 100, 3
+	size := 0
+	for i := range rules {
+		r := &rules[i]
+		size += ruleBytes
+		for _, list := range [][]string{r.Verbs, r.APIGroups, r.Resources, r.ResourceNames, r.NonResourceURLs} {
+			for _, entry := range list {
+				size += entryBytes + len(entry)
+			}
+		}
+	}
+	return size
+}
+
+// heldBy returns the rules that the user has in the namespace, and at the scope of the whole
+// server, those of each role once.
+func (a *Authorizer) heldBy(user *auth.User, namespace string) (rules []rbacv1.PolicyRule, missing MissingRoles) {
+	missing = a.visitRoles(user, namespace, func(r *role, _ int) { rules = append(rules, r.rules...) })
+	return rules, missing
+}
+
+// visitRoles calls visit for each role that the user has in the namespace, those of the whole
+// server first, with the number of bindings that give it. It returns those that are not there.
+func (a *Authorizer) visitRoles(user *auth.User, namespace string, visit func(r *role, bindings int)) (missing MissingRoles) {
 	a.mu.RLock()
 	defer a.mu.RUnlock()
 	namespaces := []string{"", namespace}
@@ -71,19 +110,14 @@ func (a *Authorizer) rulesFor(user *auth.User, namespace string, repeat bool) (r
 	}
 	for _, namespace := range namespaces {
 		for r, bindings := range a.scopes[namespace].rolesOf(user) {
-			if !r.exists {
+			if r.exists {
+				visit(r, bindings)
+			} else {
 				missing.add(r)
-				continue
-			}
-			if !repeat {
-				bindings = 1
-			}
-			for range bindings {
-				rules = append(rules, r.rules...)
 			}
 		}
 	}
-	return rules, missing
+	return missing
 }
 
 // rolesOf returns the roles that the user has in the scope, and by how many bindings.

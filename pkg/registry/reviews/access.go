@@ -74,11 +74,12 @@ func answerSelfRules(ctx context.Context, cfg *Config, _ string, asked review) e
 		{Verbs: []string{"*"}, APIGroups: []string{"*"}, Resources: []string{"*"}},
 		{Verbs: []string{"*"}, NonResourceURLs: []string{"*"}},
 	}, error(nil)
+	incomplete := false
 	if cfg.Rules != nil {
-		rules, err = cfg.Rules.RulesFor(auth.UserFrom(ctx), r.Spec.Namespace)
+		rules, incomplete, err = cfg.Rules.RulesFor(auth.UserFrom(ctx), r.Spec.Namespace)
 	}
 	// Lists that are empty are shown as such.
-	status := authorizationv1.SubjectRulesReviewStatus{ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}}
+	status := authorizationv1.SubjectRulesReviewStatus{ResourceRules: []authorizationv1.ResourceRule{}, NonResourceRules: []authorizationv1.NonResourceRule{}, Incomplete: incomplete}
 	if err != nil {
 		status.EvaluationError = err.Error()
 	}

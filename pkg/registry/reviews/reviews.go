@@ -37,8 +37,9 @@ type Config struct {
 // Rules tells what a user may do.
 type Rules interface {
 	// RulesFor returns the rules that apply to the user in the namespace, and at the cluster
-	// scope. The error says of which there is no telling; the rules are the others.
-	RulesFor(user *auth.User, namespace string) ([]rbacv1.PolicyRule, error)
+	// scope; incomplete says that there are too many to return them all. The error says of which
+	// there is no telling; the rules are the others.
+	RulesFor(user *auth.User, namespace string) (rules []rbacv1.PolicyRule, incomplete bool, err error)
 }
 
 // review is what objects of Go's types of all kinds have.
