@@ -26,10 +26,15 @@ type journal struct {
 	authorised, called string
 	names              string // of what was called
 	listed             string // namespace that was listed to be deleted
+
+	asked    []auth.Attributes // in the order in which it was
+	did      auth.Attributes   // of what was called
+	selector string            // of fields, of a list or a watch
 }
 
 // Authorize allows everything and notes the requests for resources.
 func (j *journal) Authorize(_ context.Context, attrs auth.Attributes) (bool, string, error) {
+	j.asked = append(j.asked, attrs)
 	if attrs.ResourceRequest {
 		j.authorised = entry(attrs.Verb, attrs.APIGroup, attrs.Resource, attrs.Namespace, attrs.Name, attrs.Subresource)
 	}
@@ -59,6 +64,10 @@ type journaled struct {
 func (r *journaled) note(verb, namespace, name, subresource string) error {
 	r.to.names = fmt.Sprintf("%q: %q", namespace, name)
 	r.to.called = entry(verb, r.api.Group, r.api.Name, namespace, name, subresource)
+	r.to.did = auth.Attributes{
+		ResourceRequest: true, Verb: verb, APIGroup: r.api.Group, APIVersion: r.api.Version, Resource: r.api.Name, Subresource: subresource,
+		Namespace: namespace, Name: name,
+	}
 	return errNoted
 }
 
@@ -68,7 +77,8 @@ func (r *journaled) Get(_ context.Context, namespace, name string, _ *metav1.Get
 
 func (r *journaled) Weight(string, string) int { return 0 }
 
-func (r *journaled) List(_ context.Context, namespace string, _ *metav1.ListOptions) (*object.List, []string, error) {
+func (r *journaled) List(_ context.Context, namespace string, opts *metav1.ListOptions) (*object.List, []string, error) {
+	r.to.selector = opts.FieldSelector
 	err := r.note("list", namespace, "", "")
 	if strings.HasPrefix(r.to.authorised, "deletecollection ") {
 		r.to.listed = namespace
@@ -78,9 +88,10 @@ func (r *journaled) List(_ context.Context, namespace string, _ *metav1.ListOpti
 }
 
 func (r *journaled) Watch(_ context.Context, namespace string, opts *metav1.ListOptions) (iter.Seq2[[]object.Event, error], object.WatchCost, error) {
+	r.to.selector = opts.FieldSelector
 	selector, err := fields.ParseSelector(opts.FieldSelector)
 	if err != nil {
-		return nil, object.WatchCost{}, err
+		return nil, object.WatchCost{}, apierrors.NewBadRequest(err.Error())
 	}
 	name, _ := selector.RequiresExactMatch("metadata.name")
 	return nil, object.WatchCost{}, r.note("watch", namespace, name, "")
