@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -25,40 +26,56 @@ func (a *Authorizer) Authorize(_ context.Context, attrs auth.Attributes) (allowe
 	}
 	a.mu.RLock()
 	defer a.mu.RUnlock()
-	var missing MissingRoles
-	found := a.scopes[""].find(user, &attrs, &missing)
+	d := decision{left: maxRules}
+	found := d.find(a.scopes[""], user, &attrs)
 	if found == nil && attrs.ResourceRequest && attrs.Namespace != "" {
-		found = a.scopes[attrs.Namespace].find(user, &attrs, &missing)
+		found = d.find(a.scopes[attrs.Namespace], user, &attrs)
 	}
-	if found != nil {
+	switch {
+	case found != nil:
 		return true, found.reasonFor(user), nil
+	case d.left < 0:
+		return false, fmt.Sprintf("rbac: the user is bound to more than %d rules, and no others are looked at", maxRules), nil
+	case len(d.missing) > 0:
+		return false, "rbac: RBAC: " + d.missing.Error(), nil
 	}
-	if len(missing) > 0 {
-		reason = "rbac: RBAC: " + missing.Error()
-	}
-	return false, reason, nil
+	return false, "", nil
 }
 
-// find returns what allows the request to the user, or nil. Roles that are missing it adds.
-func (s *scope) find(user *auth.User, attrs *auth.Attributes, missing *MissingRoles) *given {
+// maxRules bounds the rules that are looked at for a decision: that many take about half a
+// millisecond. Whoever may write roles in one namespace could have each of its requests, and each of its
+// watches at every change of roles, take seconds.
+const maxRules = 20_000
+
+// decision is what is known while it is being found out whether a request is allowed.
+type decision struct {
+	left    int // how many more rules may be looked at; below 0: there are more
+	missing MissingRoles
+}
+
+// find returns what allows the request to the user, or nil. Roles that are missing it notes.
+func (d *decision) find(s *scope, user *auth.User, attrs *auth.Attributes) *given {
 	if s == nil {
 		return nil
 	}
-	if found := find(s.users[user.Name], attrs, missing); found != nil {
+	if found := d.among(s.users[user.Name], attrs); found != nil {
 		return found
 	}
 	for _, group := range user.Groups {
-		if found := find(s.groups[group], attrs, missing); found != nil {
+		if found := d.among(s.groups[group], attrs); found != nil {
 			return found
 		}
 	}
 	return nil
 }
 
-func find(grants []*grant, attrs *auth.Attributes, missing *MissingRoles) *given {
+func (d *decision) among(grants []*grant, attrs *auth.Attributes) *given {
 	for _, g := range grants {
+		if d.left -= g.role.cost; d.left < 0 {
+			return nil
+		}
 		if !g.role.exists {
-			missing.add(g.role)
+			d.missing.add(g.role)
 			continue
 		}
 		for i := range g.role.rules {
@@ -68,6 +85,12 @@ func find(grants []*grant, attrs *auth.Attributes, missing *MissingRoles) *given
 		}
 	}
 	return nil
+}
+
+// costOf returns as how many rules of ordinary size it counts to look at the rules of a role.
+func costOf(rules []rbacv1.PolicyRule) int {
+	const ordinary = 16 // entries
+	return 1 + len(rules) + int(entries(rules))/ordinary
 }
 
 // reasonFor is the reason as it names the first of the binding's subjects that is the user.

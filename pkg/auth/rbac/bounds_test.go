@@ -5,9 +5,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/auth/rbac"
@@ -87,5 +89,44 @@ func TestReasonsOfLongNames(t *testing.T) {
 	a.Delete(rbac.KindRole, "n", long)
 	if allowed, reason := get(a, everybody, "n"); allowed || len(reason) > 1000 || !strings.Contains(reason, "xxx…") {
 		t.Errorf("allowed: %v, with %d bytes", allowed, len(reason))
+	}
+}
+
+// A decision looks at so many rules, whatever a user has been bound to, and refuses the rest. What
+// the whole server allows is looked at first.
+func TestDecisionsAreBounded(t *testing.T) {
+	fat := func(name string) metav1.Object {
+		rules := make([]rbacv1.PolicyRule, 9_990)
+		for i := range rules {
+			rules[i] = rule("get", "_", "services")
+		}
+		return role("n", name, rules...)
+	}
+	names := rbacv1.PolicyRule{Verbs: []string{"get"}, APIGroups: []string{""}, Resources: []string{"endpoints"}}
+	for i := range 400_000 {
+		names.ResourceNames = append(names.ResourceNames, fmt.Sprint(i))
+	}
+	a := with(
+		role("n", "one", rule("get", "_", "endpoints")), role("", "one", rule("get", "_", "endpoints")), role("n", "names", names),
+		bind("n", "z", "Role/one", "User/early"), bind("", "z", "ClusterRole/one", "User/reader"), bind("n", "names", "Role/names", "User/named"),
+	)
+	for i := range 300 {
+		a.Set(fat(fmt.Sprint(i)))
+		a.Set(bind("n", fmt.Sprint(i), fmt.Sprint("Role/", i), "User/early", "User/late", "Group/g"))
+	}
+	a.Set(bind("n", "zz", "Role/one", "User/late"))
+	for name, want := range map[string]bool{"early": true, "reader": true, "late": false, "named": false} {
+		user := &auth.User{Name: name, Groups: []string{"g"}}
+		allowed, reason := get(a, user, "n")
+		if allowed != want || !want && reason != "rbac: the user is bound to more than 20000 rules, and no others are looked at" {
+			t.Errorf("%s: %v, %s", name, allowed, reason)
+		}
+		began := time.Now()
+		for range 10 {
+			get(a, user, "n")
+		}
+		if took := time.Since(began); took > 200*time.Millisecond {
+			t.Errorf("%s: ten decisions took %v", name, took)
+		}
 	}
 }

@@ -40,6 +40,7 @@ type role struct {
 	key
 	exists bool
 	rules  []rbacv1.PolicyRule
+	cost   int // of looking at the rules
 	named  int // by how many bindings
 }
 
@@ -154,14 +155,14 @@ func (a *Authorizer) set(obj metav1.Object) key {
 
 func (a *Authorizer) setRole(k key, rules []rbacv1.PolicyRule) {
 	r := a.role(k)
-	r.exists, r.rules = true, rules
+	r.exists, r.rules, r.cost = true, rules, costOf(rules)
 }
 
 // role returns the role of that key, which need not exist.
 func (a *Authorizer) role(k key) *role {
 	r := a.roles[k]
 	if r == nil {
-		r = &role{key: k}
+		r = &role{key: k, cost: costOf(nil)}
 		a.roles[k] = r
 	}
 	return r
@@ -252,7 +253,7 @@ func remove(grants []*grant, b *binding) []*grant {
 // delete removes an object; a.mu must be held.
 func (a *Authorizer) delete(k key) {
 	if r := a.roles[k]; r != nil {
-		r.exists, r.rules = false, nil
+		r.exists, r.rules, r.cost = false, nil, costOf(nil)
 		a.forget(r)
 	}
 	b := a.bindings[k]
