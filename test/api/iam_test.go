@@ -121,6 +121,19 @@ func TestIAMScope(t *testing.T) {
 	}
 }
 
+// A watch ends when the namespace is taken from the token's project, as it would with a role.
+func TestIAMWatchEndsWithTheScope(t *testing.T) {
+	s := startIAM(t, apitest.Config{})
+	watch := s.open("GET", "/api/v1/namespaces/default/endpoints?watch=1", "", "X-Auth-Token", s.logIn("ann", teamA))
+	defer watch.Body.Close()
+	if err := s.ReloadIAM(strings.ReplaceAll(iamFile, "[default]", "[kube-public]")); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := io.ReadAll(watch.Body); err != nil || !strings.Contains(string(data), `"code":403`) {
+		t.Errorf("the watch has %s (%v)", data, err)
+	}
+}
+
 // However many tokens a user has, they share the user's limits.
 func TestIAMTokensShareLimits(t *testing.T) {
 	slow := &ratelimit.Limit{QPS: 0.001, Burst: 4}

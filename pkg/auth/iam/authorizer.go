@@ -33,6 +33,15 @@ func (z *ScopeAuthorizer) Authorize(ctx context.Context, a auth.Attributes) (all
 	return z.Next.Authorize(ctx, a)
 }
 
+// Changed implements auth.Changing: a project's namespaces change with the file.
+func (z *ScopeAuthorizer) Changed() <-chan struct{} {
+	z.Service.mu.RLock()
+	defer z.Service.mu.RUnlock()
+	return z.Service.loaded
+}
+
+var _ auth.Changing = (*ScopeAuthorizer)(nil)
+
 // writes are the verbs that change objects. Others, such as impersonate on service accounts, would
 // lead out of the scope.
 var writes = []string{"create", "update", "patch", "delete", "deletecollection", "unsafe-delete-ignore-read-errors"}

@@ -76,6 +76,7 @@ type Service struct {
 	mu sync.RWMutex
 	// directory is nil until the file is loaded.
 	directory *directory
+	loaded    chan struct{} // closed and replaced with directory
 	tokens    map[hash]*token
 	perUser   map[ID]int // how many of tokens
 	// subjects are the users of the Kubernetes API that tokens of directory have been used as: many
@@ -109,7 +110,7 @@ type token struct {
 func New(logger zerolog.Logger) *Service {
 	s := &Service{
 		logger: logger, checks: newChecks(), lockouts: newLockouts(),
-		tokens: map[hash]*token{}, perUser: map[ID]int{}, subjects: map[subject]auth.User{}, logins: map[ID]*rate.Limiter{}, advance: make(chan struct{}),
+		tokens: map[hash]*token{}, perUser: map[ID]int{}, subjects: map[subject]auth.User{}, logins: map[ID]*rate.Limiter{}, advance: make(chan struct{}), loaded: make(chan struct{}),
 		follower: follower{ask: make(chan struct{}, 1), progress: make(chan struct{}, 1), sweep: make(chan struct{}, 1)},
 	}
 	s.metrics = newMetrics(s)
@@ -141,6 +142,8 @@ func (s *Service) setDirectory(d *directory) {
 	defer s.mu.Unlock()
 	old := s.directory
 	s.directory, s.subjects = d, map[subject]auth.User{}
+	close(s.loaded)
+	s.loaded = make(chan struct{})
 	if old == nil || old.config.limits != d.config.limits {
 		s.logins = map[ID]*rate.Limiter{}
 	}
