@@ -134,6 +134,21 @@ func TestIAMWatchEndsWithTheScope(t *testing.T) {
 	}
 }
 
+// Who has no role in a project is not told whether there is one. A name is no id, and not found.
+func TestIAMOtherProjects(t *testing.T) {
+	s := startIAM(t, apitest.Config{IAM: strings.Replace(iamFile, "users:", "- {name: team-b, id: 0123456789abcdef0123456789abcdef}\nusers:", 1)})
+	member, admin := s.logIn("ann", teamA), s.logIn("root", onDomain)
+	for id, want := range map[string][2]int{
+		"0123456789abcdef0123456789abcdef": {403, 200}, "00000000000000000000000000000000": {403, 404}, "team-b": {404, 404}, "team-c": {404, 404},
+	} {
+		for i, token := range []string{member, admin} {
+			if a := s.send("GET", "/v3/projects/"+id, "", "X-Auth-Token", token); a.code != want[i] {
+				t.Errorf("%s: %d, want %d: %s", id, a.code, want[i], a.body)
+			}
+		}
+	}
+}
+
 // However many tokens a user has, they share the user's limits.
 func TestIAMTokensShareLimits(t *testing.T) {
 	slow := &ratelimit.Limit{QPS: 0.001, Burst: 4}

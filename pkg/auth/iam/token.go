@@ -31,6 +31,12 @@ func parseID(text string) (id ID, ok bool) {
 	return id, err == nil && n == len(id) && id.String() == text
 }
 
+// IsID reports whether the text has the form of an ID.
+func IsID(text string) bool {
+	_, ok := parseID(text)
+	return ok
+}
+
 // deriveID returns the id of a name, the same on every replica.
 func deriveID(domain, kind, name string) string {
 	sum := sha256.Sum256([]byte("berth iam\x00" + domain + "\x00" + kind + "\x00" + name))

@@ -224,12 +224,15 @@ func (x *exchange) ownDomains() {
 	x.list("domains", items)
 }
 
+// showProject shows one of the user's projects, to administrators any one. Others are not told
+// whether there is a project of that id, which can be computed of a name that is guessed: they get
+// 404 for what is no id alone.
 func (x *exchange) showProject(id string) {
 	switch p, member := x.session.FindProject(id); {
+	case !member && !x.session.Administrator() && iam.IsID(id):
+		x.fail(http.StatusForbidden, forbidden+"get_project.")
 	case p == nil:
 		x.fail(http.StatusNotFound, "Could not find project.")
-	case !member && !x.session.Administrator():
-		x.fail(http.StatusForbidden, forbidden+"get_project.")
 	default:
 		x.write(http.StatusOK, map[string]any{"project": x.project(*p)})
 	}
