@@ -2,6 +2,7 @@ package reviews
 
 import (
 	"context"
+	"fmt"
 
 	authorizationv1 "k8s.io/api/authorization/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -132,20 +133,35 @@ func attributes(spec *authorizationv1.SubjectAccessReviewSpec) (attrs auth.Attri
 		ResourceRequest: true, Verb: asked.Verb, APIGroup: asked.Group, APIVersion: asked.Version,
 		Resource: asked.Resource, Subresource: asked.Subresource, Namespace: asked.Namespace, Name: asked.Name,
 	}
-	if selector := asked.FieldSelector; selector != nil && selector.RawSelector != "" {
-		if _, err := fields.ParseSelector(selector.RawSelector); err != nil {
-			fault = "spec.resourceAttributes.fieldSelector ignored due to parse error"
-		}
+	if selector := asked.FieldSelector; selector != nil && !parses(selector.RawSelector, func(raw string) error {
+		_, err := fields.ParseSelector(raw)
+		return err
+	}) {
+		fault = "spec.resourceAttributes.fieldSelector ignored due to parse error"
 	}
-	if selector := asked.LabelSelector; selector != nil && selector.RawSelector != "" {
-		if _, err := labels.Parse(selector.RawSelector); err != nil {
-			if fault != "" {
-				fault += ", "
-			}
-			fault += "spec.resourceAttributes.labelSelector ignored due to parse error"
+	if selector := asked.LabelSelector; selector != nil && !parses(selector.RawSelector, func(raw string) error {
+		_, err := labels.Parse(raw)
+		return err
+	}) {
+		if fault != "" {
+			fault += ", "
 		}
+		fault += "spec.resourceAttributes.labelSelector ignored due to parse error"
 	}
 	return attrs, fault
+}
+
+// Bounds of a selector that is asked about: everybody may ask, and parsing one of 3 MB takes half a
+// second and 100 MB. No list can have a longer one than its URL may be.
+const (
+	maxRawSelector  = 16 << 10 // bytes
+	maxRequirements = 100
+	maxValues       = 500 // of all requirements together
+)
+
+// parses reports whether there is no selector, or one that can be parsed.
+func parses(raw string, parse func(string) error) bool {
+	return raw == "" || len(raw) <= maxRawSelector && parse(raw) == nil
 }
 
 // invalid is the 422 for faults of a review, nil without faults. As in kube-apiserver it names no
@@ -175,32 +191,44 @@ func validateAttributes(spec *authorizationv1.SubjectAccessReviewSpec) field.Err
 	if attrs := spec.ResourceAttributes; attrs != nil {
 		at := specPath.Child("resourceAttributes")
 		if selector := attrs.FieldSelector; selector != nil {
-			at := at.Child("fieldSelector")
-			faults = append(faults, validateSelector(at, selector.RawSelector, len(selector.Requirements))...)
-			for i, requirement := range selector.Requirements {
-				faults = append(faults, validation.ValidateFieldSelectorRequirement(requirement, validation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
-			}
+			faults = append(faults, validateSelector(at.Child("fieldSelector"), selector.RawSelector, selector.Requirements,
+				func(r *metav1.FieldSelectorRequirement) int { return len(r.Values) },
+				func(r *metav1.FieldSelectorRequirement, at *field.Path) field.ErrorList {
+					return validation.ValidateFieldSelectorRequirement(*r, validation.FieldSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at)
+				})...)
 		}
 		if selector := attrs.LabelSelector; selector != nil {
-			at := at.Child("labelSelector")
-			faults = append(faults, validateSelector(at, selector.RawSelector, len(selector.Requirements))...)
-			for i, requirement := range selector.Requirements {
-				faults = append(faults, validation.ValidateLabelSelectorRequirement(requirement, validation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at.Child("requirements").Index(i))...)
-			}
+			faults = append(faults, validateSelector(at.Child("labelSelector"), selector.RawSelector, selector.Requirements,
+				func(r *metav1.LabelSelectorRequirement) int { return len(r.Values) },
+				func(r *metav1.LabelSelectorRequirement, at *field.Path) field.ErrorList {
+					return validation.ValidateLabelSelectorRequirement(*r, validation.LabelSelectorValidationOptions{AllowUnknownOperatorInRequirement: true}, at)
+				})...)
 		}
 	}
 	return faults
 }
 
-// validateSelector checks that a selector has one form of the two.
-func validateSelector(at *field.Path, raw string, requirements int) field.ErrorList {
-	switch {
-	case raw != "" && requirements > 0:
-		return field.ErrorList{field.Invalid(at.Child("rawSelector"), raw, "may not specified at the same time as requirements")}
-	case raw == "" && requirements == 0:
-		return field.ErrorList{field.Required(at.Child("requirements"), "when "+at.String()+" is specified, requirements or rawSelector is required")}
+// validateSelector checks that a selector has one form of the two, and looks at its requirements if
+// they are not too many. values tells how many values one has.
+func validateSelector[R any](at *field.Path, raw string, requirements []R, values func(*R) int, validate func(*R, *field.Path) field.ErrorList) (faults field.ErrorList) {
+	path, sum := at.Child("requirements"), 0
+	for i := range requirements {
+		sum += values(&requirements[i])
 	}
-	return nil
+	switch {
+	case len(requirements) > maxRequirements:
+		return field.ErrorList{field.TooMany(path, len(requirements), maxRequirements)}
+	case sum > maxValues:
+		return field.ErrorList{field.Invalid(path, sum, fmt.Sprintf("must have at most %d values together", maxValues))}
+	case raw != "" && len(requirements) > 0:
+		faults = append(faults, field.Invalid(at.Child("rawSelector"), raw, "may not specified at the same time as requirements"))
+	case raw == "" && len(requirements) == 0:
+		faults = append(faults, field.Required(path, "when "+at.String()+" is specified, requirements or rawSelector is required"))
+	}
+	for i := range requirements {
+		faults = append(faults, validate(&requirements[i], path.Index(i))...)
+	}
+	return faults
 }
 
 // validateMetadata refuses metadata: nothing is stored that could have some.
