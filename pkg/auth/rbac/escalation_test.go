@@ -131,6 +131,41 @@ func TestCheckWriteIsBounded(t *testing.T) {
 	}
 }
 
+// Who may bind to a role that is put together of others holds what is in them, before it is put
+// together, too.
+func TestBindToAggregated(t *testing.T) {
+	a := granting()
+	part := labelled(role("", "part", rule("get delete", "_", "endpoints")))
+	inner := aggregating("inner").(*rbacv1.ClusterRole)
+	inner.AggregationRule.ClusterRoleSelectors[0].MatchLabels = part.GetLabels()
+	inner.Labels = map[string]string{"inner": "yes"}
+	outer := aggregating("outer").(*rbacv1.ClusterRole)
+	outer.AggregationRule.ClusterRoleSelectors[0].MatchLabels = inner.Labels
+	inner.AggregationRule.ClusterRoleSelectors = append(inner.AggregationRule.ClusterRoleSelectors, metav1.LabelSelector{MatchLabels: map[string]string{"outer": "yes"}})
+	outer.Labels = map[string]string{"outer": "yes"} // each is a part of the other
+	a.Set(inner)
+	a.Set(outer)
+	bindTo := func(user, role string) error {
+		return a.CheckWrite(t.Context(), rbac.Write{User: &auth.User{Name: user}, Namespace: "n", New: bind("n", "x", "ClusterRole/"+role, "User/u")})
+	}
+	if err := bindTo("granter", "outer"); err != nil {
+		t.Errorf("of nothing: %v", err)
+	}
+	a.Set(part)
+	for _, role := range []string{"inner", "outer"} {
+		if err := bindTo("granter", role); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), `Verbs:["delete"]`) {
+			t.Errorf("%s: got %v", role, err)
+		}
+		if err := bindTo("almost", role); err != nil {
+			t.Errorf("%s: %v", role, err)
+		}
+	}
+	a.Delete(rbac.KindClusterRole, "", "part")
+	if err := bindTo("granter", "outer"); err != nil {
+		t.Errorf("of nothing any more: %v", err)
+	}
+}
+
 func TestAggregate(t *testing.T) {
 	one, two, three := rule("get", "_", "a"), rule("get", "_", "b"), rule("get", "_", "c")
 	labelled := func(name, key string, rules ...rbacv1.PolicyRule) *rbacv1.ClusterRole {

@@ -29,7 +29,8 @@ type Authorizer struct {
 	roles    map[key]*role
 	bindings map[key]*binding
 	scopes   map[string]*scope // by namespace; "" is the whole server's
-	changed  chan struct{}     // closed and replaced at each change
+	cluster  map[string]*rbacv1.ClusterRole
+	changed  chan struct{} // closed and replaced at each change
 }
 
 // key names an object. Those of the whole server have no namespace.
@@ -74,7 +75,7 @@ type given struct {
 // system:masters.
 func New() *Authorizer {
 	return &Authorizer{
-		roles: map[key]*role{}, bindings: map[key]*binding{}, scopes: map[string]*scope{},
+		roles: map[key]*role{}, bindings: map[key]*binding{}, scopes: map[string]*scope{}, cluster: map[string]*rbacv1.ClusterRole{},
 		changed: make(chan struct{}),
 	}
 }
@@ -141,6 +142,7 @@ func (a *Authorizer) set(obj metav1.Object) key {
 	case *rbacv1.ClusterRole:
 		k.kind = KindClusterRole
 		a.setRole(k, obj.Rules)
+		a.cluster[k.name] = obj
 	case *rbacv1.RoleBinding:
 		k.kind = KindRoleBinding
 		a.setBinding(k, obj.RoleRef, obj.Subjects)
@@ -255,6 +257,9 @@ func (a *Authorizer) delete(k key) {
 	if r := a.roles[k]; r != nil {
 		r.exists, r.rules, r.cost = false, nil, costOf(nil)
 		a.forget(r)
+	}
+	if k.kind == KindClusterRole {
+		delete(a.cluster, k.name)
 	}
 	b := a.bindings[k]
 	if b == nil {

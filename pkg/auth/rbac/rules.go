@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -151,7 +152,7 @@ func (s *scope) rolesOf(user *auth.User) func(yield func(*role, int) bool) {
 }
 
 // rulesOf returns the rules of the role that a binding in the namespace refers to, and whether
-// it is there.
+// it is there. A role with an aggregationRule has those already that it will be put together of.
 func (a *Authorizer) rulesOf(ref rbacv1.RoleRef, namespace string) ([]rbacv1.PolicyRule, bool) {
 	k := key{ref.Kind, "", ref.Name}
 	if ref.Kind == KindRole {
@@ -162,6 +163,9 @@ func (a *Authorizer) rulesOf(ref rbacv1.RoleRef, namespace string) ([]rbacv1.Pol
 	r := a.roles[k]
 	if r == nil || !r.exists {
 		return nil, false
+	}
+	if whole := a.cluster[k.name]; k.kind == KindClusterRole && whole != nil && whole.AggregationRule != nil {
+		return toBe(whole, slices.Collect(maps.Values(a.cluster))), true
 	}
 	return r.rules, true
 }
