@@ -108,6 +108,11 @@ func TestIAMScope(t *testing.T) {
 		{"GET", "/api/v1/namespaces/kube-public/endpoints", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 200}},
 		{"GET", "/api/v1/endpoints", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 200}},
 		{"DELETE", "/api/v1/namespaces/default?dryRun=All", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403}},
+		{
+			"POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings?dryRun=All",
+			`{"metadata":{"name":"x"},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"cluster-admin"}}`,
+			map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 201},
+		},
 		{"GET", "/api/v1", "", map[string]int{"member": 200, "reader": 200, "unscoped": 200, "admin": 200}},
 		{"GET", "/openapi/v3", "", map[string]int{"member": 200, "reader": 200, "unscoped": 200, "admin": 200}},
 		{"GET", "/metrics", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 200}},

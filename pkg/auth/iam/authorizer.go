@@ -75,6 +75,8 @@ func (z *ScopeAuthorizer) beyond(a auth.Attributes) string {
 		return "the token's scope does not include the verb"
 	case a.APIGroup == "" && a.Resource == "namespaces":
 		return "a project's namespaces are made and deleted by administrators"
+	case a.APIGroup == "rbac.authorization.k8s.io":
+		return "roles and bindings, which count once RBAC is on, are made by administrators"
 	case !slices.ContainsFunc(roles, func(role string) bool { return role != readerRole }):
 		return "the role " + readerRole + " only reads"
 	}
