@@ -17,13 +17,13 @@ import (
 )
 
 func main() {
+	uuid.EnableRandPool() // saves a system call for each request
 	os.Exit(execute(os.Args[1:], os.Stdout, os.Stderr))
 }
 
 // execute runs the command line args and returns the exit status: 0 after a requested stop,
 // 1 after any failure, which it reports in one line on stderr.
 func execute(args []string, stdout, stderr io.Writer) int {
-	uuid.EnableRandPool() // saves a system call for each request
 	ctx, stop := untilSignal()
 	defer stop()
 	// A SIGHUP from here on is kept until the server can load its files again, and never ends
