@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // KeyValue is a key at some revision.
@@ -59,6 +60,9 @@ type PutOptions struct {
 	Expect int64
 	// Guard is a further condition; nil means none.
 	Guard *Guard
+	// TTL is how long the key lives after this write, at least, unless another one comes; the
+	// store deletes it within a minute after that. 0: it stays.
+	TTL time.Duration
 	// Reserve is what the write may use of the room that is kept free; 0 means nothing.
 	Reserve Reserve
 	// DryRun checks the size and every condition like the write would, and writes

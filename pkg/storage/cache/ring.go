@@ -5,12 +5,13 @@ import "sort"
 // ring keeps the most recent events, numbered from 1 in order of arrival, within bounds of
 // count and bytes.
 type ring[T any] struct {
-	slots    []slot[T] // the event of sequence s is in slots[s%len(slots)]
-	first    uint64    // the oldest sequence that is kept; first == next if none is
-	next     uint64    // the sequence of the next event
-	bytes    int
-	maxBytes int
-	since    int64 // every event after this revision is kept
+	slots     []slot[T] // the event of sequence s is in slots[s%len(slots)]; nil before the first one
+	first     uint64    // the oldest sequence that is kept; first == next if none is
+	next      uint64    // the sequence of the next event
+	bytes     int
+	maxEvents int
+	maxBytes  int
+	since     int64 // every event after this revision is kept
 }
 
 type slot[T any] struct {
@@ -19,7 +20,7 @@ type slot[T any] struct {
 }
 
 func (r *ring[T]) init(maxEvents, maxBytes int) {
-	r.slots, r.maxBytes, r.first, r.next = make([]slot[T], maxEvents), maxBytes, 1, 1
+	r.maxEvents, r.maxBytes, r.first, r.next = maxEvents, maxBytes, 1, 1
 }
 
 // reset empties the ring, which is then complete after the revision since.
@@ -31,6 +32,9 @@ func (r *ring[T]) reset(since int64) {
 // append adds an event, drops old ones as the bounds require, and returns the event's
 // sequence. The newest event is always kept.
 func (r *ring[T]) append(event *Event[T], bytes int) uint64 {
+	if r.slots == nil {
+		r.slots = make([]slot[T], r.maxEvents)
+	}
 	if r.next-r.first == uint64(len(r.slots)) {
 		r.drop()
 	}

@@ -54,6 +54,7 @@ type Store struct {
 	max     int
 	metrics *metrics
 	space   space
+	leases  *leases
 }
 
 var _ storage.Interface = (*Store)(nil)
@@ -74,6 +75,7 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 		max:     cmp.Or(cfg.MaxValueBytes, defaultMaxRequestBytes-RequestOverhead),
 		metrics: newMetrics(cfg.Registerer, cfg.Groups),
 	}
+	s.leases = newLeases(s.grantLease)
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(s.space.collectors()...)
 	}
@@ -162,10 +164,40 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	if g := opts.Guard; g != nil {
 		t.expect(g.Key, mustExist(g.ModRevision))
 	}
-	if !opts.DryRun {
+	switch {
+	case opts.DryRun:
+	case opts.TTL > 0:
+		return s.putForTime(ctx, &t, value, opts.TTL)
+	default:
 		t.then = []clientv3.Op{clientv3.OpPut(key, string(value))}
 	}
 	return s.commit(ctx, &t)
+}
+
+// putForTime commits a put of a key that etcd deletes by itself. A lease that has expired since,
+// or that is not of this etcd, is replaced once.
+func (s *Store) putForTime(ctx context.Context, t *txn, value []byte, ttl time.Duration) (storage.WriteResponse, error) {
+	for again := false; ; again = true {
+		id, err := s.leases.get(ctx, t.key, ttl)
+		if err != nil {
+			return storage.WriteResponse{}, err
+		}
+		t.then = []clientv3.Op{clientv3.OpPut(t.key, string(value), clientv3.WithLease(id))}
+		response, err := s.commit(ctx, t)
+		if again || !errors.Is(err, rpctypes.ErrLeaseNotFound) {
+			return response, err
+		}
+		s.leases.forget(ctx, ttl, id)
+	}
+}
+
+func (s *Store) grantLease(ctx context.Context, key string, seconds int64) (*clientv3.LeaseGrantResponse, error) {
+	var granted *clientv3.LeaseGrantResponse
+	err := s.call(ctx, "grantLease", key, func(ctx context.Context) (err error) {
+		granted, err = s.client.Grant(ctx, seconds)
+		return readError(ctx, err)
+	})
+	return granted, err
 }
 
 // Delete implements storage.Interface.
