@@ -8,6 +8,8 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	k8sruntime "k8s.io/apimachinery/pkg/runtime"
 	kjson "sigs.k8s.io/json"
 
@@ -18,6 +20,9 @@ var codecTypes = []*object.Type{
 	endpointsType(nil),
 	{Kind: corev1.SchemeGroupVersion.WithKind("Namespace"), New: func() k8sruntime.Object { return &corev1.Namespace{} }},
 	{Kind: coordinationv1.SchemeGroupVersion.WithKind("Lease"), New: func() k8sruntime.Object { return &coordinationv1.Lease{} }},
+	{Kind: discoveryv1.SchemeGroupVersion.WithKind("EndpointSlice"), New: func() k8sruntime.Object { return &discoveryv1.EndpointSlice{} }},
+	{Kind: corev1.SchemeGroupVersion.WithKind("Event"), New: func() k8sruntime.Object { return &corev1.Event{} }},
+	{Kind: eventsv1.SchemeGroupVersion.WithKind("Event"), New: func() k8sruntime.Object { return &eventsv1.Event{} }},
 	{Kind: corev1.SchemeGroupVersion.WithKind("Service"), New: func() k8sruntime.Object { return &corev1.Service{} }},
 }
 
@@ -33,7 +38,9 @@ var codecInputs = []string{
 	"{\"metadata\":{\"name\":\"\xff\"}}", `{"metadata":{"name":"\ud800"}}`, `{"metadata":{"name":"\u0041\/"}}`, `{"metadata":{"name":"a"}} `, `{"metadata":{"name":"a"}}}`,
 	`{"spec":{"renewTime":"2026-11-26T14:00:00.000000Z","leaseDurationSeconds":0}}`, `{"spec":{"renewTime":"2026-11-26T14:00:00Z"}}`, `{"spec":{"renewTime":null}}`,
 	`{"spec":{"ports":[{"port":1,"targetPort":"http"},{"port":2,"targetPort":8080},{"targetPort":null}],"clusterIPs":null,"sessionAffinityConfig":{"clientIP":{"timeoutSeconds":null}}}}`,
-	`{"spec":{"finalizers":["kubernetes",null]},"status":{"conditions":[{"lastTransitionTime":null}]}}`, `{"bogus":1}`, `{"metadata":{"bogus":{"a":1}}}`,
+	`{"spec":{"finalizers":["kubernetes",null]},"status":{"conditions":[{"lastTransitionTime":null}]}}`, `{"bogus":1}`,
+	`{"eventTime":"2026-11-26T14:00:00.000001Z","firstTimestamp":null,"series":{"count":2,"lastObservedTime":null},"source":null,"involvedObject":{},"related":null}`,
+	`{"eventTime":"2026-11-26T14:00:00Z"}`, `{"count":1.5}`, `{"addressType":"IPv4","ports":[{},null],"endpoints":[{"addresses":null,"conditions":{"ready":null},"hints":{"forZones":[null]}}]}`, `{"metadata":{"bogus":{"a":1}}}`,
 }
 
 // agree holds the decoders to what sigs.k8s.io/json makes of the same data.

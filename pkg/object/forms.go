@@ -1,7 +1,6 @@
 package object
 
 import (
-	"encoding/json"
 	"fmt"
 	"sync"
 
@@ -21,7 +20,8 @@ const (
 	Protobuf
 	// MetadataProtobuf is the message of a PartialObjectMetadata.
 	MetadataProtobuf
-	// Cells is a list in JSON, of what Type.Cells returns. AgeByte stands for the cell Age.
+	// Cells is a list in JSON, of what Type.Cells returns. A cell that is a Since stands in it as
+	// NextTime reads it.
 	Cells
 
 	formCount
@@ -47,6 +47,7 @@ type forms struct {
 	bodies [formCount][]byte
 	blocks [formCount]*Block
 	runs   [formCount]*run
+	as     *Object // as another type shows the object
 }
 
 // slot is one of the forms, in the account of a Budget.
@@ -56,6 +57,7 @@ const (
 	bodySlot  slot = 0
 	blockSlot slot = slot(formCount)
 	runSlot   slot = 2 * slot(formCount)
+	asSlot    slot = 3 * slot(formCount)
 )
 
 func (fs *forms) forget(s slot) {
@@ -68,6 +70,8 @@ func (fs *forms) forget(s slot) {
 		fs.blocks[f] = nil
 	case runSlot:
 		fs.runs[f] = nil
+	case asSlot:
+		fs.as = nil
 	}
 }
 
@@ -131,36 +135,9 @@ func (o *Object) makeBody(f Form) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		return encodeCells(o.Type.Cells(obj))
+		return o.encodeCells(o.Type.Cells(obj))
 	}
 	return nil, fmt.Errorf("nothing makes form %d", f)
-}
-
-// Age is the cell of an object's age, which whoever writes a table fills in.
-var Age ageCell
-
-type ageCell struct{}
-
-// AgeByte stands for the cell Age in the form Cells. It is in no JSON.
-const AgeByte = 0
-
-func encodeCells(cells []any) ([]byte, error) {
-	body := []byte{'['}
-	for i, cell := range cells {
-		if i > 0 {
-			body = append(body, ',')
-		}
-		if cell == any(Age) {
-			body = append(body, AgeByte)
-			continue
-		}
-		encoded, err := json.Marshal(cell)
-		if err != nil {
-			return nil, err
-		}
-		body = append(body, encoded...)
-	}
-	return append(body, ']'), nil
 }
 
 // Block returns the form's bytes as a block of gzip.

@@ -134,7 +134,7 @@ func Written(t *Type, at Identity, value []byte) (*Object, error) {
 		return nil, err
 	}
 	o.metadata, o.labels, o.created = span{start, start + scanned.size}, scanned.labels, scanned.created
-	if o.fields, err = readFields(value, t.Fields); err != nil {
+	if o.fields, err = t.readFields(value); err != nil {
 		return nil, err
 	}
 	o.version = span{start + scanned.versionAt, start + scanned.versionAt}

@@ -239,7 +239,7 @@ func TestCells(t *testing.T) {
 			panic("oh dear")
 		}
 		got = append(got, obj)
-		return []any{"<a>", object.Age, 7}
+		return []any{"<a>", object.Since(time.Unix(1, 5)), object.Age, 7}
 	}
 	e := endpoints("web", 2)
 	o := mustRead(t, typ, "web", 7, mustEncode(t, typ, e)).At(9)
@@ -249,7 +249,7 @@ func TestCells(t *testing.T) {
 	}()
 	fail = false
 	for range 2 {
-		if cells, err := o.Body(object.Cells); err != nil || string(cells) != "[\"\\u003ca\\u003e\",\x00,7]" {
+		if cells, err := o.Body(object.Cells); err != nil || string(cells) != "[\"\\u003ca\\u003e\",\x001000000\x00,\x00\x00,7]" {
 			t.Errorf("got %s, %v", cells, err)
 		}
 	}

@@ -2,6 +2,7 @@ package object
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -129,15 +130,43 @@ func (s *scanner) time() (time.Time, error) {
 	return time.Parse(time.RFC3339, text)
 }
 
-// readFields returns the values at the paths, "" where there is none.
-func readFields(value []byte, paths []string) ([]string, error) {
-	if len(paths) == 0 {
+// readFields returns the values of the type's fields, "" where there is none.
+func (t *Type) readFields(value []byte) ([]string, error) {
+	if len(t.Fields) == 0 {
 		return nil, nil
 	}
+	t.pathsOnce.Do(func() {
+		for _, name := range t.Fields {
+			for _, path := range t.pathsOf(name) {
+				if !slices.Contains(t.paths, path) {
+					t.paths = append(t.paths, path)
+				}
+			}
+		}
+	})
 	s := newScanner(value)
 	defer s.release()
-	found := make([]string, len(paths))
-	return found, s.fields("", paths, found)
+	found := make([]string, len(t.paths))
+	if err := s.fields("", t.paths, found); err != nil {
+		return nil, err
+	}
+	if t.FieldPaths == nil {
+		return found, nil
+	}
+	values := make([]string, len(t.Fields))
+	for i, name := range t.Fields {
+		for _, path := range t.pathsOf(name) {
+			values[i] = cmp.Or(values[i], found[slices.Index(t.paths, path)])
+		}
+	}
+	return values, nil
+}
+
+func (t *Type) pathsOf(name string) []string {
+	if paths := t.FieldPaths[name]; len(paths) > 0 {
+		return paths
+	}
+	return []string{name}
 }
 
 // fields reads the object that comes next, whose own path ends with a dot or is empty.

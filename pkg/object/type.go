@@ -27,9 +27,13 @@ type Type struct {
 	// metadata.namespace, such as spec.clusterIP. Their values are strings, numbers or
 	// booleans.
 	Fields []string
+	// FieldPaths are the paths of those of Fields whose names are not their paths: what such a
+	// field has is the first value of them that is not empty.
+	FieldPaths map[string][]string
 	// Columns are those of the objects' table. Cells returns an object's cells in them, at least
-	// one, and nothing that changes while the object does not: the cell of its age is Age. obj is
-	// of New's type, and of its metadata has the name, the namespace and the creationTimestamp.
+	// one, and nothing that changes while the object does not: how long ago something was is Age,
+	// or a Since. obj is of New's type, and of its metadata has the name, the namespace and the
+	// creationTimestamp.
 	Columns []metav1.TableColumnDefinition
 	Cells   func(obj runtime.Object) []any
 	// Forms bounds the memory of what is made of objects; nil keeps all of it.
@@ -39,6 +43,8 @@ type Type struct {
 	headText  string
 	timesOnce sync.Once
 	times     bool // see timesOutside
+	pathsOnce sync.Once
+	paths     []string // of all Fields, each once
 }
 
 // head is how the JSON of every object begins, up to the metadata.

@@ -117,3 +117,36 @@ func (c *capacity) settleLater(bytes int64) {
 	defer c.mu.Unlock()
 	c.unknown = append(c.unknown, unknownWrite{bytes, time.Now().Add(unknownHold)})
 }
+
+// ofShare is the part of a resource's share that one namespace may take once half of the share is
+// taken, as its reciprocal: whoever fills a namespace does not keep the others from theirs.
+const ofShare = 4
+
+// checkShare returns ServiceUnavailable for a write that adds bytes beyond what the objects of the
+// resource may take, in all or in the namespace. Writes in progress are not counted, of which
+// there are not many.
+func (s *Store) checkShare(namespace string, adds int64) error {
+	if s.resource.Share == 0 || s.capacity.limit == 0 || adds <= 0 {
+		return nil
+	}
+	share, taken := s.capacity.limit/int64(s.resource.Share), s.cache.Bytes()
+	if taken+adds > share {
+		return apierr.ShareStored(s.resource.API.Name, "", taken, adds, share)
+	}
+	if taken <= share/2 || !s.resource.API.Namespaced {
+		return nil
+	}
+	snapshot, err := s.cache.Snapshot()
+	if err != nil {
+		return apierr.FromStorage(err)
+	}
+	inNamespace, most := int64(0), share/ofShare
+	snapshot.Ascend(s.resource.prefix(namespace), "", func(entry *cacheEntry) bool {
+		inNamespace += int64(entry.Value.size())
+		return inNamespace+adds <= most
+	})
+	if inNamespace+adds > most {
+		return apierr.ShareStored(s.resource.API.Name, namespace, inNamespace, adds, most)
+	}
+	return nil
+}

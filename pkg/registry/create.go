@@ -33,6 +33,9 @@ const (
 // AlreadyExists, RequestEntityTooLarge, and the storage's own.
 func (s *Store) Create(ctx context.Context, namespace string, given runtime.Object, opts *metav1.CreateOptions) (created *object.Object, warnings []string, err error) {
 	obj := given.(APIObject)
+	if why := s.resource.NoObjects; why != "" {
+		return nil, nil, s.noObjects(why)
+	}
 	if err := s.matchNamespace(namespace, obj); err != nil {
 		return nil, nil, err
 	}
@@ -75,6 +78,13 @@ func (s *Store) createNew(ctx context.Context, namespace, name string, obj APIOb
 		obj.SetName(generateName(obj.GetGenerateName()))
 		s.resource.Strategy.PrepareForCreate(obj)
 	}
+}
+
+// noObjects is the 405 for an object of a kind of which there are none.
+func (s *Store) noObjects(why string) error {
+	err := apierrors.NewMethodNotSupported(s.resource.GroupResource(), "create")
+	err.ErrStatus.Message = why
+	return err
 }
 
 // guard is the condition under which an object may appear in the namespace; nil for a
@@ -123,7 +133,7 @@ func (s *Store) prepareCreate(obj APIObject) ([]string, error) {
 	if err := s.refuseVersion(obj); err != nil {
 		return nil, err
 	}
-	return s.resource.Strategy.Warnings(obj), nil
+	return s.resource.Strategy.Warnings(obj, nil), nil
 }
 
 // refuseVersion refuses a resourceVersion on an object to be created, as kube-apiserver

@@ -17,59 +17,80 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// Delete removes one object and returns a Status that names it, or, where finalizers hold
-// it, marks it with a deletionTimestamp and returns it so.
+// Delete removes one object and returns a Status that names it, or the object where the
+// resource wants it so, or, where finalizers hold it, marks it with a deletionTimestamp and
+// returns it so.
 //
 // With opts.IgnoreStoreReadErrorWithClusterBreakingPotential it only deletes what cannot be
 // read, whatever holds it.
 //
 // Errors: NotFound, Conflict where a precondition of opts does not hold, StorageReadError for
 // a stored value that cannot be read, and the storage's own.
-func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (marked *object.Object, status *metav1.Status, err error) {
+func (s *Store) Delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (obj *object.Object, status *metav1.Status, err error) {
+	marked, removed, err := s.delete(ctx, namespace, name, opts)
+	switch {
+	case err != nil:
+		return nil, nil, err
+	case marked != nil:
+		return marked, nil, nil
+	case removed.object != nil && s.resource.ReturnDeleted:
+		obj, err := s.show(removed.object)
+		return obj, nil, err
+	case removed.object != nil:
+		return nil, s.deletedStatus(name, removed.object.UID()), nil
+	}
+	return nil, s.deletedStatus(name, ""), nil
+}
+
+// delete is Delete; removed is what was stored last of an object that nothing holds.
+func (s *Store) delete(ctx context.Context, namespace, name string, opts *metav1.DeleteOptions) (marked *object.Object, removed stored, err error) {
 	err = s.retry(ctx, s.resource.key(namespace, name), func(current stored) (outcome outcome, err error) {
 		if !current.exists() {
 			return noop, apierrors.NewNotFound(s.resource.GroupResource(), name)
 		}
-		marked, status, outcome, err = s.deleteOnce(ctx, current, opts)
+		marked, removed, outcome, err = s.deleteOnce(ctx, current, opts)
 		return outcome, err
 	})
-	return marked, status, err
+	return marked, removed, err
 }
 
 // deleteOnce deletes or marks the object as it was read.
-func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.DeleteOptions) (marked *object.Object, status *metav1.Status, _ outcome, err error) {
+func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.DeleteOptions) (marked *object.Object, removed stored, _ outcome, err error) {
 	dryRun := isDryRun(opts.DryRun)
 	if ignoresReadErrors(opts) {
-		status, outcome, err := s.deleteUnreadable(ctx, current, dryRun)
-		return nil, status, outcome, err
+		outcome, err := s.deleteUnreadable(ctx, current, dryRun)
+		return nil, current, outcome, err
 	}
-	obj, err := current.decode()
+	obj, err := s.decode(current)
 	if err != nil {
-		return nil, nil, noop, err
+		return nil, stored{}, noop, err
 	}
 	if err := s.checkPreconditions(obj, opts.Preconditions); err != nil {
-		return nil, nil, noop, err
+		return nil, stored{}, noop, err
 	}
 	if obj.GetDeletionTimestamp() != nil && s.held(obj) {
-		return current.object, nil, noop, nil // it is marked already
+		marked, err := s.show(current.object)
+		return marked, stored{}, noop, err // it is marked already
 	}
 	if s.resource.BeforeDelete != nil {
 		if err := s.resource.BeforeDelete(obj); err != nil {
-			return nil, nil, noop, err
+			return nil, stored{}, noop, err
 		}
 	}
 	if s.held(obj) {
 		marked, outcome, err := s.markDeleted(ctx, current.object, obj, dryRun)
-		return marked, nil, outcome, err
+		return marked, stored{}, outcome, err
 	}
 	response, err := s.remove(ctx, current.at(), dryRun)
 	switch {
 	case err != nil:
-		return nil, nil, done, apierr.FromStorage(err)
+		return nil, stored{}, done, apierr.FromStorage(err)
 	case !response.Succeeded:
-		return nil, nil, conflict, nil
+		return nil, stored{}, conflict, nil
+	case dryRun:
+		return nil, current, done, nil
 	}
-	return nil, s.deletedStatus(obj.GetName(), obj.GetUID()), done, nil
+	return nil, current.last(response.Revision), done, nil
 }
 
 func (s *Store) checkPreconditions(obj APIObject, preconditions *metav1.Preconditions) error {
@@ -155,9 +176,9 @@ func (s *Store) deleteAll(ctx context.Context, namespace string, rest *lifecycle
 		}
 		for _, kv := range page.KVs {
 			name := kv.Key[len(s.resource.prefix(namespace)):]
-			held, _, err := s.Delete(ctx, namespace, name, &metav1.DeleteOptions{})
+			held, _, err := s.delete(ctx, namespace, name, &metav1.DeleteOptions{})
 			if apierrors.IsStoreReadError(err) {
-				_, _, err = s.Delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: ptr.To(true)})
+				_, _, err = s.delete(ctx, namespace, name, &metav1.DeleteOptions{IgnoreStoreReadErrorWithClusterBreakingPotential: ptr.To(true)})
 			}
 			if err != nil && !apierrors.IsNotFound(err) {
 				return err

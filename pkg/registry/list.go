@@ -31,7 +31,8 @@ func (s *Store) List(ctx context.Context, namespace string, opts *metav1.ListOpt
 	if err != nil {
 		return nil, nil, err
 	}
-	return s.listOf(page), page.unreadable.warnings(), nil
+	list, err = s.listOf(page)
+	return list, page.unreadable.warnings(), err
 }
 
 // OldVersions returns how many bytes of old versions the list may hold that opts ask for; 0: it
@@ -149,9 +150,16 @@ func (p *page) add(v stored) bool {
 }
 
 // listOf makes the answer of a page.
-func (s *Store) listOf(p *page) *object.List {
+func (s *Store) listOf(p *page) (*object.List, error) {
+	shown, err := s.showAll(p.objects)
+	if err != nil {
+		if p.release != nil {
+			p.release()
+		}
+		return nil, err
+	}
 	list := &object.List{
-		Type: s.objects, Objects: p.objects, Adjacent: !p.skipped, FromStart: !p.continued, Release: p.release,
+		Type: s.objects, Objects: shown, Adjacent: !p.skipped, FromStart: !p.continued, Release: p.release,
 		Comparisons: p.examined * p.selection.requirements,
 		Meta:        metav1.ListMeta{SelfLink: s.resource.selfLink(p.selection.namespace, ""), ResourceVersion: formatRevision(p.revision)},
 	}
@@ -161,7 +169,7 @@ func (s *Store) listOf(p *page) *object.List {
 			list.Meta.RemainingItemCount = &p.remaining
 		}
 	}
-	return list
+	return list, nil
 }
 
 // continueToken is kube-apiserver's form of a place in a list.

@@ -12,6 +12,7 @@ import (
 
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -61,7 +62,7 @@ func run(m *testing.M) (code int) {
 
 func setUp(dir string) (err error) {
 	shared.scheme = runtime.NewScheme()
-	if err := corev1.AddToScheme(shared.scheme); err != nil {
+	if err := errors.Join(corev1.AddToScheme(shared.scheme), eventsv1.AddToScheme(shared.scheme)); err != nil {
 		return err
 	}
 	shared.converter = applyconfigurations.NewTypeConverter(shared.scheme)
@@ -97,7 +98,7 @@ func startStores(t testing.TB, cfg registry.Config) *stores {
 	t.Helper()
 	s := &stores{failures: make(chan error, 100)}
 	cfg.Scheme, cfg.TypeConverter, cfg.Report = shared.scheme, shared.converter, s.report
-	cfg.Resources = []*registry.Resource{namespaces.Resource(), endpoints.Resource()}
+	cfg.Resources = append([]*registry.Resource{namespaces.Resource(), endpoints.Resource()}, cfg.Resources...)
 	r, err := registry.New(cfg)
 	if err != nil {
 		t.Fatal(err)

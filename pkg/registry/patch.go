@@ -136,6 +136,9 @@ func (p *patcher) apply(_ *object.Object, current APIObject) (APIObject, []strin
 	if current == nil && !p.creates {
 		return nil, nil, apierrors.NewNotFound(resource, p.name)
 	}
+	if why := p.store.resource.NoObjects; why != "" {
+		return nil, nil, p.store.noObjects(why)
+	}
 	applied, err := p.part.owners.Apply(current, p.config, p.opts.FieldManager, ptr.Deref(p.opts.Force, false))
 	if err != nil {
 		return nil, nil, err

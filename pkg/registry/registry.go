@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
@@ -52,6 +54,9 @@ type Config struct {
 	Admission Admission
 	// Observers follow the objects of resources; nil: nobody does.
 	Observers map[schema.GroupResource]Observer
+	// Lifetimes are how long the objects of resources live after their last writes, each at least
+	// a second; nil, and those that are not named: until they are deleted.
+	Lifetimes map[schema.GroupResource]time.Duration
 	// Forms bounds the memory of what is made of objects; nil is a budget of
 	// DefaultFormsBytes.
 	Forms *object.Budget
@@ -144,7 +149,7 @@ func New(cfg Config) (*Registry, error) {
 	if registry.namespaceStore == nil {
 		return nil, errors.New("registry: the resource namespaces is required")
 	}
-	registry.capacity.stores = registry.stores
+	registry.capacity.stores = registry.owners()
 	registry.registerMetrics(cfg.Registerer)
 	return registry, nil
 }
@@ -162,11 +167,16 @@ func (r *Registry) StoredBytes() int64 { return r.capacity.stored() }
 // IsNoRoom reports whether err refuses a write since too much is stored already.
 func IsNoRoom(err error) bool { return apierrors.HasStatusCause(err, apierr.CauseNoRoom) }
 
+// owners returns the stores that have objects of their own.
+func (r *Registry) owners() []*Store {
+	return slices.DeleteFunc(slices.Clone(r.stores), func(s *Store) bool { return s.owner != s })
+}
+
 // Run keeps the caches up to date and empties namespaces that are being deleted, until
 // ctx ends.
 func (r *Registry) Run(ctx context.Context) {
 	var running sync.WaitGroup
-	for _, store := range r.stores {
+	for _, store := range r.owners() {
 		running.Go(func() { store.cache.Run(ctx) })
 	}
 	running.Go(func() { r.namespaces.Run(ctx) })
@@ -198,7 +208,7 @@ func (r *Registry) decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, err
 // empty deletes what is in the namespace, and reports whether nothing is left.
 func (r *Registry) empty(ctx context.Context, namespace string) (bool, *lifecycle.Rest, error) {
 	empty, rest := true, &lifecycle.Rest{}
-	for _, store := range r.stores {
+	for _, store := range r.owners() {
 		if !store.resource.API.Namespaced {
 			continue
 		}
@@ -252,13 +262,16 @@ func (r *Resource) registerer(all prometheus.Registerer) prometheus.Registerer {
 // how many there are now, what the objects take, and how many of them watches began with.
 func (s *Store) registerMetrics(registerer prometheus.Registerer) {
 	factory := promauto.With(registerer)
-	s.broken.errors = factory.NewCounter(prometheus.CounterOpts{
-		Name: "apiserver_storage_decode_errors_total",
-		Help: "Stored values that could not be read, each version once, by group and resource.",
-	})
 	s.initEvents = factory.NewCounter(prometheus.CounterOpts{
 		Name: "apiserver_init_events_total",
 		Help: "Events of what was there when watches began, by group and resource.",
+	})
+	if s.owner != s {
+		return
+	}
+	s.broken.errors = factory.NewCounter(prometheus.CounterOpts{
+		Name: "apiserver_storage_decode_errors_total",
+		Help: "Stored values that could not be read, each version once, by group and resource.",
 	})
 	factory.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "berth_unreadable_objects",

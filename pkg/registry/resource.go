@@ -34,6 +34,9 @@ type Resource struct {
 	// Fields are the paths of the fields that selectors may name besides metadata.name and
 	// metadata.namespace, as object.Type has them; nil: there are none.
 	Fields []string
+	// FieldPaths are where those of Fields stand whose names are not their paths: as
+	// object.Type has them; nil: all are.
+	FieldPaths map[string][]string
 	// FieldSynonyms are further names of such fields; nil: there are none.
 	FieldSynonyms map[string]string
 	// Reset are the top-level fields, such as status, that the Strategy sets whatever a
@@ -41,6 +44,16 @@ type Resource struct {
 	Reset []string
 	// Subresources are served below every object; nil: there are none.
 	Subresources []Subresource
+	// NoObjects says why there are no objects of the kind here, for clients that want to create or
+	// apply one: they are refused. Field ownership is not kept. "" refuses nobody.
+	NoObjects string
+	// ViewOf makes the resource another view of the objects of one that has them: in another
+	// group or version. nil: the resource has objects of its own.
+	ViewOf *View
+	// Share is the part of Config.MaxStoredBytes that the objects may take together, one in
+	// Share: for those that others make by the way, and that must not keep anything else from
+	// being stored. A namespace may take a quarter of it once half is taken. 0: all of it.
+	Share int
 	// RequireVersion refuses an update that does not name the resourceVersion that it
 	// replaces.
 	RequireVersion bool
@@ -53,6 +66,8 @@ type Resource struct {
 	// Holds reports whether something other than its finalizers keeps a deleted object from
 	// being removed; nil: nothing does.
 	Holds func(obj runtime.Object) bool
+	// ReturnDeleted answers a deletion with the object rather than with a Status.
+	ReturnDeleted bool
 	// DeletesByUpdate says that kube-apiserver begins a deletion by an update: a precondition
 	// that fails is answered in the words of updates.
 	DeletesByUpdate bool
@@ -60,6 +75,16 @@ type Resource struct {
 	// Columns and Cells are the resource's table, as kubectl get shows it: see object.Type.
 	Columns []metav1.TableColumnDefinition
 	Cells   func(obj runtime.Object) []any
+}
+
+// View is how the objects of one resource are shown as another's, of the same name and scope. They
+// are stored once, as the first has them; a write of either shows in both.
+type View struct {
+	// Of is the resource that has the objects. It stands before the view in Config.Resources.
+	Of *Resource
+	// Show makes an object of the view's Go type of one of Of's, and Store does the reverse. They
+	// may share what the objects point to, and leave kind and apiVersion alone.
+	Show, Store func(obj APIObject) APIObject
 }
 
 // APIObject is an object as the Go types of the API have it: every one has metadata.
@@ -99,9 +124,34 @@ type UpdateStrategy interface {
 	ValidateUpdate(obj, old runtime.Object) field.ErrorList
 	// Warnings returns what is accepted but ill-advised; they become Warning headers.
 	// It is for objects that Validate or ValidateUpdate found valid. There may be as
-	// many as the object has fields: whoever writes headers bounds them.
-	Warnings(obj runtime.Object) []string
+	// many as the object has fields: whoever writes headers bounds them. old is what obj
+	// replaces; nil: it is new.
+	Warnings(obj, old runtime.Object) []string
 }
+
+// NoStrategy is the Strategy of resources that have no objects. Those that another program has
+// stored can be read and deleted, and be changed in any way.
+type NoStrategy struct{}
+
+var _ Strategy = NoStrategy{}
+
+// Default does nothing.
+func (NoStrategy) Default(runtime.Object) {}
+
+// PrepareForCreate does nothing.
+func (NoStrategy) PrepareForCreate(runtime.Object) {}
+
+// PrepareForUpdate does nothing.
+func (NoStrategy) PrepareForUpdate(_, _ runtime.Object) {}
+
+// Validate returns nil.
+func (NoStrategy) Validate(runtime.Object) field.ErrorList { return nil }
+
+// ValidateUpdate returns nil.
+func (NoStrategy) ValidateUpdate(_, _ runtime.Object) field.ErrorList { return nil }
+
+// Warnings returns nil.
+func (NoStrategy) Warnings(_, _ runtime.Object) []string { return nil }
 
 // Subresource is a part of an object that has a path, rules and owners of its own.
 type Subresource struct {
@@ -133,8 +183,11 @@ func (r *Resource) GroupResource() schema.GroupResource {
 	return schema.GroupResource{Group: r.API.Group, Resource: r.API.Name}
 }
 
-// invalid is the 422 for the faults of an object.
+// invalid is the 422 for the faults of an object. kube-apiserver names the kind that is stored.
 func (r *Resource) invalid(name string, faults field.ErrorList) error {
+	if r.ViewOf != nil {
+		return r.ViewOf.Of.invalid(name, faults)
+	}
 	return apierr.Invalid(r.GroupVersionKind().GroupKind(), name, faults)
 }
 
@@ -191,3 +244,7 @@ var AgeColumn = metav1.TableColumnDefinition{Name: "Age", Type: "string", Descri
 
 // Age is the cell of an object's age, which grows while the object does not change.
 var Age = object.Age
+
+// Since is a cell that shows how long ago a time was, which grows while the object does not
+// change.
+type Since = object.Since

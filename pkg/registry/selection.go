@@ -169,7 +169,7 @@ func (r *Resource) selectableField(name, value string) (string, string, error) {
 		return runtime.DefaultMetaV1FieldSelectorConversion(name, value)
 	}
 	if synonym, ok := r.FieldSynonyms[name]; ok {
-		name = synonym
+		return synonym, value, nil
 	}
 	if name == nameField || name == namespaceField && r.API.Namespaced || slices.Contains(r.Fields, name) {
 		return name, value, nil

@@ -25,12 +25,14 @@ import (
 // about them; any other error is an internal one.
 type Store struct {
 	resource   *Resource
-	objects    *object.Type
+	objects    *object.Type // as clients see them
+	owner      *Store       // of the objects: the store itself, or that of which it is a view
 	storage    storage.Interface
 	cache      *cache.Cache[stored]
 	namespaces *lifecycle.Namespaces
 	parts      map[string]*part // by subresource; "" is the object itself
 	maxObject  int              // bytes of JSON
+	lifetime   time.Duration    // of an object after its last write; 0: it stays
 	selectors  labelSelectors
 	exact      *exactReads // of all resources
 	capacity   *capacity   // of all resources
@@ -59,10 +61,17 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 		selectors: labelSelectors{parsed: map[string]weak.Pointer[labelSelector]{}},
 		objects: &object.Type{
 			Kind: resource.GroupVersionKind(), New: func() runtime.Object { return resource.New() },
-			Fields: resource.Fields, Columns: resource.Columns, Cells: resource.Cells, Forms: cfg.Forms,
+			Fields: resource.Fields, FieldPaths: resource.FieldPaths, Columns: resource.Columns, Cells: resource.Cells, Forms: cfg.Forms,
 		},
 	}
 	s.broken.report = cfg.Report
+	s.owner = s
+	s.lifetime = cfg.Lifetimes[resource.GroupResource()]
+	if owner, err := r.ownerOf(resource); err != nil {
+		return nil, err
+	} else if owner != nil {
+		s.owner, s.cache, s.lifetime = owner, owner.cache, owner.lifetime
+	}
 	if err := s.addPart("", resource.Strategy, resource.Reset, cfg); err != nil {
 		return nil, err
 	}
@@ -71,6 +80,9 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 		if err := s.addPart(sub.name(), sub.Strategy, sub.Reset, cfg); err != nil {
 			return nil, err
 		}
+	}
+	if s.owner != s {
+		return s, nil
 	}
 	var observer cache.Observer[stored]
 	if follows := cfg.Observers[resource.GroupResource()]; follows != nil {
@@ -167,7 +179,10 @@ func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.Ge
 	if !found.exists() {
 		return nil, apierrors.NewNotFound(s.resource.GroupResource(), name)
 	}
-	return found.object, found.err()
+	if err := found.err(); err != nil {
+		return nil, err
+	}
+	return s.show(found.object)
 }
 
 // weightOfMetadata is what a name or a value in the metadata of an object weighs beside its
@@ -190,7 +205,11 @@ func (s *Store) known(namespace, name string) *object.Object {
 	if err != nil || entry == nil {
 		return nil
 	}
-	return entry.Value.object
+	shown, err := s.show(entry.Value.object)
+	if err != nil {
+		return nil
+	}
+	return shown
 }
 
 // Exists reports whether there is an object of that name in the store itself; the caches need
@@ -263,3 +282,69 @@ func parseResourceVersion(value string) (int64, error) {
 func formatRevision(revision int64) string { return strconv.FormatInt(revision, 10) }
 
 func isDryRun(dryRun []string) bool { return len(dryRun) > 0 }
+
+// A store of a view has no objects of its own: it reads and selects those of the store that has
+// them, by that one's fields, and shows what it hands out. Each object is shown once to all, for
+// as long as the budget of forms keeps it.
+
+// show returns a stored object as the store's clients see it.
+func (s *Store) show(o *object.Object) (*object.Object, error) {
+	if o == nil || s.owner == s {
+		return o, nil
+	}
+	return o.As(s.objects, func(stored runtime.Object) (runtime.Object, error) {
+		shown := s.resource.ViewOf.Show(stored.(APIObject))
+		if shown.GetSelfLink() != "" {
+			shown.SetSelfLink(s.resource.selfLink(o.Namespace, o.Name))
+		}
+		return shown, nil
+	})
+}
+
+// showAll is show for the objects of a list.
+func (s *Store) showAll(objects []*object.Object) ([]*object.Object, error) {
+	if s.owner == s {
+		return objects, nil
+	}
+	shown := make([]*object.Object, len(objects))
+	for i, o := range objects {
+		var err error
+		if shown[i], err = s.show(o); err != nil {
+			return nil, err
+		}
+	}
+	return shown, nil
+}
+
+// decode returns a typed copy of what is stored, as the store's clients see it, or
+// StorageReadError.
+func (s *Store) decode(v stored) (APIObject, error) {
+	obj, err := v.decode()
+	if err != nil || s.owner == s {
+		return obj, err
+	}
+	shown := s.resource.ViewOf.Show(obj)
+	shown.GetObjectKind().SetGroupVersionKind(s.objects.Kind)
+	return shown, nil
+}
+
+// toStore returns the object as it is stored.
+func (s *Store) toStore(obj APIObject) APIObject {
+	if s.owner == s {
+		return obj
+	}
+	return s.resource.ViewOf.Store(obj)
+}
+
+// ownerOf returns the store that has the objects of the resource; nil: itself.
+func (r *Registry) ownerOf(resource *Resource) (*Store, error) {
+	if resource.ViewOf == nil {
+		return nil, nil
+	}
+	for _, store := range r.stores {
+		if store.resource == resource.ViewOf.Of {
+			return store, nil
+		}
+	}
+	return nil, errors.New("what it is a view of does not stand before it")
+}

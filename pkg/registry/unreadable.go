@@ -95,7 +95,7 @@ func (s *Store) readValue(kv *storage.KeyValue) stored {
 	if at.Name == "" || strings.Contains(at.Name, "/") || s.resource.API.Namespaced && at.Namespace == "" {
 		return s.unreadable(at, errors.New("no object has such a key"), "Delete it in etcd.")
 	}
-	o, err := object.Read(s.objects, at, kv.Value)
+	o, err := object.Read(s.owner.objects, at, kv.Value)
 	if err == nil {
 		err = checkNesting(o.JSON())
 	}
@@ -201,17 +201,17 @@ func ignoresReadErrors(opts *metav1.DeleteOptions) bool {
 // deleteUnreadable deletes a value that cannot be read, as it was found. It ignores
 // finalizers, which cannot be read either, and leaves the objects in a namespace. As in
 // kube-apiserver, the option is refused for an object that can be read.
-func (s *Store) deleteUnreadable(ctx context.Context, current stored, dryRun bool) (*metav1.Status, outcome, error) {
+func (s *Store) deleteUnreadable(ctx context.Context, current stored, dryRun bool) (outcome, error) {
 	if current.broken == nil {
-		return nil, noop, s.resource.invalid(current.at().Name, field.ErrorList{
+		return noop, s.resource.invalid(current.at().Name, field.ErrorList{
 			field.Invalid(field.NewPath(ignoreOption), true, "is only for objects that cannot be read, and this one can: try again without it"),
 		})
 	}
 	response, err := s.remove(ctx, current.at(), dryRun)
 	if err != nil || response.Succeeded {
-		return s.deletedStatus(current.at().Name, ""), done, apierr.FromStorage(err)
+		return done, apierr.FromStorage(err)
 	}
-	return nil, conflict, nil
+	return conflict, nil
 }
 
 // brokenValues report each version of a value that cannot be read once, however often it is

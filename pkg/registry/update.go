@@ -167,11 +167,15 @@ func (s *Store) createOnce(ctx context.Context, namespace string, dryRun bool, c
 
 // modifyOnce changes the object as it was read.
 func (s *Store) modifyOnce(ctx context.Context, before stored, part *part, dryRun bool, change change) (*object.Object, []string, outcome, error) {
-	current, err := before.decode()
+	current, err := s.decode(before)
 	if err != nil {
 		return nil, nil, noop, err
 	}
-	next, warnings, err := change(before.object, current)
+	shown, err := s.show(before.object)
+	if err != nil {
+		return nil, nil, noop, err
+	}
+	next, warnings, err := change(shown, current)
 	if err != nil {
 		return nil, warnings, noop, err
 	}
@@ -199,5 +203,5 @@ func (s *Store) prepareUpdate(next, current APIObject, strategy UpdateStrategy) 
 	if faults := strategy.ValidateUpdate(next, current); len(faults) > 0 {
 		return nil, s.resource.invalid(current.GetName(), faults)
 	}
-	return strategy.Warnings(next), nil
+	return strategy.Warnings(next, current), nil
 }

@@ -170,7 +170,11 @@ func (st *watchStream) next(ctx context.Context, events []object.Event) ([]objec
 	if len(st.initial) > 0 {
 		n := min(len(st.initial), 128)
 		st.store.initEvents.Add(float64(n))
-		for _, o := range st.initial[:n] {
+		shown, err := st.store.showAll(st.initial[:n])
+		if err != nil {
+			return events, err
+		}
+		for _, o := range shown {
 			events = append(events, object.Event{Type: watch.Added, Object: o})
 		}
 		st.initial = st.initial[n:]
@@ -199,9 +203,14 @@ func (st *watchStream) next(ctx context.Context, events []object.Event) ([]objec
 			return events, st.store.tooOld(st.revision)
 		}
 		for _, change := range changes {
-			if event, ok := st.translate(change); ok {
-				events = append(events, event)
+			event, ok := st.translate(change)
+			if !ok {
+				continue
 			}
+			if event.Object, err = st.store.show(event.Object); err != nil {
+				return events, err
+			}
+			events = append(events, event)
 		}
 		clear(changes)
 		st.changes, st.revision = changes, max(st.revision, revision)

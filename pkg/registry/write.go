@@ -51,10 +51,12 @@ func (s *Store) retry(ctx context.Context, key string, attempt func(current stor
 // resourceVersion yet, so that its JSON is the value to store. A value may always be as large
 // as atLeast, in bytes.
 func (s *Store) draft(obj APIObject, at object.Identity, atLeast int) (*object.Object, error) {
+	objects := s.owner.objects
+	obj = s.toStore(obj)
 	obj.SetResourceVersion("")
-	obj.SetSelfLink(s.resource.selfLink(at.Namespace, at.Name))
-	obj.GetObjectKind().SetGroupVersionKind(s.objects.Kind)
-	value, err := s.objects.Encode(obj)
+	obj.SetSelfLink(s.owner.resource.selfLink(at.Namespace, at.Name))
+	obj.GetObjectKind().SetGroupVersionKind(objects.Kind)
+	value, err := objects.Encode(obj)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +64,7 @@ func (s *Store) draft(obj APIObject, at object.Identity, atLeast int) (*object.O
 		return nil, err
 	}
 	at.Revision = 0
-	encoded, err := object.Written(s.objects, at, value)
+	encoded, err := object.Written(objects, at, value)
 	if err == nil {
 		err = s.checkReadable(encoded)
 	}
@@ -89,9 +91,13 @@ func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts stor
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
+	if err := s.owner.checkShare(d.Namespace, adds); err != nil {
+		return storage.WriteResponse{}, err
+	}
 	if err := s.capacity.reserve(adds); err != nil {
 		return storage.WriteResponse{}, err
 	}
+	opts.TTL = s.lifetime
 	response, err := s.storage.Put(ctx, d.Key, packed, opts)
 	if errors.Is(err, storage.ErrUnknownOutcome) {
 		response, err = s.settle(ctx, d, packed, opts.Expect, err)
@@ -142,7 +148,7 @@ func (s *Store) remove(ctx context.Context, at object.Identity, dryRun bool) (st
 	return storage.WriteResponse{Succeeded: deleted, Revision: got.Revision, Current: got.KV}, nil
 }
 
-// insert stores an object that has been prepared if its name is free and its namespace as the
+// insert stores an object that has been prepared, and returns it as the store's clients see it, if its name is free and its namespace as the
 // guard has it. A guard that turns out stale is looked up again, for as long as the context
 // lasts.
 func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard, dryRun bool) (*object.Object, error) {
@@ -157,9 +163,9 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 		case err != nil:
 			return nil, apierr.FromStorage(err)
 		case response.Succeeded && dryRun:
-			return d, nil
+			return s.show(d)
 		case response.Succeeded:
-			return d.At(response.Revision), nil
+			return s.show(d.At(response.Revision))
 		case response.Current != nil:
 			return nil, s.alreadyExists(d.Name, response.Current)
 		case guard == nil:
@@ -174,7 +180,8 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 	}
 }
 
-// replace commits next in the place of what was read, unless nothing has changed; it may
+// replace commits next in the place of what was read, and returns what there is then as the
+// store's clients see it, unless nothing has changed; it may
 // always be as large as atLeast, in bytes. An object that is being deleted and that nothing
 // holds any more is removed.
 func (s *Store) replace(ctx context.Context, current *object.Object, next APIObject, marking, dryRun bool) (*object.Object, outcome, error) {
@@ -187,7 +194,8 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 		return nil, noop, err
 	}
 	if current.IsMadeOf(d.JSON()) {
-		return current, noop, nil
+		shown, err := s.show(current)
+		return shown, noop, err
 	}
 	var response storage.WriteResponse
 	if next.GetDeletionTimestamp() != nil && !s.held(next) {
@@ -211,7 +219,8 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 	case dryRun:
 		response.Revision = current.Revision
 	}
-	return d.At(response.Revision), done, nil
+	shown, err := s.show(d.At(response.Revision))
+	return shown, done, err
 }
 
 // held reports whether something keeps a deleted object from being removed.

@@ -26,6 +26,8 @@ import (
 type groupVersion struct {
 	schema.GroupVersion
 	resources []metav1.APIResource
+	// returned are the names of those whose deletion is answered with the object.
+	returned map[string]bool
 }
 
 // build returns the documents by file name: the whole API in OpenAPI v2, and each part of it

@@ -57,19 +57,26 @@ func run(folder string) error {
 // served returns the resources that the server serves, by their groups and versions.
 func served() []groupVersion {
 	var described []metav1.APIResource
+	returned := map[schema.GroupVersion]map[string]bool{}
 	for _, resource := range resources.All() {
 		var below []metav1.APIResource
 		for _, subresource := range resource.Subresources {
 			below = append(below, subresource.API)
 		}
 		described = append(described, server.Describe(resource.API, below)...)
+		if gv := resource.GroupVersionKind().GroupVersion(); resource.ReturnDeleted {
+			if returned[gv] == nil {
+				returned[gv] = map[string]bool{}
+			}
+			returned[gv][resource.API.Name] = true
+		}
 	}
 	var all []groupVersion
 	for _, resource := range append(described, reviews.APIResources()...) {
 		gv := schema.GroupVersion{Group: resource.Group, Version: resource.Version}
 		i := slices.IndexFunc(all, func(known groupVersion) bool { return known.GroupVersion == gv })
 		if i < 0 {
-			i, all = len(all), append(all, groupVersion{GroupVersion: gv})
+			i, all = len(all), append(all, groupVersion{GroupVersion: gv, returned: returned[gv]})
 		}
 		all[i].resources = append(all[i].resources, resource)
 	}

@@ -75,7 +75,7 @@ func (r *described) objectRoutes(path, id string, named []common.Parameter) {
 			path: path, method: http.MethodDelete, id: "delete" + r.infix + id, action: "delete", doc: "delete " + article(r.Kind),
 			parameters: optionParameters(metav1.DeleteOptions{}),
 			consumes:   objectTypes, body: metav1.DeleteOptions{}, produces: objectTypes,
-			answers: with(writeFailures(http.StatusNotFound, http.StatusConflict), metav1.Status{}, http.StatusOK),
+			answers: with(writeFailures(http.StatusNotFound, http.StatusConflict), r.deleted, http.StatusOK),
 		}, named)
 	}
 }

@@ -64,7 +64,7 @@ func partsOf(served []groupVersion) ([]*part, error) {
 			read(root+"/", "get"+d.infix+"APIResources", d.tag, "get available resources", objectTypes, metav1.APIResourceList{}),
 		}}
 		for _, resource := range gv.resources {
-			routes, err := d.routesOf(resource)
+			routes, err := d.routesOf(resource, gv.returned[resource.Name])
 			if err != nil {
 				return nil, err
 			}
@@ -95,12 +95,13 @@ type described struct {
 	metav1.APIResource
 	one          string // the object or the part of it that the routes are about, in words
 	object, list any
+	deleted      any // what a deletion is answered with
 	kind         schema.GroupVersionKind
 	routes       []common.Route
 }
 
 // routesOf returns the routes of a resource according to its verbs.
-func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error) {
+func (d describer) routesOf(resource metav1.APIResource, returned bool) ([]common.Route, error) {
 	kind := d.gv.WithKind(resource.Kind)
 	model, err := scheme.Scheme.New(kind)
 	if err != nil {
@@ -112,7 +113,10 @@ func (d describer) routesOf(resource metav1.APIResource) ([]common.Route, error)
 			return nil, fmt.Errorf("%s: %w", resource.Name, err)
 		}
 	}
-	r := &described{describer: d, APIResource: resource, object: model, list: list, kind: kind}
+	r := &described{describer: d, APIResource: resource, object: model, list: list, deleted: metav1.Status{}, kind: kind}
+	if returned {
+		r.deleted = model
+	}
 	name, below, _ := strings.Cut(resource.Name, "/")
 	flat, named, id := "/"+name, []common.Parameter(nil), resource.Kind
 	if resource.Namespaced {

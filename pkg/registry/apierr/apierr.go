@@ -122,6 +122,17 @@ func TooMuchStored(stored, adds, limit int64) error {
 		"Delete objects or make them smaller, which still works, or raise the limit", stored, adds, limit), 0, errStoredLimit)
 }
 
+// ShareStored is the 503 for a write that adds bytes beyond what the objects of one resource may
+// take together, or with a namespace those in it.
+func ShareStored(resource, namespace string, stored, adds, limit int64) error {
+	where := ""
+	if namespace != "" {
+		where = fmt.Sprintf(" in the namespace %q", namespace)
+	}
+	return noRoom(fmt.Sprintf("the stored %s%s take %d bytes and this write would add %d, but their limit is %d, a part of --max-stored-bytes. "+
+		"There is room again when some are deleted or expire", resource, where, stored, adds, limit), 0, errStoredLimit)
+}
+
 // TooLargeVersion is a 504 for a version that is not there yet.
 func TooLargeVersion(asked, current int64) error {
 	err := apierrors.NewTimeoutError(fmt.Sprintf("Too large resource version: %d, current: %d", asked, current), 1)

@@ -19,7 +19,7 @@ var metadataPath = field.NewPath("metadata")
 // generateName.
 func Validate(meta *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
 	errs := validation.ValidateObjectMeta(meta, namespaced, nameFn, metadataPath)
-	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)
+	errs = append(errs, ValidateFinalizerNames(meta.Finalizers)...)
 	if len(errs) == 0 && meta.GenerateName != "" {
 		// Prefix rules of name functions forgive what precedes a final dash.
 		for _, msg := range content.IsPathSegmentPrefix(meta.GenerateName) {
@@ -29,13 +29,26 @@ func Validate(meta *metav1.ObjectMeta, namespaced bool, nameFn validation.Valida
 	return errs
 }
 
+// ValidateAny returns the faults in the metadata of a new object by the rules for all resources,
+// which leave names and finalizers nearly free.
+func ValidateAny(meta *metav1.ObjectMeta, namespaced bool) field.ErrorList {
+	return validation.ValidateObjectMeta(meta, namespaced, PathSegmentName, metadataPath)
+}
+
+// ValidateAnyUpdate returns the faults of meta as the successor of old by the rules of
+// ValidateAny, each once.
+func ValidateAnyUpdate(meta, old *metav1.ObjectMeta, namespaced bool) field.ErrorList {
+	errs := ValidateAny(meta, namespaced)
+	return withoutRepetitions(append(errs, validation.ValidateObjectMetaUpdate(meta, old, metadataPath)...))
+}
+
 // ValidateUpdate returns every fault of meta as the successor of old, each
 // once, by kube-apiserver's rules and in its order. The arguments are those of
 // Validate.
 func ValidateUpdate(meta, old *metav1.ObjectMeta, namespaced bool, nameFn validation.ValidateNameFunc) field.ErrorList {
-	errs := validation.ValidateObjectMeta(meta, namespaced, pathSegmentName, metadataPath)
+	errs := validation.ValidateObjectMeta(meta, namespaced, PathSegmentName, metadataPath)
 	errs = append(errs, validation.ValidateObjectMetaUpdate(meta, old, metadataPath)...)
-	errs = append(errs, validateFinalizerNames(meta.Finalizers)...)
+	errs = append(errs, ValidateFinalizerNames(meta.Finalizers)...)
 	if meta.GenerateName != "" {
 		for _, msg := range nameFn(meta.GenerateName, true) {
 			errs = append(errs, field.Invalid(metadataPath.Child("generateName"), meta.GenerateName, msg))
@@ -67,7 +80,8 @@ func ValidateFinalizerName(name string, path *field.Path) *field.Error {
 
 var standardFinalizers = []string{"kubernetes", metav1.FinalizerOrphanDependents, metav1.FinalizerDeleteDependents}
 
-func validateFinalizerNames(names []string) field.ErrorList {
+// ValidateFinalizerNames returns the faults of an object's finalizers.
+func ValidateFinalizerNames(names []string) field.ErrorList {
 	var errs field.ErrorList
 	for i, name := range names {
 		if err := ValidateFinalizerName(name, metadataPath.Child("finalizers").Index(i)); err != nil {
@@ -77,8 +91,8 @@ func validateFinalizerNames(names []string) field.ErrorList {
 	return errs
 }
 
-// pathSegmentName is the rule for the name of any resource.
-func pathSegmentName(name string, prefix bool) []string {
+// PathSegmentName is the rule for the name of any object, as an argument for Validate.
+func PathSegmentName(name string, prefix bool) []string {
 	if prefix {
 		return content.IsPathSegmentPrefix(name)
 	}

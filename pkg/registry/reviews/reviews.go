@@ -106,8 +106,8 @@ func New(cfg Config) ([]*Review, error) {
 		gvk := schema.GroupVersionKind{Group: one.api.Group, Version: one.api.Version, Kind: one.api.Kind}
 		r := &Review{kind: one, cfg: &cfg, objects: &object.Type{
 			Kind: gvk, New: func() runtime.Object { return one.new() },
-			Columns: []metav1.TableColumnDefinition{{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]}},
-			Cells:   func(obj runtime.Object) []any { return []any{obj.(review).GetName()} },
+			Columns: []metav1.TableColumnDefinition{{Name: "Name", Type: "string", Format: "name", Description: metav1.ObjectMeta{}.SwaggerDoc()["name"]}, {Name: "Age", Type: "string", Description: metav1.ObjectMeta{}.SwaggerDoc()["creationTimestamp"]}},
+			Cells:   func(obj runtime.Object) []any { return []any{obj.(review).GetName(), object.Age} },
 		}}
 		if one.owned {
 			var err error

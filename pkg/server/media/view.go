@@ -1,7 +1,6 @@
 package media
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -61,12 +60,26 @@ func notAcceptableView(v view) error {
 	}}
 }
 
-// age is what stands in a table for object.Age.
-func age(o *object.Object) string {
-	if o.Created().IsZero() {
-		return "<unknown>"
+// appendCells appends the cells of a row, with what they say of times as of now.
+func appendCells(dst, cells []byte) ([]byte, error) {
+	for {
+		before, at, behind, found, err := object.NextTime(cells)
+		if err != nil {
+			return dst, err
+		}
+		if dst = append(dst, before...); !found {
+			return dst, nil
+		}
+		text := "<unknown>"
+		if !at.IsZero() {
+			text = duration.HumanDuration(time.Since(at))
+		}
+		encoded, err := json.Marshal(text)
+		if err != nil {
+			return dst, err
+		}
+		dst, cells = append(dst, encoded...), behind
 	}
-	return duration.HumanDuration(time.Since(o.Created()))
 }
 
 // singleMeta is the metadata of the table of one object.
@@ -143,14 +156,8 @@ func (o Output) appendRow(dst []byte, of *object.Object, include metav1.IncludeO
 	if err != nil {
 		return row{head: dst}, err
 	}
-	before, behind, hasAge := bytes.Cut(cells, []byte{object.AgeByte})
-	dst = append(append(dst, `{"cells":`...), before...)
-	if hasAge {
-		encoded, err := json.Marshal(age(of))
-		if err != nil {
-			return row{head: dst}, err
-		}
-		dst = append(append(dst, encoded...), behind...)
+	if dst, err = appendCells(append(dst, `{"cells":`...), cells); err != nil {
+		return row{head: dst}, err
 	}
 	dst = append(dst, `,"object":`...)
 	s := jsonShapes[o.version]

@@ -44,7 +44,7 @@ func TestAddressesCostNoMemory(t *testing.T) {
 	}{
 		{"Validate", func(e *corev1.Endpoints) { Strategy{}.Validate(e) }},
 		{"ValidateUpdate", func(e *corev1.Endpoints) { Strategy{}.ValidateUpdate(e, e) }},
-		{"Warnings", func(e *corev1.Endpoints) { Strategy{}.Warnings(e) }},
+		{"Warnings", func(e *corev1.Endpoints) { Strategy{}.Warnings(e, nil) }},
 	} {
 		want := testing.AllocsPerRun(20, func() { tc.run(few) })
 		got := testing.AllocsPerRun(20, func() { tc.run(many) })
@@ -63,7 +63,7 @@ func BenchmarkValidateUpdate(b *testing.B) {
 }
 
 func BenchmarkWarnings(b *testing.B) {
-	benchmark(b, func(e *corev1.Endpoints) int { return len(Strategy{}.Warnings(e)) })
+	benchmark(b, func(e *corev1.Endpoints) int { return len(Strategy{}.Warnings(e, nil)) })
 }
 
 func benchmark(b *testing.B, run func(*corev1.Endpoints) int) {

@@ -298,10 +298,10 @@ func TestWarnings(t *testing.T) {
 		`subsets[1].notReadyAddresses[1].ip: non-standard IP address "010.0.0.1" is invalid: use "10.0.0.1"`,
 		`subsets[1].notReadyAddresses[2].ip: non-standard IP address "::ffff:1.2.3.4" is invalid: use "1.2.3.4"`,
 	}
-	if diff := cmp.Diff(want, Strategy{}.Warnings(e)); diff != "" {
+	if diff := cmp.Diff(want, Strategy{}.Warnings(e, nil)); diff != "" {
 		t.Errorf("warnings (-want +got):\n%s", diff)
 	}
-	if got := (Strategy{}).Warnings(decode(t, `{"metadata":{"name":"x"}}`)); got != nil {
+	if got := (Strategy{}).Warnings(decode(t, `{"metadata":{"name":"x"}}`), nil); got != nil {
 		t.Errorf("warnings of Endpoints without subsets: %q, want none", got)
 	}
 }

@@ -1,15 +1,12 @@
 package endpoints
 
 import (
-	"fmt"
-	"net/netip"
-	"strings"
-
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/resources/network"
 )
 
 // An Endpoints may have tens of thousands of addresses, nearly all of them valid. So each
@@ -55,59 +52,19 @@ func validateSubsets(subsets []corev1.EndpointSubset) field.ErrorList {
 }
 
 func isValidAddress(address *corev1.EndpointAddress) bool {
-	return isValidIP(address.IP) &&
-		(address.Hostname == "" || isDNSLabel(address.Hostname)) &&
-		(address.NodeName == nil || isDNSSubdomain(*address.NodeName))
-}
-
-func isValidIP(ip string) bool {
-	addr, err := netip.ParseAddr(ip)
-	return err == nil && !addr.Is4In6() && addr.Zone() == "" && !isSpecial(addr)
-}
-
-func isSpecial(addr netip.Addr) bool {
-	return addr.IsUnspecified() || addr.IsLoopback() || addr.IsLinkLocalUnicast() || addr.IsLinkLocalMulticast()
+	return network.IsValidIP(address.IP) &&
+		(address.Hostname == "" || network.IsDNSLabel(address.Hostname)) &&
+		(address.NodeName == nil || network.IsDNSSubdomain(*address.NodeName))
 }
 
 func isValidPort(port *corev1.EndpointPort, nameRequired bool) bool {
-	if port.Name == "" && nameRequired || port.Name != "" && !isDNSLabel(port.Name) {
+	if port.Name == "" && nameRequired || port.Name != "" && !network.IsDNSLabel(port.Name) {
 		return false
 	}
 	if port.Port < 1 || port.Port > 65535 || port.AppProtocol != nil {
 		return false
 	}
 	return port.Protocol == corev1.ProtocolTCP || port.Protocol == corev1.ProtocolUDP || port.Protocol == corev1.ProtocolSCTP
-}
-
-// isDNSLabel is whether validation.IsDNS1123Label finds no fault, without its regular
-// expression.
-func isDNSLabel(s string) bool {
-	return len(s) <= validation.DNS1123LabelMaxLength && isDNSName(s, false)
-}
-
-// isDNSSubdomain is the same for validation.IsDNS1123Subdomain. The length of a single label
-// is not limited, as it is not there.
-func isDNSSubdomain(s string) bool {
-	return len(s) <= validation.DNS1123SubdomainMaxLength && isDNSName(s, true)
-}
-
-// isDNSName reports whether s is [a-z0-9]([-a-z0-9]*[a-z0-9])?, or with dots several of
-// these with dots between them.
-func isDNSName(s string, dots bool) bool {
-	alphanumeric := false // whether the last one was a letter or a digit
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', '0' <= c && c <= '9':
-			alphanumeric = true
-		case c == '-' && i > 0 && (alphanumeric || s[i-1] == '-'):
-			alphanumeric = false
-		case c == '.' && dots && alphanumeric:
-			alphanumeric = false
-		default:
-			return false
-		}
-	}
-	return alphanumeric
 }
 
 func validateAddress(address *corev1.EndpointAddress, path *field.Path) field.ErrorList {
@@ -122,57 +79,7 @@ func validateAddress(address *corev1.EndpointAddress, path *field.Path) field.Er
 			errs = append(errs, field.Invalid(path.Child("nodeName"), *address.NodeName, msg))
 		}
 	}
-	return append(errs, validateNonSpecialIP(address.IP, path.Child("ip"))...)
-}
-
-// validateNonSpecialIP returns the faults of an address that can be no endpoint: nobody
-// else reaches a loopback address, and link-local ones serve the node itself.
-func validateNonSpecialIP(ip string, path *field.Path) field.ErrorList {
-	addr, ok := parseIPSloppy(ip)
-	if !ok {
-		return field.ErrorList{field.Invalid(path, ip, "must be a valid IP address")}
-	}
-	var errs field.ErrorList
-	if addr.IsUnspecified() {
-		errs = append(errs, field.Invalid(path, ip, fmt.Sprintf("may not be unspecified (%v)", ip)))
-	}
-	if addr.IsLoopback() {
-		errs = append(errs, field.Invalid(path, ip, "may not be in the loopback range (127.0.0.0/8, ::1/128)"))
-	}
-	if addr.IsLinkLocalUnicast() {
-		errs = append(errs, field.Invalid(path, ip, "may not be in the link-local range (169.254.0.0/16, fe80::/10)"))
-	}
-	if addr.IsLinkLocalMulticast() {
-		errs = append(errs, field.Invalid(path, ip, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"))
-	}
-	return errs
-}
-
-// parseIPSloppy reads what Kubernetes has always read as an IP address: leading zeros
-// count for nothing, an IPv4-mapped address is the IPv4 address, and there are no zones.
-func parseIPSloppy(ip string) (netip.Addr, bool) {
-	if len(validation.IsValidIPForLegacyField(nil, ip, false, nil)) > 0 {
-		return netip.Addr{}, false
-	}
-	addr, err := netip.ParseAddr(trimLeadingZeros(ip))
-	return addr.Unmap(), err == nil
-}
-
-// trimLeadingZeros takes the leading zeros from each group of an IP address and leaves
-// one where a group is nothing else.
-func trimLeadingZeros(ip string) string {
-	var b strings.Builder
-	start := true
-	for i := range len(ip) {
-		separator := ip[i] == '.' || ip[i] == ':'
-		last := i+1 == len(ip) || ip[i+1] == '.' || ip[i+1] == ':'
-		if start && ip[i] == '0' && !last {
-			continue
-		}
-		b.WriteByte(ip[i])
-		start = separator
-	}
-	return b.String()
+	return append(errs, network.ValidateEndpointIP(address.IP, path.Child("ip"))...)
 }
 
 func validatePort(port *corev1.EndpointPort, nameRequired bool, path *field.Path) field.ErrorList {

@@ -72,7 +72,7 @@ func (strategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 }
 
 // Warnings returns nil.
-func (strategy) Warnings(runtime.Object) []string { return nil }
+func (strategy) Warnings(_, _ runtime.Object) []string { return nil }
 
 func validateSpec(spec *coordinationv1.LeaseSpec) field.ErrorList {
 	var errs field.ErrorList

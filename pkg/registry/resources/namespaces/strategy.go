@@ -66,7 +66,7 @@ func (Strategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 }
 
 // Warnings returns nil.
-func (Strategy) Warnings(runtime.Object) []string { return nil }
+func (Strategy) Warnings(_, _ runtime.Object) []string { return nil }
 
 func validateSpec(spec *corev1.NamespaceSpec) field.ErrorList {
 	var errs field.ErrorList

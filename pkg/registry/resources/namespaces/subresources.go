@@ -36,7 +36,7 @@ func (statusStrategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 	return errs
 }
 
-func (statusStrategy) Warnings(runtime.Object) []string { return nil }
+func (statusStrategy) Warnings(_, _ runtime.Object) []string { return nil }
 
 // finalizeStrategy is for writes of the finalizers in spec, which change nothing of the
 // status.
@@ -60,4 +60,4 @@ func (finalizeStrategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList 
 	return errs
 }
 
-func (finalizeStrategy) Warnings(runtime.Object) []string { return nil }
+func (finalizeStrategy) Warnings(_, _ runtime.Object) []string { return nil }

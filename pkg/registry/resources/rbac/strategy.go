@@ -55,7 +55,7 @@ func (roleStrategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList {
 }
 
 // Warnings returns nil.
-func (roleStrategy) Warnings(runtime.Object) []string { return nil }
+func (roleStrategy) Warnings(_, _ runtime.Object) []string { return nil }
 
 // clusterRoleStrategy is the registry.Strategy of ClusterRole. Its objects are
 // *rbacv1.ClusterRole.
@@ -89,7 +89,7 @@ func (clusterRoleStrategy) ValidateUpdate(obj, old runtime.Object) field.ErrorLi
 }
 
 // Warnings returns nil.
-func (clusterRoleStrategy) Warnings(runtime.Object) []string { return nil }
+func (clusterRoleStrategy) Warnings(_, _ runtime.Object) []string { return nil }
 
 // bindingStrategy is the registry.Strategy of RoleBinding and ClusterRoleBinding. Its objects
 // are *rbacv1.RoleBinding where they are namespaced, and *rbacv1.ClusterRoleBinding.
@@ -126,4 +126,4 @@ func (s bindingStrategy) ValidateUpdate(obj, old runtime.Object) field.ErrorList
 }
 
 // Warnings returns nil.
-func (bindingStrategy) Warnings(runtime.Object) []string { return nil }
+func (bindingStrategy) Warnings(_, _ runtime.Object) []string { return nil }
