@@ -10,13 +10,15 @@
 //	# @ignore a.b,c    leave these fields out of the comparison
 //	# @status-only     compare the status code alone
 //	# @as USER         send USER's token of cases/tokens.csv; - sends none
+//	# @unordered a.b   the order of that list does not count
+//	# @base64          the body is sent decoded
+//	# @background      go on as soon as the answer begins
 //	# @eventually      ask again for as long as the answer differs, up to 10 s
 //
 // and for the audit log:
 //
 //	# @setup           send it before all others, and compare nothing
-//	# @base64          the body is sent decoded
-//	# @background      send it, and go on once the log has its first line
+//	# @background      go on once the log has its first line
 //	# @cancel 1s       hang up after this time
 //	# @masked a.b,c    these fields have to be there, their values do not count
 //
@@ -39,6 +41,7 @@ type step struct {
 	Line       int // of the title, from 1
 	Name       string
 	Ignore     []string // paths of fields, parted by dots
+	Unordered  []string // likewise
 	StatusOnly bool
 	As         string
 	Eventually bool
@@ -136,6 +139,8 @@ func (s *step) readHead(line string) error {
 		s.Name = strings.TrimSpace(value)
 	case "ignore":
 		s.Ignore = strings.Split(strings.ReplaceAll(value, " ", ""), ",")
+	case "unordered":
+		s.Unordered = strings.Split(strings.ReplaceAll(value, " ", ""), ",")
 	case "status-only":
 		s.StatusOnly = true
 	case "as":

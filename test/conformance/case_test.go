@@ -25,6 +25,9 @@ Authorization:
 # @status-only
 # @as ann
 # @eventually
+# @unordered items
+# @base64
+# @background
 GET /api
 `
 	want := []step{
@@ -32,7 +35,7 @@ GET /api
 			Title: "create", Line: 3, Name: "made", Method: "POST", Path: "/api/v1/namespaces/{{ns}}/endpoints?dryRun=All",
 			Header: []field{{"Content-Type", "application/json"}, {"Authorization", ""}}, Body: "{\"a\":\n  1}",
 		},
-		{Title: "list, in part", Line: 13, Ignore: []string{"metadata.resourceVersion", "items"}, StatusOnly: true, As: "ann", Eventually: true, Method: "GET", Path: "/api"},
+		{Title: "list, in part", Line: 13, Ignore: []string{"metadata.resourceVersion", "items"}, StatusOnly: true, As: "ann", Eventually: true, Unordered: []string{"items"}, Base64: true, Background: true, Method: "GET", Path: "/api"},
 	}
 	got, err := parse(text)
 	if err != nil {

@@ -15,8 +15,9 @@ const (
 )
 
 var (
-	uidText  = regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`)
-	timeText = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
+	uidText     = regexp.MustCompile(`\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\b`)
+	versionYAML = regexp.MustCompile(`resourceVersion: "\d+"`)
+	timeText    = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z`)
 )
 
 // Mask returns a copy of a decoded JSON value in which uids, times, resource versions,
@@ -73,6 +74,7 @@ func (m masker) text(key, text string) string {
 	if m.replace != nil {
 		text = m.replace.Replace(text)
 	}
+	text = versionYAML.ReplaceAllString(text, `resourceVersion: "`+maskResourceVersion+`"`)
 	text = uidText.ReplaceAllString(text, maskUID)
 	return timeText.ReplaceAllString(text, maskTime)
 }
