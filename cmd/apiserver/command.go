@@ -17,7 +17,7 @@ func newCommand(hangups <-chan os.Signal, stdout, stderr io.Writer) *cobra.Comma
 	cmd := &cobra.Command{
 		Use:   "apiserver",
 		Short: "Serve the Kubernetes API for Endpoints and leases from etcd",
-		Long: `Berth serves the Kubernetes API for Endpoints, leases and namespaces from etcd. Without flags
+		Long: `Berth serves the Kubernetes API for Endpoints, EndpointSlices and Services from etcd. Without flags
 it runs an embedded etcd, keeps everything in ./berth.data and listens on https://127.0.0.1:6443.`,
 		Version:       binaryVersion(),
 		Args:          cli.NoCommand,

@@ -27,6 +27,7 @@ type config struct {
 	EtcdCompactionInterval time.Duration // 0 disables compaction
 	MaxObjectBytes         int
 	MaxStoredBytes         int64 // 0 is no limit
+	EventTTL               time.Duration
 
 	BindAddress       string
 	SecurePort        int // 0 means any free port
@@ -66,6 +67,7 @@ func defaultConfig() config {
 		EtcdCompactionInterval:      5 * time.Minute,
 		MaxObjectBytes:              apiserver.DefaultMaxObjectBytes,
 		MaxStoredBytes:              1 << 30,
+		EventTTL:                    time.Hour,
 		BindAddress:                 "127.0.0.1",
 		SecurePort:                  6443,
 		TLSMinVersion:               "VersionTLS12",
@@ -87,6 +89,7 @@ func (c *config) validate() error {
 		cli.Fault("etcd-compaction-interval", cli.Require(c.EtcdCompactionInterval >= 0, "%v is negative", c.EtcdCompactionInterval)),
 		cli.Fault("max-object-bytes", validateBetween(c.MaxObjectBytes, minObjectBytes, apiserver.MaxReadableBytes)),
 		cli.Fault("max-stored-bytes", cli.Require(c.MaxStoredBytes >= 0, "%v is negative", c.MaxStoredBytes)),
+		cli.Fault("event-ttl", cli.Require(c.EventTTL >= time.Second, "%v is less than a second", c.EventTTL)),
 		c.validateServing(),
 		cli.Fault("max-requests-inflight", cli.Require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)),
 		cli.Fault("max-mutating-requests-inflight", cli.Require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)),

@@ -37,6 +37,7 @@ func TestValidate(t *testing.T) {
 		"a negative interval":         {func(c *config) { c.EtcdCompactionInterval = -time.Second }, "--etcd-compaction-interval: -1s is negative"},
 		"a negative quota":            {func(c *config) { c.QuotaBackendBytes = -1 }, "--quota-backend-bytes: -1 is negative"},
 		"a quota of somebody's etcd":  {func(c *config) { c.EtcdServers, c.QuotaBackendBytes = []string{"http://a:2379"}, 1 }, "--quota-backend-bytes: is for the embedded etcd"},
+		"events that do not live":     {func(c *config) { c.EventTTL = 0 }, "--event-ttl: 0s is less than a second"},
 		"stored bytes below zero":     {func(c *config) { c.MaxStoredBytes = -1 }, "--max-stored-bytes: -1 is negative"},
 		"hardly an object":            {func(c *config) { c.MaxObjectBytes = 1000 }, "--max-object-bytes: 1000 is not between 65536 and 268435456"},
 		"objects beyond what is read": {func(c *config) { c.MaxObjectBytes = 1 << 30 }, "--max-object-bytes: 1073741824 is not between"},

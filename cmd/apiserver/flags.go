@@ -27,6 +27,7 @@ func (c *config) storageFlags() *pflag.FlagSet {
 	flags.Int64Var(&c.QuotaBackendBytes, "quota-backend-bytes", c.QuotaBackendBytes, "Maximum size of the embedded etcd's database, in bytes; 0 means 2 GiB")
 	flags.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Maximum size of an object as JSON, in bytes, before it is compressed for etcd, whose own request limit also applies")
 	flags.Int64Var(&c.MaxStoredBytes, "max-stored-bytes", c.MaxStoredBytes, "Maximum size of all objects together, as JSON in memory, in bytes; beyond it nothing is created or made larger; 0 means no limit")
+	flags.DurationVar(&c.EventTTL, "event-ttl", c.EventTTL, "How long an event is kept after it was last written; etcd deletes it within a minute after that")
 	return flags
 }
 

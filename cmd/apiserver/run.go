@@ -142,6 +142,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		WatchVersions:               len(i.config.EtcdServers) > 0,
 		MaxObjectBytes:              i.config.MaxObjectBytes,
 		MaxStoredBytes:              i.config.MaxStoredBytes,
+		EventTTL:                    i.config.EventTTL,
 		Authenticator:               i.tokens,
 		Certificates:                i.clientCAs,
 		AuthorizationMode:           i.config.AuthorizationMode,

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/rs/zerolog"
 	clientv3 "go.etcd.io/etcd/client/v3"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/version"
 
 	"github.com/berth-project/berth/pkg/audit"
@@ -70,6 +71,8 @@ type Config struct {
 	MaxObjectBytes int
 	// MaxStoredBytes bounds what all objects take in memory; 0 is no bound.
 	MaxStoredBytes int64
+	// EventTTL is how long events live after their last write; 0: until they are deleted.
+	EventTTL time.Duration
 	// WrapStorage, if not nil, returns what takes the storage's place. For tests.
 	WrapStorage func(storage.Interface) storage.Interface
 
@@ -158,7 +161,8 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	access := newAccess(mode, &cfg)
 	objects, err := registry.New(registry.Config{
 		Storage: i.Storage, MaxObjectBytes: cfg.MaxObjectBytes, MaxStoredBytes: cfg.MaxStoredBytes,
-		Scheme: resources.Scheme(), TypeConverter: resources.TypeConverter(), Resources: resources.All(),
+		Lifetimes: map[schema.GroupResource]time.Duration{{Resource: "events"}: cfg.EventTTL},
+		Scheme:    resources.Scheme(), TypeConverter: resources.TypeConverter(), Resources: resources.All(),
 		Admission: access, Observers: access.observers(),
 		Report:     func(err error) { cfg.Logger.Error().Err(err).Msg("a fault in the background") },
 		Registerer: cfg.Metrics,

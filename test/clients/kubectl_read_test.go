@@ -54,23 +54,24 @@ func TestKubectlWithKindsThatAreNotServed(t *testing.T) {
 	k := newKubectl(t)
 	const manifest = `
 apiVersion: v1
-kind: Service
+kind: ConfigMap
 metadata: {name: web}
-spec: {ports: [{port: 80}]}
+data: {a: b}
 ---
 apiVersion: v1
 kind: Endpoints
 metadata: {name: web}
 subsets: [{addresses: [{ip: 10.0.0.1}], ports: [{port: 80}]}]
 `
-	const unknown = `no matches for kind "Service" in version "v1"`
+	const unknown = `no matches for kind "ConfigMap" in version "v1"`
 	for _, args := range [][]string{{"apply", "-f", "-"}, {"apply", "--server-side", "--force-conflicts", "-f", "-"}} {
 		if r := k.runWith(manifest, args...); r.code != 1 || !strings.Contains(r.stderr, unknown) || strings.Contains(r.stderr, "validate=false") || !strings.Contains(r.stdout, "endpoints/web ") {
 			t.Errorf("%s: got %d %q, %q", r.command, r.code, r.stdout, r.stderr)
 		}
 	}
 	k.run("get", "ep", "web", "--no-headers").ok("web 10.0.0.1:80 AGE")
-	k.run("cluster-info").fails(`error: the server doesn't have a resource type "services"`)
+	k.run("cluster-info").contains("Kubernetes control plane", "is running at")
+	k.run("get", "configmaps").fails(`error: the server doesn't have a resource type "configmaps"`)
 }
 
 // kubectl says who its user is, and shows the index.

@@ -19,7 +19,7 @@ func TestKubectlDiscovery(t *testing.T) {
 	t.Parallel()
 	k := newKubectl(t)
 	k.env = append(k.env, "KUBECACHEDIR="+filepath.Join(t.TempDir(), "cold"))
-	k.run("api-resources", "--no-headers").contains("endpoints ep v1 true Endpoints\nnamespaces ns v1 false Namespace")
+	k.run("api-resources", "--no-headers").contains("endpoints ep v1 true Endpoints\nevents ev v1 true Event\nnamespaces ns v1 false Namespace\nnodes no v1 false Node\npods po v1 true Pod\nservices svc v1 true Service")
 	k.run("api-resources", "--namespaced=true", "--verbs=deletecollection,watch", "-o", "name").contains("endpoints")
 	k.run("api-resources", "-o", "wide", "--no-headers", "--api-group=").contains("endpoints ep v1 true Endpoints create,delete,deletecollection,get,list,patch,update,watch")
 	k.run("api-versions").contains("v1")

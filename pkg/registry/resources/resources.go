@@ -4,26 +4,36 @@
 package resources
 
 import (
+	"slices"
 	"sync"
 
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/resources/endpoints"
+	"github.com/berth-project/berth/pkg/registry/resources/endpointslices"
+	"github.com/berth-project/berth/pkg/registry/resources/events"
 	"github.com/berth-project/berth/pkg/registry/resources/leases"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
+	"github.com/berth-project/berth/pkg/registry/resources/nodes"
+	"github.com/berth-project/berth/pkg/registry/resources/pods"
 	"github.com/berth-project/berth/pkg/registry/resources/rbac"
+	"github.com/berth-project/berth/pkg/registry/resources/services"
 	"github.com/berth-project/berth/pkg/registry/reviews"
 )
 
 // All returns every resource that is served. Discovery lists groups in the order of their
 // first resource here.
 func All() []*registry.Resource {
-	return append([]*registry.Resource{
+	return slices.Concat([]*registry.Resource{
 		namespaces.Resource(),
 		endpoints.Resource(),
 		leases.Resource(),
-	}, rbac.Resources()...)
+		services.Resource(),
+		endpointslices.Resource(),
+		pods.Resource(),
+		nodes.Resource(),
+	}, rbac.Resources(), events.Resources())
 }
 
 // Scheme returns the Go types of the groups and versions of All, and of the reviews. It is

@@ -6,10 +6,13 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/managedfields"
 	"k8s.io/client-go/applyconfigurations"
 )
@@ -34,6 +37,32 @@ func TestSchemasTrackTheFieldsOfUpstream(t *testing.T) {
 				Addresses: []corev1.EndpointAddress{address}, NotReadyAddresses: []corev1.EndpointAddress{address},
 				Ports: []corev1.EndpointPort{{Name: "n", Port: 1, Protocol: "TCP", AppProtocol: &text}},
 			}},
+		},
+		&corev1.Service{
+			TypeMeta: metav1.TypeMeta{Kind: "Service", APIVersion: "v1"}, ObjectMeta: meta,
+			Spec: corev1.ServiceSpec{
+				ClusterIP: "None", ClusterIPs: []string{"None"}, ExternalIPs: []string{"192.0.2.1"}, Selector: map[string]string{"a": "b"}, Type: "ClusterIP",
+				IPFamilies: []corev1.IPFamily{"IPv4"}, LoadBalancerSourceRanges: []string{"10.0.0.0/8"}, LoadBalancerClass: &text,
+				SessionAffinityConfig: &corev1.SessionAffinityConfig{ClientIP: &corev1.ClientIPConfig{TimeoutSeconds: new(int32)}},
+				Ports:                 []corev1.ServicePort{{Name: "n", Port: 1, Protocol: "TCP", TargetPort: intstr.FromString("x"), AppProtocol: &text}, {Port: 1, Protocol: "UDP", TargetPort: intstr.FromInt32(2)}},
+			},
+			Status: corev1.ServiceStatus{
+				LoadBalancer: corev1.LoadBalancerStatus{Ingress: []corev1.LoadBalancerIngress{{IP: "x", Ports: []corev1.PortStatus{{Port: 1}}}}},
+				Conditions:   []metav1.Condition{{Type: "T", Status: "True"}},
+			},
+		},
+		&discoveryv1.EndpointSlice{
+			TypeMeta: metav1.TypeMeta{Kind: "EndpointSlice", APIVersion: "discovery.k8s.io/v1"}, ObjectMeta: meta, AddressType: "IPv4",
+			Endpoints: []discoveryv1.Endpoint{{Addresses: []string{"10.0.0.1"}, Hostname: &text, Conditions: discoveryv1.EndpointConditions{Ready: &flag}}},
+			Ports:     []discoveryv1.EndpointPort{{Name: &text, Port: new(int32)}},
+		},
+		&corev1.Event{
+			TypeMeta: metav1.TypeMeta{Kind: "Event", APIVersion: "v1"}, ObjectMeta: meta, InvolvedObject: *address.TargetRef, Related: address.TargetRef,
+			Source: corev1.EventSource{Component: "c"}, Series: &corev1.EventSeries{Count: 2, LastObservedTime: micro}, FirstTimestamp: now, EventTime: micro,
+		},
+		&eventsv1.Event{
+			TypeMeta: metav1.TypeMeta{Kind: "Event", APIVersion: "events.k8s.io/v1"}, ObjectMeta: meta, Regarding: *address.TargetRef, Related: address.TargetRef,
+			DeprecatedSource: corev1.EventSource{Component: "c"}, Series: &eventsv1.EventSeries{Count: 2, LastObservedTime: micro}, EventTime: micro, Note: "n",
 		},
 		&corev1.Namespace{
 			TypeMeta: metav1.TypeMeta{Kind: "Namespace", APIVersion: "v1"}, ObjectMeta: meta,
