@@ -198,6 +198,26 @@ func TestViewWrites(t *testing.T) {
 	}
 }
 
+// An apply that is no object by itself meets one that the cache does not have yet.
+func TestApplyBeforeTheCacheKnows(t *testing.T) {
+	t.Parallel()
+	held := &heldWatches{Interface: shared.store}
+	s := newEventStores(t, registry.Config{Storage: held})
+	ns := s.newNamespace(t)
+	config := []byte(`{"apiVersion":"events.k8s.io/v1","kind":"Event","metadata":{"name":"e","labels":{"a":"b"}}}`)
+	opts := &metav1.PatchOptions{FieldManager: "applier"}
+	_, _, err := patched(t.Context(), s.view, ns, "e", "", types.ApplyPatchType, config, opts)
+	checkStatus(t, err, 422, "eventTime: Required value")
+	held.mu.Lock()
+	defer held.mu.Unlock()
+	if _, _, err := s.core.Create(t.Context(), ns, newEvent(ns, "e", 1), createOptions()); err != nil {
+		t.Fatal(err)
+	}
+	if applied, created, err := patched(t.Context(), s.view, ns, "e", "", types.ApplyPatchType, config, opts); err != nil || created || typed[*eventsv1.Event](t, applied).Note != "m" {
+		t.Errorf("got %v, %t, %v", applied, created, err)
+	}
+}
+
 // Objects with a lifetime go by themselves, after the last write in either version.
 func TestLifetime(t *testing.T) {
 	t.Parallel()
