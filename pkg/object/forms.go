@@ -23,6 +23,8 @@ const (
 	// Cells is a list in JSON, of what Type.Cells returns. A cell that is a Since stands in it as
 	// NextTime reads it.
 	Cells
+	// Targets is what a feed makes of an object by Derived.
+	Targets
 
 	formCount
 )
@@ -91,8 +93,14 @@ func (o *Object) Body(f Form) ([]byte, error) {
 	case Metadata:
 		return o.json[o.metadata.start-len(metadataMember) : o.metadata.end], nil
 	}
+	return o.Derived(f, func(o *Object) ([]byte, error) { return o.makeBody(f) })
+}
+
+// Derived is Body for a form that only its reader knows how to make: derive makes the same of an
+// object every time, and never nil without an error.
+func (o *Object) Derived(f Form, derive func(*Object) ([]byte, error)) ([]byte, error) {
 	fs := o.formSet()
-	body, made, err := fs.body(f, o.makeBody)
+	body, made, err := fs.body(f, func() ([]byte, error) { return derive(o) })
 	if made {
 		o.Type.Forms.add(fs, bodySlot+slot(f), len(body))
 	}
@@ -100,13 +108,13 @@ func (o *Object) Body(f Form) ([]byte, error) {
 }
 
 // body returns the bytes of a form, which are made if they are not kept.
-func (fs *forms) body(f Form, produce func(Form) ([]byte, error)) (body []byte, made bool, err error) {
+func (fs *forms) body(f Form, produce func() ([]byte, error)) (body []byte, made bool, err error) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock() // Type.Cells may panic
 	if body := fs.bodies[f]; body != nil {
 		return body, false, nil
 	}
-	body, err = produce(f)
+	body, err = produce()
 	fs.bodies[f] = body
 	return body, err == nil, err
 }
