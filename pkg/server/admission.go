@@ -336,7 +336,7 @@ func (c *call) end() {
 // beginAnswer takes what writing the answer to a read needs.
 func (s *Server) beginAnswer(c *call, res result) error {
 	switch {
-	case !isReadOnly(c.req):
+	case !isReadOnly(c.req), res.etag != "": // whose handler has done so
 		return nil
 	case res.object != nil:
 		return s.beginObjects(c, []*object.Object{res.object})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/server/feeds"
 	"github.com/berth-project/berth/pkg/server/media"
 	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/share"
@@ -114,11 +115,14 @@ type call struct {
 	memory, old                  share.Taken                // of the server's other pools, until the answer ends
 }
 
-// result is what a handler answers: one of an object, a list, anything else, or events.
+// result is what a handler answers: one of an object, a list, anything else, or events, or nothing
+// where the client has it already.
 type result struct {
 	code   int
 	object *object.Object
 	list   *object.List
+	feed   *feeds.Feed // in whose form the list is; nil: in its own
+	etag   string      // of the list; "": it has none
 	other  runtime.Object
 	events func(*stream.Writer) // writes until the watch ends
 }
@@ -192,7 +196,11 @@ func (s *Server) newCall(rec *record, resource *served) (*call, context.CancelFu
 	if err != nil {
 		return nil, nil, err
 	}
-	if c.output, err = s.codecs.Negotiate(c.req); err != nil {
+	codecs := s.codecs
+	if resource.codecs != nil {
+		codecs = resource.codecs
+	}
+	if c.output, err = codecs.Negotiate(c.req); err != nil {
 		return nil, nil, err
 	}
 	var cancel context.CancelFunc
@@ -251,6 +259,13 @@ func (s *Server) render(c *call, res result) {
 			return
 		}
 	}
+	if res.etag != "" {
+		rec.Header().Set("ETag", res.etag)
+	}
+	if res.code == http.StatusNotModified {
+		rec.WriteHeader(res.code)
+		return
+	}
 	rec.Header().Set("Content-Type", c.output.MediaType)
 	w := stream.New(rec, res.code, media.AcceptsGzip(c.req))
 	defer w.Release()
@@ -271,6 +286,11 @@ func (c *call) write(w *stream.Writer, out media.Output, res result) (err error)
 		}
 	}()
 	switch {
+	case res.feed != nil && c.req.Method == http.MethodHead:
+		w.Expect(res.feed.Size())
+		return nil
+	case res.feed != nil:
+		return res.feed.Write(c.ctx, w)
 	case res.object != nil:
 		return out.Object(c.ctx, w, res.object, c.include)
 	case res.list != nil:
@@ -279,8 +299,10 @@ func (c *call) write(w *stream.Writer, out media.Output, res result) (err error)
 	return out.Any(w, res.other)
 }
 
-// audit notes what a handler answered for the audit log, which has all answers as plain JSON.
+// audit notes what a handler answered for the audit log, which has all answers as plain JSON, and of
+// a feed the list.
 func (c *call) audit(res result, plain media.Output) {
+	res.feed = nil
 	if status, ok := res.other.(*metav1.Status); ok {
 		c.rec.audit.Answer(status)
 		return

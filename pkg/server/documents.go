@@ -10,12 +10,15 @@ import (
 	"time"
 
 	"github.com/gorilla/mux"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/server/discovery"
+	"github.com/berth-project/berth/pkg/server/feeds"
 	"github.com/berth-project/berth/pkg/server/media"
+	"github.com/berth-project/berth/pkg/server/requestinfo"
 )
 
 // routeDocuments serves the documents by which clients learn what the server serves.
@@ -134,13 +137,64 @@ func localAddress(req *http.Request) string {
 // answerETag sets the entity tag, and answers where the client has that version already.
 func answerETag(rec *record, etag string) (answered bool) {
 	rec.Header().Set("ETag", etag)
-	for candidate := range strings.SplitSeq(rec.req.Header.Get("If-None-Match"), ",") {
-		if candidate = strings.TrimPrefix(strings.TrimSpace(candidate), "W/"); candidate == etag || candidate == "*" {
-			rec.WriteHeader(http.StatusNotModified)
+	if !hasVersion(rec.req, etag) {
+		return false
+	}
+	rec.WriteHeader(http.StatusNotModified)
+	return true
+}
+
+// hasVersion reports whether the client has the version of the entity tag already.
+func hasVersion(req *http.Request, etag string) bool {
+	for candidate := range strings.SplitSeq(strings.Join(req.Header["If-None-Match"], ","), ",") {
+		candidate = strings.TrimSpace(candidate)
+		if candidate == "*" || strings.TrimPrefix(candidate, "W/") == strings.TrimPrefix(etag, "W/") {
 			return true
 		}
 	}
 	return false
+}
+
+// routeFeed serves the endpoints as the targets of Prometheus' HTTP service discovery.
+func (s *Server) routeFeed(endpoints served) {
+	endpoints.codecs = s.codecs.MadeJSON()
+	s.router.Path(requestinfo.PrometheusFeed).Handler(s.readable(func(w http.ResponseWriter, _ *http.Request) {
+		s.serve(recordOf(w), &endpoints, (*Server).feed)
+	}))
+}
+
+// feed answers with the targets of a list, which is what the request's attributes are of. A client
+// that has them already pays for the list alone.
+func (s *Server) feed(c *call) (result, error) {
+	query, err := feeds.ParseQuery(c.req.URL.RawQuery)
+	if err != nil {
+		return result{}, apierrors.NewBadRequest(err.Error())
+	}
+	if err := s.begin(c, 0); err != nil {
+		return result{}, err
+	}
+	c.namespace = c.rec.attrs.Namespace
+	list, err := s.listed(c, &query.List)
+	if err != nil {
+		return result{}, err
+	}
+	res := result{code: http.StatusOK, list: list, etag: query.ETag(list.Objects)}
+	if hasVersion(c.req, res.etag) {
+		res.code = http.StatusNotModified
+		return res, nil
+	}
+	if err := s.beginObjects(c, list.Objects); err != nil {
+		return res, err
+	}
+	if res.feed, err = query.Feed(c.ctx, list.Objects); err != nil {
+		if timedOut := c.timedOut("while the targets were being collected"); timedOut != nil {
+			err = timedOut
+		}
+		return res, err
+	}
+	c.warn(res.feed.Omitted...)
+	beyond := max(0, res.feed.Size()-c.output.Work(res.size())) // what is charged for the objects
+	return res, s.chargeWeight(c, beyond/readBytes, "the size of its answer")
 }
 
 // routeOpenAPI serves the documents of OpenAPI, which are compressed, as they are.

@@ -248,7 +248,7 @@ func TestIndex(t *testing.T) {
 		t.Fatalf("got %d %s %v, %v", w.Code, w.Body, w.Header(), err)
 	}
 	want := []string{
-		"/api", "/api/v1", "/apis", "/apis/authentication.k8s.io", "/apis/authentication.k8s.io/v1", "/apis/sea.io", "/apis/sea.io/v1", "/apis/sea.io/v2", "/debug/limits", "/healthz", "/healthz/etcd", "/healthz/ping",
+		"/api", "/api/v1", "/apis", "/apis/authentication.k8s.io", "/apis/authentication.k8s.io/v1", "/apis/sea.io", "/apis/sea.io/v1", "/apis/sea.io/v2", "/debug/limits", "/feeds/prometheus", "/healthz", "/healthz/etcd", "/healthz/ping",
 		"/livez", "/livez/ping", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/readyz/etcd", "/readyz/ping", "/version",
 	}
 	if diff := cmp.Diff(want, index.Paths); diff != "" {

@@ -6,12 +6,14 @@ import (
 	"strings"
 
 	"github.com/gorilla/mux"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/server/discovery"
+	"github.com/berth-project/berth/pkg/server/media"
 )
 
 // handler answers one call to a resource. It decodes, calls and returns; everything
@@ -50,6 +52,7 @@ type served struct {
 	Resource
 	described metav1.APIResource   // with the verbs that it has
 	below     []metav1.APIResource // its subresources, in its group, version and scope
+	codecs    *media.Codecs        // of its answers; nil: the server's
 }
 
 // Describe returns what discovery tells of a resource and its subresources, which come after
@@ -115,6 +118,9 @@ func (s *Server) route() error {
 	}
 	for _, gv := range order {
 		s.routeGroup(discovery.Prefix(gv), groups[gv])
+	}
+	if endpoints := groups[corev1.SchemeGroupVersion]["endpoints"]; endpoints != nil {
+		s.routeFeed(*endpoints)
 	}
 	s.routeHealth()
 	s.router.Path("/metrics").Handler(s.metrics.Handler())

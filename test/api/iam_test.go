@@ -107,6 +107,9 @@ func TestIAMScope(t *testing.T) {
 		{"POST", "/api/v1/namespaces/default/endpoints?dryRun=All", `{"metadata":{"name":"x"}}`, map[string]int{"member": 201, "reader": 403, "unscoped": 403, "admin": 201}},
 		{"GET", "/api/v1/namespaces/kube-public/endpoints", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 200}},
 		{"GET", "/api/v1/endpoints", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 200}},
+		{"GET", "/feeds/prometheus?namespace=default", "", map[string]int{"member": 200, "reader": 200, "unscoped": 403, "admin": 200}},
+		{"GET", "/feeds/prometheus?namespace=kube-public", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 200}},
+		{"GET", "/feeds/prometheus", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403, "admin": 200}},
 		{"DELETE", "/api/v1/namespaces/default?dryRun=All", "", map[string]int{"member": 403, "reader": 403, "unscoped": 403}},
 		{
 			"POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/default/rolebindings?dryRun=All",

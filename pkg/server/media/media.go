@@ -90,6 +90,14 @@ func (c *Codecs) Types() []string {
 	return names
 }
 
+// MadeJSON returns the codecs of answers that there are in JSON alone, and that are made of what
+// objects have beside their JSON, as protobuf is, which is as much work.
+func (c *Codecs) MadeJSON() *Codecs {
+	only := c.types[0]
+	only.work = c.named(runtime.ContentTypeProtobuf).work
+	return &Codecs{types: []mediaType{only}, pretty: only.format}
+}
+
 // named returns the media type of that name, or nil.
 func (c *Codecs) named(name string) *mediaType {
 	for i := range c.types {

@@ -25,12 +25,23 @@ var verbs = map[string]string{
 // for the path of nothing.
 const MaxPathBytes = 4 << 10
 
+// PrometheusFeed is the path of the feed for Prometheus, which is not kube-apiserver's. Whoever
+// reads it asks for what it is made of: a list of Endpoints, in the namespace that the query names
+// or in all of them.
+const PrometheusFeed = "/feeds/prometheus"
+
 // Attributes returns what a request asks to do. As kube-apiserver's RequestInfo it goes by the
 // method, the path and the query alone: what is not served is asked for all the same, so that
 // nobody learns what there is. The user is not among it.
 func Attributes(req *http.Request) auth.Attributes {
 	asked := auth.Attributes{Verb: strings.ToLower(req.Method), Path: req.URL.Path}
 	if len(asked.Path) > MaxPathBytes {
+		return asked
+	}
+	if asked.Path == PrometheusFeed && (req.Method == http.MethodGet || req.Method == http.MethodHead) {
+		query := req.URL.Query()
+		asked.ResourceRequest, asked.Verb, asked.APIVersion, asked.Resource = true, "list", "v1", "endpoints"
+		asked.Namespace, asked.Name = query.Get("namespace"), selectedName(query.Get("fieldSelector"))
 		return asked
 	}
 	// From /apis to a subresource there are at most nine parts; what is behind is of no matter.

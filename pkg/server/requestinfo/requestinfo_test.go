@@ -81,6 +81,15 @@ func TestAttributes(t *testing.T) {
 		{"GET", "/api/v1/nodes?fieldSelector=metadata.name!%3Dn", on("list", "", "nodes", "", "", "")},
 		{"GET", "/api/v1/nodes?fieldSelector=metadata.name%3Da%2Fb", on("list", "", "nodes", "", "", "")},
 		{"GET", "/api/v1/nodes?fieldSelector=,,", on("list", "", "nodes", "", "", "")},
+		{"GET", "/feeds/prometheus", on("list", "", "endpoints", "", "", "")},
+		{"HEAD", "/feeds/prometheus?namespace=a", on("list", "", "endpoints", "", "a", "")},
+		{"GET", "/feeds/prom%65theus?n%61mespace=a&namespace=b&watch=1", on("list", "", "endpoints", "", "a", "")},
+		{"GET", "/feeds/prometheus?fieldSelector=metadata.name%3Dn&namespace=a", on("list", "", "endpoints", "", "a", "n")},
+		{"POST", "/feeds/prometheus?namespace=a", path("post")},
+		{"GET", "/feeds/prometheus/", path("get")},
+		{"GET", "//feeds/prometheus", path("get")},
+		{"GET", "/feeds", path("get")},
+
 		{"DELETE", "/api/v1/nodes?fieldSelector=metadata.name%3Dn", on("deletecollection", "", "nodes", "", "", "")},
 	} {
 		u, err := url.Parse("https://h" + tc.url)
