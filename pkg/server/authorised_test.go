@@ -42,7 +42,7 @@ func FuzzAuthorised(f *testing.F) {
 		"/api/v1/namespaces/a/endpoints", "/api/v1/namespaces/a/status", "/apis/sea.io/v1/namespaces/a/quays/b/status", "/api/v1/watch/namespaces/a/endpoints/b",
 		"/api/v1/namespaces/a/endpoints" + strings.Repeat("/", requestinfo.MaxPathBytes),
 		"/api/v1/namespaces/" + strings.Repeat("a", requestinfo.MaxPathBytes) + "/endpoints",
-		"/api/v1/namespaces/a/endpoints/b\nc", "/api/v1/namespaces/a\x00/endpoints/b", "/api/v1/namespaces/ａ/endpoints/\u2215", "api/v1/endpoints", "",
+		"/api/v1/namespaces/a/endpoints/b\nc", "/api/v1/namespaces/a\x00/endpoints/b", "/api/v1/namespaces/ａ/endpoints/\u2215", "api/v1/endpoints", "", requestinfo.PrometheusFeed,
 	} {
 		f.Add(path, "watch=1&fieldSelector=metadata.name%3Db", uint8(len(path)))
 	}
@@ -96,9 +96,12 @@ func checkAuthorised(t *testing.T, notes *journal, req *http.Request) {
 	}
 }
 
-// randomPath is that of a resource, often with a part too many, too few or in the wrong place.
+// randomPath is that of a resource or a feed, often with a part too many, too few or in the wrong place.
 func randomPath(random *rand.Rand) string {
 	one := func(words ...string) string { return words[random.IntN(len(words))] }
+	if random.IntN(8) == 0 {
+		return requestinfo.PrometheusFeed + one("", "", "", "/", "/a")
+	}
 	parts := strings.Split(one("api/v1", "api/v1", "apis/sea.io/v1", "apis/sea.io/v2", "apis/authentication.k8s.io/v1"), "/")
 	if random.IntN(4) == 0 {
 		parts = append(parts, "watch")
@@ -127,7 +130,7 @@ func randomQuery(random *rand.Rand) string {
 		"watch", "watch=1", "watch=true", "watch=0", "watch=false", "watch=nonsense", "w%61tch=1", "Watch=1", "watch=&watch=1", "watch=1;a=b", "%77atch=%31",
 		"fieldSelector=metadata.name%3Da", "fieldSelector=metadata.name%3Da,metadata.name%3Db", "fieldSelector=metadata.name%3D%3Da", "fieldSelector=metadata.name!%3Da",
 		"fieldSelector=metadata.name%3D", "fieldSelector=" + url.QueryEscape(`metadata.name=a\,b`), "fieldSelector=metadata.name=a", "fieldSelector=x%3Dy,metadata.name%3Da", "field%53elector=metadata.name%3Da",
-		"fieldSelector=,", "fieldSelector=metadata.name%3D..", "limit=nonsense", "limit=1", "continue=x", "timeoutSeconds=x", "%", "name=a", "namespace=b", "dryRun=All", "fieldSelector=%20metadata.name%3Da",
+		"fieldSelector=,", "fieldSelector=metadata.name%3D..", "limit=nonsense", "limit=1", "continue=x", "timeoutSeconds=x", "%", "name=a", "namespace=b", "namespace=a", "namesp%61ce=b", "namespace=", "namespace=a%2Fendpoints", "port=a", "dryRun=All", "fieldSelector=%20metadata.name%3Da",
 	}
 	var query []string
 	for range max(0, random.IntN(6)-2) {

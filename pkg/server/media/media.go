@@ -61,7 +61,7 @@ type mediaType struct {
 // Codecs are the media types that the server reads and writes, the default first.
 type Codecs struct {
 	types  []mediaType
-	pretty format // JSON for people
+	pretty format // JSON for people; nil: as for programs
 }
 
 // New returns the media types for the kinds that the scheme knows.
@@ -91,11 +91,12 @@ func (c *Codecs) Types() []string {
 }
 
 // MadeJSON returns the codecs of answers that there are in JSON alone, and that are made of what
-// objects have beside their JSON, as protobuf is, which is as much work.
+// objects have beside their JSON, as protobuf is, which is as much work. They are the same for people
+// and programs.
 func (c *Codecs) MadeJSON() *Codecs {
 	only := c.types[0]
 	only.work = c.named(runtime.ContentTypeProtobuf).work
-	return &Codecs{types: []mediaType{only}, pretty: only.format}
+	return &Codecs{types: []mediaType{only}}
 }
 
 // named returns the media type of that name, or nil.

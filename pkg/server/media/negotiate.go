@@ -81,7 +81,7 @@ func (c *Codecs) outputFor(req *http.Request, clause goautoneg.Accept) (Output, 
 	switch name := clause.Type + "/" + clause.SubType; name {
 	case c.types[0].name, "application/*", "*/*":
 		out := c.jsonFor(req)
-		if clause.Params["pretty"] == "1" {
+		if clause.Params["pretty"] == "1" && c.pretty != nil {
 			out.format, out.indented = c.pretty, true
 		}
 		return out, true
@@ -118,7 +118,7 @@ func (c *Codecs) offersMediaType(accept string) bool {
 // jsonFor is JSON as the client likes it: indented for people, plain for programs.
 func (c *Codecs) jsonFor(req *http.Request) Output {
 	out := outputOf(&c.types[0])
-	if prefersIndented(req) {
+	if c.pretty != nil && prefersIndented(req) {
 		out.format, out.indented = c.pretty, true
 	}
 	return out

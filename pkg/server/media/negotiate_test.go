@@ -313,3 +313,19 @@ func FuzzNegotiate(f *testing.F) {
 		}
 	})
 }
+
+func TestNegotiateMadeJSON(t *testing.T) {
+	c := media.New(newScheme(t)).MadeJSON()
+	for accept, ok := range map[string]bool{
+		"": true, "*/*": true, plainJSON: true, protoType + "," + plainJSON: true, yamlType + ", */*;q=0.1": true, plainJSON + ";pretty=1": true,
+		yamlType: false, protoType: false, "text/html": false,
+	} {
+		req := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/?pretty=true", nil)
+		req.Header.Set("Accept", accept)
+		req.Header.Set("User-Agent", "curl/8")
+		out, err := c.Negotiate(req)
+		if (err == nil) != ok || ok && (out.MediaType != plainJSON || !out.IsMade() || out.Work(10) != 40) {
+			t.Errorf("%q: got %q (%v)", accept, out.MediaType, err)
+		}
+	}
+}
