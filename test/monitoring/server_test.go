@@ -41,6 +41,7 @@ var root = filepath.Join("..", "..")
 type server struct {
 	url    string
 	client *http.Client
+	dir    string // that has berth.data
 }
 
 var readyLine = regexp.MustCompile(`ready at (https://\S+)`)
@@ -53,7 +54,7 @@ func start(t *testing.T) *server {
 	tokens, config := filepath.Join(dir, "tokens.csv"), filepath.Join(dir, "limits.yaml")
 	write(t, tokens, adminToken+",admin,1,system:masters\n"+slowToken+",slow,2\n")
 	write(t, config, limits)
-	cmd := exec.Command(build(t, dir), "--data-dir="+filepath.Join(dir, "data"), "--secure-port=0", "--log-level=warn",
+	cmd := exec.Command(build(t, dir), "--data-dir="+filepath.Join(dir, "berth.data"), "--secure-port=0", "--log-level=warn",
 		"--token-auth-file="+tokens, "--authorization-mode=AlwaysAllow", "--rate-limit-config="+config,
 		"--audit-policy=metadata", "--audit-log-path="+filepath.Join(dir, "audit.log")) // the test's end ends it
 	stdout, err := cmd.StdoutPipe()
@@ -74,7 +75,7 @@ func start(t *testing.T) *server {
 			t.Logf("its log:\n%s", log.String())
 		}
 	})
-	s := &server{}
+	s := &server{dir: dir}
 	for lines := bufio.NewScanner(stdout); s.url == ""; {
 		if !lines.Scan() {
 			t.Fatal("the server did not become ready")
@@ -84,7 +85,7 @@ func start(t *testing.T) *server {
 		}
 	}
 	go func() { _, _ = io.Copy(io.Discard, stdout) }() // until the server ends
-	ca, err := os.ReadFile(filepath.Join(dir, "data", "pki", "ca.crt"))
+	ca, err := os.ReadFile(filepath.Join(dir, "berth.data", "pki", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
 	}
