@@ -23,17 +23,23 @@ import (
 	"k8s.io/client-go/tools/record"
 )
 
-// seen counts by name what informers were told of objects.
+// seen counts by name what informers were told of the objects of a namespace: other tests have the
+// same names in others.
 type seen struct {
-	mu   sync.Mutex
-	told map[string]string // of the object, as a kind and its name
+	namespace string
+	mu        sync.Mutex
+	told      map[string]string // of the object, as a kind and its name
 }
 
 func (s *seen) handler(kind string) cache.ResourceEventHandler {
 	note := func(obj any, what string) {
+		about := obj.(metav1.Object)
+		if about.GetNamespace() != s.namespace {
+			return
+		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.told[kind+"/"+obj.(metav1.Object).GetName()] += what
+		s.told[kind+"/"+about.GetName()] += what
 	}
 	return cache.ResourceEventHandlerFuncs{
 		AddFunc: func(obj any) { note(obj, "+") },
@@ -67,7 +73,7 @@ func TestInformersOfEveryKind(t *testing.T) {
 	client := newClient(t, protobuf(shared.config(t)))
 	namespace := makeNamespace(t, client)
 	ctx := testContext(t)
-	s := &seen{told: map[string]string{}}
+	s := &seen{namespace: namespace, told: map[string]string{}}
 	factory := informers.NewSharedInformerFactory(client, 0)
 	followed := map[string]cache.SharedIndexInformer{
 		"service": factory.Core().V1().Services().Informer(), "slice": factory.Discovery().V1().EndpointSlices().Informer(),
