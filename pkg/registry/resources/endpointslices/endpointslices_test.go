@@ -105,7 +105,7 @@ func TestUpdate(t *testing.T) {
 		}, 4, []string{`endpoints[0].addresses[0]: Invalid value: "127.0.0.1": may not be in the loopback range`}},
 		"type":    {func(s *discoveryv1.EndpointSlice) { s.AddressType = "IPv6" }, 4, []string{`addressType: Invalid value: null: field is immutable`}},
 		"no type": {func(s *discoveryv1.EndpointSlice) { s.AddressType = "" }, 4, []string{`addressType: Required value`, `addressType: Invalid value: null: field is immutable`}},
-		"a type that is none": {func(s *discoveryv1.EndpointSlice) { s.AddressType = "X" }, 4, []string{
+		"an unknown type": {func(s *discoveryv1.EndpointSlice) { s.AddressType = "X" }, 4, []string{
 			`addressType: Unsupported value: "X"`, `addressType: Invalid value: null: field is immutable`,
 		}},
 	} {
