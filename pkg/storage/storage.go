@@ -27,6 +27,27 @@ type Guard struct {
 	ModRevision int64
 }
 
+// Also is what a transaction requires and does besides the write that it is for. Its keys are not
+// that write's.
+type Also struct {
+	Conditions []Condition
+	Writes     []Write // of different keys
+}
+
+// Condition holds if the key's ModRevision, which is 0 while it does not exist, is neither below
+// Min nor above Max when the write commits.
+type Condition struct {
+	Key      string
+	Min, Max int64
+}
+
+// Write is a write of one key, whatever it holds.
+type Write struct {
+	Key    string
+	Value  []byte
+	Delete bool // deletes the key, if it exists, rather than to put Value
+}
+
 // GetOptions selects the state that Get reads.
 type GetOptions struct {
 	// Revision reads the state at that revision; 0 reads the latest, linearizably.
@@ -60,6 +81,8 @@ type PutOptions struct {
 	Expect int64
 	// Guard is a further condition; nil means none.
 	Guard *Guard
+	// Also is the rest of the transaction; the zero value is nothing.
+	Also Also
 	// TTL is how long the key lives after this write, at least, unless another one comes; the
 	// store deletes it within a minute after that. 0: it stays.
 	TTL time.Duration
@@ -87,6 +110,8 @@ const (
 type DeleteOptions struct {
 	// Expect is the ModRevision that the key must have; it is never 0.
 	Expect int64
+	// Also is the rest of the transaction; the zero value is nothing.
+	Also Also
 	// DryRun checks the condition and deletes nothing, as in PutOptions.
 	DryRun bool
 }
@@ -97,7 +122,8 @@ type WriteResponse struct {
 	Succeeded bool
 	// Revision is the write's revision, or the store's if the write failed.
 	Revision int64
-	// Current is the key's current state if the write failed; nil if it does not exist.
+	// Current is the key's current state if the write failed; nil if it does not exist. It may be
+	// as expected, if a condition of Also failed.
 	Current *KeyValue
 	// Guarded is the current state of the guard's key if the write failed and had a
 	// guard; nil if it does not exist.
@@ -189,6 +215,8 @@ var (
 	ErrUnknownOutcome = errors.New("the outcome of the write is unknown")
 	// ErrNoSpace: the store's database is full: nothing is written, keys can be deleted.
 	ErrNoSpace = errors.New("the store's database is full")
+	// ErrTooManyWrites: the transaction has more conditions or writes than the store takes in one.
+	ErrTooManyWrites = errors.New("too many writes in one transaction")
 	// ErrTooMuch: what was asked for takes more memory than the caller has for it.
 	ErrTooMuch = errors.New("the answer is too large")
 )

@@ -38,6 +38,8 @@ func FromStorage(err error) error {
 			limit = "more than it accepts in one request"
 		}
 		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes in etcd, %s", tooLarge.Size, limit))
+	case errors.Is(err, storage.ErrTooManyWrites):
+		return apierrors.NewRequestEntityTooLargeError("the object and the EndpointSlices that mirror it take more writes than etcd accepts in one transaction (its --max-txn-ops)")
 	case errors.Is(err, storage.ErrCompacted):
 		return apierrors.NewResourceExpired("The provided resource version is too old: etcd has compacted it.")
 	case errors.Is(err, storage.ErrUnknownOutcome):

@@ -88,6 +88,13 @@ func (n *Namespaces) Refresh(namespace string, kv *storage.KeyValue) error {
 	return err
 }
 
+// Forget makes the next Guard of the namespace look at what is stored.
+func (n *Namespaces) Forget(namespace string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	delete(n.known, namespace)
+}
+
 // observe takes note of the namespace as it is stored; nil: it does not exist.
 func (n *Namespaces) observe(namespace string, kv *storage.KeyValue) (namespaceState, error) {
 	n.mu.Lock()

@@ -29,6 +29,8 @@ type Config[T any] struct {
 	Make func(*storage.KeyValue) T
 	// Size returns the memory of a T in bytes, which counts towards HistoryBytes and Bytes.
 	Size func(T) int
+	// Index returns what Indexed finds a value by; "": by nothing. nil: there is no index.
+	Index func(T) string
 	// HistoryEvents and HistoryBytes bound the recent events kept for watchers that are
 	// behind. 0 means 8,192 events and 32 MiB.
 	HistoryEvents, HistoryBytes int
@@ -105,6 +107,7 @@ type Cache[T any] struct {
 
 	mu       sync.RWMutex
 	tree     *btree.Map[string, *Entry[T]] // nil until it is first filled
+	indexed  *btree.Map[string, *Entry[T]] // the entries of the tree that Config.Index names
 	revision int64                         // the tree is the prefix at this revision
 	history  ring[T]
 	watchers watchers[T]
@@ -212,6 +215,7 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.tree, c.revision = tree, revision
+	c.indexAll()
 	c.bytes.Store(int64(bytes))
 	c.storedBytes.Store(int64(stored))
 	c.metrics.fills.Inc()
@@ -334,6 +338,7 @@ func (c *Cache[T]) take(response storage.WatchResponse, entries []*Entry[T], cam
 		}
 		c.count(event.Entry, 1)
 		c.count(event.Prev, -1)
+		c.reindex(event.Prev, event.Entry)
 		c.metrics.received.Inc()
 		c.metrics.toCache.Observe((cached - came).Seconds())
 		sequence := c.history.append(event, c.eventSize(event))

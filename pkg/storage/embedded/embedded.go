@@ -30,6 +30,9 @@ const (
 	// the rest is for the keys and conditions of its transaction.
 	MaxValueBytes = maxRequestBytes - 4<<10
 
+	// maxTxnOps is above etcd's default of 128: an object is written with all that mirrors it.
+	maxTxnOps = 1024
+
 	// defragFreeBytes is the minimum free space in the file, in addition to half of it
 	// being free, for Start to defragment it: below that it is not worth the wait.
 	defragFreeBytes = 64 << 20

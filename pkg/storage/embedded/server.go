@@ -55,7 +55,7 @@ func serverConfig(cfg Config, lg *zap.Logger) config.ServerConfig {
 
 		QuotaBackendBytes:   cfg.QuotaBytes,
 		BackendFreelistType: bbolt.FreelistMapType,
-		MaxTxnOps:           128,
+		MaxTxnOps:           maxTxnOps,
 		MaxRequestBytes:     maxRequestBytes,
 		StrictReconfigCheck: true,
 		BcryptCost:          10,

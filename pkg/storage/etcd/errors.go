@@ -37,8 +37,8 @@ func readError(ctx context.Context, err error) error {
 
 // writeError translates the error of a transaction that was passed to clientv3. Only a
 // transaction that was not sent, or that etcd rejected before proposing it, is certain not
-// to be written; every other error leaves the outcome open. size is that of the value; nil
-// stays nil.
+// to be written; every other error leaves the outcome open. size is that of all
+// values; nil stays nil.
 func writeError(size int, err error) error {
 	if err == nil {
 		return nil
@@ -50,6 +50,8 @@ func writeError(size int, err error) error {
 		kind = storage.ErrNoSpace
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), isMessageTooLarge(err):
 		return fmt.Errorf("%w: %w", &storage.TooLargeError{Size: size}, err)
+	case errors.Is(err, rpctypes.ErrTooManyOps):
+		kind = storage.ErrTooManyWrites
 	case isRefusal(err):
 		kind = storage.ErrUnavailable
 	}

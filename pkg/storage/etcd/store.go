@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -151,11 +152,6 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	if len(value) > limit {
 		return storage.WriteResponse{}, &storage.TooLargeError{Size: len(value), Limit: limit}
 	}
-	if !opts.DryRun {
-		if err := s.space.take(len(value), opts.Reserve); err != nil {
-			return storage.WriteResponse{}, err
-		}
-	}
 	t := txn{operation: "update", key: key, size: len(value)}
 	if opts.Expect == 0 {
 		t.operation = "create"
@@ -164,30 +160,44 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 	if g := opts.Guard; g != nil {
 		t.expect(g.Key, mustExist(g.ModRevision))
 	}
-	switch {
-	case opts.DryRun:
-	case opts.TTL > 0:
-		return s.putForTime(ctx, &t, value, opts.TTL)
-	default:
-		t.then = []clientv3.Op{clientv3.OpPut(key, string(value))}
+	t.add(&opts.Also)
+	if opts.TTL > 0 && !opts.DryRun {
+		return s.putForTime(ctx, &t, value, opts)
 	}
-	return s.commit(ctx, &t)
+	t.then = append(t.then, clientv3.OpPut(key, string(value)))
+	return s.write(ctx, &t, opts.Reserve, opts.DryRun)
+}
+
+// write commits t if there is room for it. A dry run only checks its conditions.
+func (s *Store) write(ctx context.Context, t *txn, reserve storage.Reserve, dryRun bool) (storage.WriteResponse, error) {
+	if t.size > s.max {
+		return storage.WriteResponse{}, &storage.TooLargeError{Size: t.size, Limit: s.max}
+	}
+	if dryRun {
+		t.then = nil
+	} else if t.size > 0 || t.operation != "delete" {
+		if err := s.space.take(t.size, reserve); err != nil {
+			return storage.WriteResponse{}, err
+		}
+	}
+	return s.commit(ctx, t)
 }
 
 // putForTime commits a put of a key that etcd deletes by itself. A lease that has expired since,
 // or that is not of this etcd, is replaced once.
-func (s *Store) putForTime(ctx context.Context, t *txn, value []byte, ttl time.Duration) (storage.WriteResponse, error) {
+func (s *Store) putForTime(ctx context.Context, t *txn, value []byte, opts storage.PutOptions) (storage.WriteResponse, error) {
+	others := slices.Clip(t.then)
 	for again := false; ; again = true {
-		id, err := s.leases.get(ctx, t.key, ttl)
+		id, err := s.leases.get(ctx, t.key, opts.TTL)
 		if err != nil {
 			return storage.WriteResponse{}, err
 		}
-		t.then = []clientv3.Op{clientv3.OpPut(t.key, string(value), clientv3.WithLease(id))}
-		response, err := s.commit(ctx, t)
+		t.then = append(others, clientv3.OpPut(t.key, string(value), clientv3.WithLease(id)))
+		response, err := s.write(ctx, t, opts.Reserve, false)
 		if again || !errors.Is(err, rpctypes.ErrLeaseNotFound) {
 			return response, err
 		}
-		s.leases.forget(ctx, ttl, id)
+		s.leases.forget(ctx, opts.TTL, id)
 	}
 }
 
@@ -204,25 +214,46 @@ func (s *Store) grantLease(ctx context.Context, key string, seconds int64) (*cli
 func (s *Store) Delete(ctx context.Context, key string, opts storage.DeleteOptions) (storage.WriteResponse, error) {
 	t := txn{operation: "delete", key: key}
 	t.expect(key, mustExist(opts.Expect))
-	if !opts.DryRun {
-		t.then = []clientv3.Op{clientv3.OpDelete(key)}
-	}
-	return s.commit(ctx, &t)
+	t.add(&opts.Also)
+	t.then = append(t.then, clientv3.OpDelete(key))
+	return s.write(ctx, &t, storage.ForDeletion, opts.DryRun)
 }
 
-// txn is a conditional write of one key: if every comparison holds it does the write, and
-// otherwise it reads the compared keys.
+// txn is a conditional write: if every comparison holds it does the writes, and otherwise it reads
+// the key that it is for and the guard's.
 type txn struct {
 	operation, key string // for the metrics
-	size           int    // of the value, for the error of a store that rejects it
+	size           int    // of all values, for the error of a store that rejects them
 	conditions     []clientv3.Cmp
 	then           []clientv3.Op // empty in a dry run
-	otherwise      []clientv3.Op // reads the key of each condition
+	otherwise      []clientv3.Op
 }
 
 func (t *txn) expect(key string, modRevision int64) {
 	t.conditions = append(t.conditions, clientv3.Compare(clientv3.ModRevision(key), "=", modRevision))
 	t.otherwise = append(t.otherwise, clientv3.OpGet(key))
+}
+
+// add adds what the transaction requires and does besides.
+func (t *txn) add(also *storage.Also) {
+	for _, c := range also.Conditions {
+		if c.Min == c.Max {
+			t.conditions = append(t.conditions, clientv3.Compare(clientv3.ModRevision(c.Key), "=", c.Max))
+			continue
+		}
+		t.conditions = append(t.conditions, clientv3.Compare(clientv3.ModRevision(c.Key), "<", c.Max+1))
+		if c.Min > 0 {
+			t.conditions = append(t.conditions, clientv3.Compare(clientv3.ModRevision(c.Key), ">", c.Min-1))
+		}
+	}
+	for _, w := range also.Writes {
+		if w.Delete {
+			t.then = append(t.then, clientv3.OpDelete(w.Key))
+			continue
+		}
+		t.then = append(t.then, clientv3.OpPut(w.Key, string(w.Value)))
+		t.size += len(w.Value) + writeOverhead
+	}
 }
 
 // mustExist returns the revision to compare a key with that must exist: etcd gives 0 to a

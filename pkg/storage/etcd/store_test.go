@@ -126,6 +126,75 @@ func TestConditions(t *testing.T) {
 	})
 }
 
+func stored(t *testing.T, s *Store, key string) *storage.KeyValue {
+	t.Helper()
+	got, err := s.Get(t.Context(), key, storage.GetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return got.KV
+}
+
+// The rest of a transaction is written with it, or not at all.
+func TestAlso(t *testing.T) {
+	forEach(t, func(t *testing.T, s *Store, prefix string) {
+		key, other, absent := prefix+"a", prefix+"b", prefix+"c"
+		rev := create(t, s, key, "1")
+		otherRev := create(t, s, other, "1")
+		for name, tc := range map[string]struct {
+			condition storage.Condition
+			holds     bool
+		}{
+			"as it is":            {storage.Condition{Key: other, Min: otherRev, Max: otherRev}, true},
+			"as it was":           {storage.Condition{Key: other, Min: otherRev - 1, Max: otherRev - 1}, false},
+			"absent":              {storage.Condition{Key: absent}, true},
+			"not absent":          {storage.Condition{Key: other}, false},
+			"not after":           {storage.Condition{Key: other, Max: otherRev}, true},
+			"after":               {storage.Condition{Key: other, Max: otherRev - 1}, false},
+			"absent, not after":   {storage.Condition{Key: absent, Max: otherRev}, true},
+			"absent, not between": {storage.Condition{Key: absent, Min: 1, Max: otherRev}, false},
+			"between":             {storage.Condition{Key: other, Min: 1, Max: otherRev}, true},
+		} {
+			t.Run(name, func(t *testing.T) {
+				w, err := s.Put(t.Context(), key, []byte("2"), storage.PutOptions{Expect: rev, DryRun: true, Also: storage.Also{
+					Conditions: []storage.Condition{tc.condition}, Writes: []storage.Write{{Key: absent, Value: []byte("x")}},
+				}})
+				if err != nil || w.Succeeded != tc.holds {
+					t.Errorf("got %+v, %v", w, err)
+				}
+				if !tc.holds && (w.Current == nil || w.Current.ModRevision != rev) {
+					t.Errorf("the current state is %+v", w.Current)
+				}
+			})
+		}
+		both := []storage.Write{{Key: other, Delete: true}, {Key: absent, Value: []byte("x")}}
+		w, err := s.Put(t.Context(), key, []byte("2"), storage.PutOptions{Expect: rev, Also: storage.Also{Writes: both}})
+		if err != nil || !w.Succeeded {
+			t.Fatalf("got %+v, %v", w, err)
+		}
+		if got := stored(t, s, absent); got == nil || got.ModRevision != w.Revision || stored(t, s, other) != nil || stored(t, s, key).ModRevision != w.Revision {
+			t.Errorf("got %+v", got)
+		}
+		w, err = s.Delete(t.Context(), key, storage.DeleteOptions{Expect: w.Revision, Also: storage.Also{Writes: []storage.Write{{Key: absent, Delete: true}, {Key: prefix + "d", Value: []byte("y")}}}})
+		if err != nil || !w.Succeeded || stored(t, s, key) != nil || stored(t, s, absent) != nil || stored(t, s, prefix+"d").ModRevision != w.Revision {
+			t.Errorf("got %+v, %v", w, err)
+		}
+
+		var many storage.Also
+		for i := range 2000 {
+			many.Writes = append(many.Writes, storage.Write{Key: fmt.Sprint(prefix, "many/", i), Delete: true})
+		}
+		if _, err := s.Put(t.Context(), key, nil, storage.PutOptions{Also: many}); !errors.Is(err, storage.ErrTooManyWrites) {
+			t.Errorf("2,000 writes: %v", err)
+		}
+		var large *storage.TooLargeError
+		also := storage.Also{Writes: []storage.Write{{Key: absent, Value: make([]byte, s.max)}}}
+		if _, err := s.Put(t.Context(), key, []byte("x"), storage.PutOptions{Also: also}); !errors.As(err, &large) {
+			t.Errorf("a write that is too large: %v", err)
+		}
+	})
+}
+
 func TestDryRun(t *testing.T) {
 	forEach(t, func(t *testing.T, s *Store, prefix string) {
 		key := prefix + "ns/a"
