@@ -93,13 +93,14 @@ var importRules = []importRule{
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
 	{folder: "pkg/registry", http: true, ours: []string{
-		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/patch", "pkg/registry/ownership",
+		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/mirror", "pkg/registry/patch", "pkg/registry/ownership",
 	}},
 	// The catalogue: rules of resources, which know the registry alone.
 	{folder: "pkg/registry/resources", ours: []string{"pkg/registry", "pkg/registry/reviews"}},
 	// Pure: what they are given decides what they return.
 	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
 	{folder: "pkg/registry/ownership"},
+	{folder: "pkg/registry/mirror"},
 	// Answers about users, which nothing is stored of.
 	{folder: "pkg/registry/reviews", http: true, ours: []string{"pkg/object", "pkg/auth", "pkg/registry/ownership"}},
 	{folder: "pkg/storage", stdlibOnly: true},
@@ -163,6 +164,7 @@ func TestCheckImport(t *testing.T) {
 		{"pkg/server", module + "/pkg/registry", "pkg/server may not import pkg/registry"},
 		{"pkg/server", module + "/pkg/storage", "pkg/server may not import pkg/storage"},
 		{"pkg/server", "go.etcd.io/etcd/client/v3", "pkg/server may not know etcd"},
+		{"pkg/registry/mirror", module + "/pkg/registry/resources/network", "pkg/registry/mirror may not import pkg/registry/resources/network"},
 		{"pkg/registry", module + "/pkg/server", "pkg/registry may not import pkg/server"},
 		{"pkg/auth", "net/http", "pkg/auth may not know HTTP"},
 		{"pkg/auth", module + "/pkg/auth/rbac", "pkg/auth may not import pkg/auth/rbac"},
