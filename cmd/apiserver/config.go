@@ -28,6 +28,8 @@ type config struct {
 	MaxObjectBytes         int
 	MaxStoredBytes         int64 // 0 is no limit
 	EventTTL               time.Duration
+	MirrorEndpoints        bool
+	MirrorWithoutService   bool // needs MirrorEndpoints
 
 	BindAddress       string
 	SecurePort        int // 0 means any free port
@@ -68,6 +70,7 @@ func defaultConfig() config {
 		MaxObjectBytes:              apiserver.DefaultMaxObjectBytes,
 		MaxStoredBytes:              1 << 30,
 		EventTTL:                    time.Hour,
+		MirrorEndpoints:             true,
 		BindAddress:                 "127.0.0.1",
 		SecurePort:                  6443,
 		TLSMinVersion:               "VersionTLS12",
@@ -82,6 +85,17 @@ func defaultConfig() config {
 	}
 }
 
+// mirroring is what the two flags say together.
+func (c *config) mirroring() apiserver.Mirroring {
+	switch {
+	case c.MirrorWithoutService:
+		return apiserver.MirrorAll
+	case c.MirrorEndpoints:
+		return apiserver.MirrorServices
+	}
+	return apiserver.NoMirroring
+}
+
 // validate returns the first error in c as a *cli.FlagError. It does not read any files.
 func (c *config) validate() error {
 	return cmp.Or(
@@ -90,6 +104,7 @@ func (c *config) validate() error {
 		cli.Fault("max-object-bytes", validateBetween(c.MaxObjectBytes, minObjectBytes, apiserver.MaxReadableBytes)),
 		cli.Fault("max-stored-bytes", cli.Require(c.MaxStoredBytes >= 0, "%v is negative", c.MaxStoredBytes)),
 		cli.Fault("event-ttl", cli.Require(c.EventTTL >= time.Second, "%v is less than a second", c.EventTTL)),
+		cli.Fault("mirror-endpoints-without-service", cli.Require(c.MirrorEndpoints || !c.MirrorWithoutService, "needs --mirror-endpoints")),
 		c.validateServing(),
 		cli.Fault("max-requests-inflight", cli.Require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)),
 		cli.Fault("max-mutating-requests-inflight", cli.Require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)),

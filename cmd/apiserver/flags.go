@@ -28,6 +28,8 @@ func (c *config) storageFlags() *pflag.FlagSet {
 	flags.IntVar(&c.MaxObjectBytes, "max-object-bytes", c.MaxObjectBytes, "Maximum size of an object as JSON, in bytes, before it is compressed for etcd, whose own request limit also applies")
 	flags.Int64Var(&c.MaxStoredBytes, "max-stored-bytes", c.MaxStoredBytes, "Maximum size of all objects together, as JSON in memory, in bytes; beyond it nothing is created or made larger; 0 means no limit")
 	flags.DurationVar(&c.EventTTL, "event-ttl", c.EventTTL, "How long an event is kept after it was last written; etcd deletes it within a minute after that")
+	flags.BoolVar(&c.MirrorEndpoints, "mirror-endpoints", c.MirrorEndpoints, "Keep Endpoints and EndpointSlices of Services without a selector in step, in the transaction of each write; false leaves that to a controller")
+	flags.BoolVar(&c.MirrorWithoutService, "mirror-endpoints-without-service", c.MirrorWithoutService, "Keep Endpoints and EndpointSlices without a Service in step, too")
 	return flags
 }
 

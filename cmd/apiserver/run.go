@@ -143,6 +143,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		MaxObjectBytes:              i.config.MaxObjectBytes,
 		MaxStoredBytes:              i.config.MaxStoredBytes,
 		EventTTL:                    i.config.EventTTL,
+		Mirroring:                   i.config.mirroring(),
 		Authenticator:               i.tokens,
 		Certificates:                i.clientCAs,
 		AuthorizationMode:           i.config.AuthorizationMode,

@@ -39,6 +39,16 @@ const (
 	MaxReadableBytes = registry.MaxReadableBytes
 )
 
+// Mirroring says for which names Endpoints and EndpointSlices are kept in step.
+type Mirroring = registry.Mirroring
+
+// What Mirroring may be.
+const (
+	NoMirroring    = registry.NoMirroring
+	MirrorServices = registry.MirrorServices
+	MirrorAll      = registry.MirrorAll
+)
+
 // LimitsPath answers with Limits, those of the user that the query names.
 const LimitsPath = server.LimitsPath
 
@@ -73,6 +83,8 @@ type Config struct {
 	MaxStoredBytes int64
 	// EventTTL is how long events live after their last write; 0: until they are deleted.
 	EventTTL time.Duration
+	// Mirroring says for which names Endpoints and EndpointSlices are kept in step.
+	Mirroring Mirroring
 	// WrapStorage, if not nil, returns what takes the storage's place. For tests.
 	WrapStorage func(storage.Interface) storage.Interface
 
@@ -162,6 +174,7 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	objects, err := registry.New(registry.Config{
 		Storage: i.Storage, MaxObjectBytes: cfg.MaxObjectBytes, MaxStoredBytes: cfg.MaxStoredBytes,
 		Lifetimes: map[schema.GroupResource]time.Duration{{Resource: "events"}: cfg.EventTTL},
+		Mirroring: cfg.Mirroring,
 		Scheme:    resources.Scheme(), TypeConverter: resources.TypeConverter(), Resources: resources.All(),
 		Admission: access, Observers: access.observers(),
 		Report:     func(err error) { cfg.Logger.Error().Err(err).Msg("a fault in the background") },

@@ -81,7 +81,7 @@ func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.Del
 		marked, outcome, err := s.markDeleted(ctx, current.object, obj, dryRun)
 		return marked, stored{}, outcome, err
 	}
-	response, err := s.remove(ctx, current.at(), dryRun)
+	response, err := s.remove(ctx, current.at(), current.object, dryRun)
 	switch {
 	case err != nil:
 		return nil, stored{}, done, apierr.FromStorage(err)

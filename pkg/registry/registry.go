@@ -57,6 +57,8 @@ type Config struct {
 	// Lifetimes are how long the objects of resources live after their last writes, each at least
 	// a second; nil, and those that are not named: until they are deleted.
 	Lifetimes map[schema.GroupResource]time.Duration
+	// Mirroring says for which names Endpoints and EndpointSlices are kept in step.
+	Mirroring Mirroring
 	// Forms bounds the memory of what is made of objects; nil is a budget of
 	// DefaultFormsBytes.
 	Forms *object.Budget
@@ -106,6 +108,8 @@ type Registry struct {
 	exact      *exactReads
 	capacity   *capacity
 	stores     []*Store
+	mirroring  *mirroring // nil: there is none
+	report     func(error)
 	// namespaceStore is the store of namespaces, one of stores.
 	namespaceStore *Store
 }
@@ -130,7 +134,7 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.MaxStoredBytes < 0 {
 		return nil, fmt.Errorf("registry: a limit of %d bytes for all objects is negative", cfg.MaxStoredBytes)
 	}
-	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, exact: newExactReads(), capacity: newCapacity(cfg.MaxStoredBytes)}
+	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, exact: newExactReads(), capacity: newCapacity(cfg.MaxStoredBytes), report: cfg.Report}
 	registry.namespaces = lifecycle.New(lifecycle.Config{
 		Storage: cfg.Storage, Prefix: namespacePrefix, Decode: registry.decodeNamespace, Empty: registry.empty,
 		UpdateStatus: registry.updateStatus, Report: cfg.Report,
@@ -148,6 +152,10 @@ func New(cfg Config) (*Registry, error) {
 	}
 	if registry.namespaceStore == nil {
 		return nil, errors.New("registry: the resource namespaces is required")
+	}
+	var err error
+	if registry.mirroring, err = newMirroring(cfg.Mirroring, registry.stores); err != nil {
+		return nil, fmt.Errorf("registry: %w", err)
 	}
 	registry.capacity.stores = registry.owners()
 	registry.registerMetrics(cfg.Registerer)
@@ -172,14 +180,17 @@ func (r *Registry) owners() []*Store {
 	return slices.DeleteFunc(slices.Clone(r.stores), func(s *Store) bool { return s.owner != s })
 }
 
-// Run keeps the caches up to date and empties namespaces that are being deleted, until
-// ctx ends.
+// Run keeps the caches up to date, empties namespaces that are being deleted, and has Endpoints and
+// EndpointSlices in step that were not when it began, until ctx ends.
 func (r *Registry) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	for _, store := range r.owners() {
 		running.Go(func() { store.cache.Run(ctx) })
 	}
 	running.Go(func() { r.namespaces.Run(ctx) })
+	if r.mirroring != nil {
+		running.Go(func() { r.mirroring.settleAll(ctx, r.report) })
+	}
 	running.Wait()
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -38,8 +39,9 @@ type Store struct {
 	capacity   *capacity   // of all resources
 	broken     brokenValues
 	initEvents prometheus.Counter
-	admission  Admission // nil admits all
-	onMarked   func()    // called when an object has been marked as deleted; nil: nothing is
+	admission  Admission  // nil admits all
+	mirroring  *mirroring // nil: writes have no effects on other objects
+	onMarked   func()     // called when an object has been marked as deleted; nil: nothing is
 }
 
 // part has what writes of an object, or of one of its subresources, need.
@@ -88,12 +90,17 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 	if follows := cfg.Observers[resource.GroupResource()]; follows != nil {
 		observer = &observedStore{s, follows}
 	}
+	var index func(stored) string
+	if cfg.Mirroring != NoMirroring && resource.API.Name == "endpointslices" {
+		index = unitOf
+	}
 	var err error
 	s.cache, err = cache.New(cache.Config[stored]{
 		Storage: cfg.Storage,
 		Prefix:  resource.prefix(""),
 		Make:    s.received,
 		Size:    stored.size,
+		Index:   index,
 		Report:  cfg.Report,
 
 		Observer:   observer,
@@ -189,14 +196,21 @@ func (s *Store) Get(ctx context.Context, namespace, name string, opts *metav1.Ge
 // bytes when the object is written: who owns it is looked up.
 const weightOfMetadata = 40
 
-// Weight returns how many bytes of JSON it is like to write an object, as far as the cache knows;
-// 0: there is no such object.
+// Weight returns how many bytes of JSON it is like to write an object, and what that makes of
+// others, as far as the caches know; 0: there is no such object.
 func (s *Store) Weight(namespace, name string) int {
 	o := s.known(namespace, name)
 	if o == nil {
 		return 0
 	}
-	return o.Size() + yamljson.Elements(o.MetadataJSON())*weightOfMetadata
+	return o.Size() + yamljson.Elements(o.MetadataJSON())*weightOfMetadata + s.mirroring.weight(s, namespace, o.Name, o.Labels())
+}
+
+// Effects returns how many bytes of JSON of other objects a write of obj reads or writes, as far as
+// the caches know; 0: none.
+func (s *Store) Effects(namespace string, obj runtime.Object) int {
+	written := obj.(APIObject)
+	return s.mirroring.weight(s, namespace, written.GetName(), labels.Set(written.GetLabels()))
 }
 
 // known returns the object that the cache has; nil: it has none that can be read.

@@ -207,7 +207,7 @@ func (s *Store) deleteUnreadable(ctx context.Context, current stored, dryRun boo
 			field.Invalid(field.NewPath(ignoreOption), true, "is only for objects that cannot be read, and this one can: try again without it"),
 		})
 	}
-	response, err := s.remove(ctx, current.at(), dryRun)
+	response, err := s.remove(ctx, current.at(), nil, dryRun)
 	if err != nil || response.Succeeded {
 		return done, apierr.FromStorage(err)
 	}

@@ -80,10 +80,10 @@ func (s *Store) checkSize(size, atLeast int) error {
 	return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes as JSON, the limit is %d", size, s.maxObject))
 }
 
-// put commits a draft in the place of the version that opts expect. adds is by how many bytes
-// the objects become larger in all, where that is bounded. An outcome that is unknown is
-// looked into.
-func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts storage.PutOptions) (storage.WriteResponse, error) {
+// put commits a draft with its effects in the place of the version that opts expect. adds is by how
+// many bytes the object becomes larger, where that is bounded. An outcome that is unknown is looked
+// into.
+func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts storage.PutOptions, fx *effects) (storage.WriteResponse, error) {
 	packed, err := object.Pack(d.JSON())
 	if err == nil {
 		err = apierr.TimedOut(ctx, "the object was being validated and encoded")
@@ -94,23 +94,51 @@ func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts stor
 	if err := s.owner.checkShare(d.Namespace, adds); err != nil {
 		return storage.WriteResponse{}, err
 	}
-	if err := s.capacity.reserve(adds); err != nil {
+	release, err := s.reserve(adds, fx)
+	if err != nil {
 		return storage.WriteResponse{}, err
 	}
-	opts.TTL = s.lifetime
+	opts.TTL, opts.Also = s.lifetime, fx.rest()
 	response, err := s.storage.Put(ctx, d.Key, packed, opts)
 	if errors.Is(err, storage.ErrUnknownOutcome) {
 		response, err = s.settle(ctx, d, packed, opts.Expect, err)
 	}
-	switch {
-	case errors.Is(err, storage.ErrUnknownOutcome):
-		s.capacity.settleLater(adds)
-	case err == nil && response.Succeeded && !opts.DryRun:
-		s.capacity.settle(s, adds, response.Revision)
-	default:
-		s.capacity.settle(s, adds, 0)
-	}
+	release(response, opts.DryRun, err)
+	s.lost(ctx, d.Namespace, response, err)
 	return response, err
+}
+
+// reserve reserves what a write and its effects add. release must be called with the outcome.
+func (s *Store) reserve(adds int64, fx *effects) (release func(response storage.WriteResponse, dryRun bool, err error), err error) {
+	all := fx.added(s, adds)
+	total := int64(0)
+	for _, bytes := range all {
+		total += max(bytes, 0)
+	}
+	if err := s.capacity.reserve(total); err != nil {
+		return nil, err
+	}
+	return func(response storage.WriteResponse, dryRun bool, err error) {
+		revision := int64(0)
+		if err == nil && response.Succeeded && !dryRun {
+			revision = response.Revision
+		}
+		for store, bytes := range all {
+			if errors.Is(err, storage.ErrUnknownOutcome) {
+				s.capacity.settleLater(bytes)
+			} else {
+				s.capacity.settle(store, bytes, revision)
+			}
+		}
+	}, nil
+}
+
+// lost waits after a transaction that failed until the caches show what it met, for those whose
+// writes go by the caches.
+func (s *Store) lost(ctx context.Context, namespace string, response storage.WriteResponse, err error) {
+	if s.mirroring != nil && err == nil && !response.Succeeded {
+		s.mirroring.catchUp(ctx, namespace, response.Revision)
+	}
 }
 
 // settle finds out what became of a put whose outcome is unknown. A create took effect if the
@@ -132,9 +160,17 @@ func (s *Store) settle(ctx context.Context, d *object.Object, packed []byte, exp
 	return storage.WriteResponse{Revision: got.Revision, Current: got.KV}, nil
 }
 
-// remove deletes a key as it was read.
-func (s *Store) remove(ctx context.Context, at object.Identity, dryRun bool) (storage.WriteResponse, error) {
-	response, err := s.storage.Delete(ctx, at.Key, storage.DeleteOptions{Expect: at.Revision, DryRun: dryRun})
+// remove deletes a key as it was read, with the effects. before is nil for what cannot be read.
+func (s *Store) remove(ctx context.Context, at object.Identity, before *object.Object, dryRun bool) (storage.WriteResponse, error) {
+	fx, err := s.effects(ctx, at, before, nil)
+	if err != nil {
+		return storage.WriteResponse{}, err
+	}
+	if fx != nil && fx.instead != nil {
+		return s.put(ctx, fx.instead, 0, storage.PutOptions{Expect: at.Revision, Reserve: storage.ForDeletion, DryRun: dryRun}, fx)
+	}
+	response, err := s.storage.Delete(ctx, at.Key, storage.DeleteOptions{Expect: at.Revision, Also: fx.rest(), DryRun: dryRun})
+	s.lost(ctx, at.Namespace, response, err)
 	if !errors.Is(err, storage.ErrUnknownOutcome) {
 		return response, err
 	}
@@ -158,7 +194,11 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 		return nil, err
 	}
 	for {
-		response, err := s.put(ctx, d, int64(d.Size())+versionBytes, storage.PutOptions{Guard: guard, DryRun: dryRun})
+		fx, err := s.effects(ctx, d.Identity, nil, obj)
+		if err != nil {
+			return nil, err
+		}
+		response, err := s.put(ctx, d, int64(d.Size())+versionBytes, storage.PutOptions{Guard: guard, DryRun: dryRun}, fx)
 		switch {
 		case err != nil:
 			return nil, apierr.FromStorage(err)
@@ -199,17 +239,9 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 	}
 	var response storage.WriteResponse
 	if next.GetDeletionTimestamp() != nil && !s.held(next) {
-		response, err = s.remove(ctx, current.Identity, dryRun)
+		response, err = s.remove(ctx, current.Identity, current, dryRun)
 	} else {
-		opts := storage.PutOptions{Expect: current.Revision, DryRun: dryRun}
-		adds := int64(d.ValueSize() - current.ValueSize())
-		switch dying := next.GetDeletionTimestamp() != nil; {
-		case marking, dying && adds <= 0:
-			adds, opts.Reserve = 0, storage.ForDeletion
-		case adds <= 0:
-			opts.Reserve = storage.ForShrinking
-		}
-		response, err = s.put(ctx, d, adds, opts)
+		response, err = s.putNext(ctx, current, next, d, marking, dryRun)
 	}
 	switch {
 	case err != nil:
@@ -221,6 +253,23 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 	}
 	shown, err := s.show(d.At(response.Revision))
 	return shown, done, err
+}
+
+// putNext commits the draft of next in the place of what was read.
+func (s *Store) putNext(ctx context.Context, current *object.Object, next APIObject, d *object.Object, marking, dryRun bool) (storage.WriteResponse, error) {
+	fx, err := s.effects(ctx, current.Identity, current, next)
+	if err != nil {
+		return storage.WriteResponse{}, err
+	}
+	opts := storage.PutOptions{Expect: current.Revision, DryRun: dryRun}
+	adds := int64(d.ValueSize() - current.ValueSize())
+	switch dying := next.GetDeletionTimestamp() != nil; {
+	case marking, dying && adds <= 0:
+		adds, opts.Reserve = 0, storage.ForDeletion
+	case adds <= 0:
+		opts.Reserve = storage.ForShrinking
+	}
+	return s.put(ctx, d, adds, opts, fx)
 }
 
 // held reports whether something keeps a deleted object from being removed.

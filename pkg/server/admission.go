@@ -13,6 +13,7 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
@@ -286,6 +287,23 @@ func (s *Server) weighBody(c *call, body *body, mediaType string, t *object.Type
 // is now. The call's end gives it back.
 func (s *Server) takeMemory(c *call, bytes int) (err error) {
 	if bytes += c.weight * decodedSize; bytes >= largeMemory {
+		c.memory, err = s.takeBytes(c, s.memoryOf(c), bytes, "to decode objects")
+	}
+	return err
+}
+
+// weighEffects takes tokens and memory for what a write of the object makes of others, as far as
+// begin did not.
+func (s *Server) weighEffects(c *call, obj runtime.Object) (err error) {
+	size := c.resource.Effects(c.namespace, obj) - c.weight
+	if size <= 0 {
+		return nil
+	}
+	if err := s.chargeWeight(c, size/writeBytes, "what else it changes"); err != nil {
+		return err
+	}
+	if bytes := int(c.memory.Size()) + size*decodedSize; bytes >= largeMemory {
+		c.memory.GiveBack() // nobody waits for more with some of it
 		c.memory, err = s.takeBytes(c, s.memoryOf(c), bytes, "to decode objects")
 	}
 	return err

@@ -47,6 +47,9 @@ type Resource interface {
 	// Weight returns how many bytes of JSON it is like to write an object, roughly as it is now; 0:
 	// there is no such object.
 	Weight(namespace, name string) int
+	// Effects returns how many bytes of JSON a write of obj, as a client sent it, has the server read
+	// or write of other objects, roughly; 0: it has to do with none.
+	Effects(namespace string, obj runtime.Object) int
 	// List returns the objects of a namespace, or of all namespaces where it is empty, with
 	// warnings that name what it had to leave out.
 	List(ctx context.Context, namespace string, opts *metav1.ListOptions) (list *object.List, warnings []string, err error)
@@ -90,6 +93,8 @@ func (r reviewResource) Type() *object.Type { return r.Review.Type() }
 func (reviewResource) Subresources() []metav1.APIResource { return nil }
 
 func (reviewResource) Weight(string, string) int { return 0 }
+
+func (reviewResource) Effects(string, runtime.Object) int { return 0 }
 
 func (reviewResource) Default(runtime.Object) {}
 

@@ -61,6 +61,8 @@ func (f *fakeResource) Get(ctx context.Context, _, _ string, _ *metav1.GetOption
 
 func (f *fakeResource) Weight(string, string) int { return 0 }
 
+func (f *fakeResource) Effects(string, runtime.Object) int { return 0 }
+
 func (f *fakeResource) OldVersions(*metav1.ListOptions) int64 { return 0 }
 
 func (f *fakeResource) List(ctx context.Context, _ string, _ *metav1.ListOptions) (*object.List, []string, error) {

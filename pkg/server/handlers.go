@@ -103,6 +103,9 @@ func (s *Server) create(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
+	if err := s.weighEffects(c, obj); err != nil {
+		return result{}, err
+	}
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)
 	created, warnings, err := c.resource.Create(c.ctx, c.namespace, obj, opts)
 	if created != nil {
@@ -154,6 +157,9 @@ func (s *Server) update(c *call) (result, error) {
 	}
 	obj, err := s.decodeBody(c, body, mediaType, c.resource.Type(), opts.FieldValidation)
 	if err != nil {
+		return result{}, err
+	}
+	if err := s.weighEffects(c, obj); err != nil {
 		return result{}, err
 	}
 	opts.FieldManager = fieldManager(opts.FieldManager, c.req)

@@ -77,6 +77,8 @@ func (r *journaled) Get(_ context.Context, namespace, name string, _ *metav1.Get
 
 func (r *journaled) Weight(string, string) int { return 0 }
 
+func (r *journaled) Effects(string, runtime.Object) int { return 0 }
+
 func (r *journaled) List(_ context.Context, namespace string, opts *metav1.ListOptions) (*object.List, []string, error) {
 	r.to.selector = opts.FieldSelector
 	err := r.note("list", namespace, "", "")

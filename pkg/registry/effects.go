@@ -1,0 +1,283 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"net/http"
+
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/uuid"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/mirror"
+	"github.com/berth-project/berth/pkg/registry/ownership"
+	"github.com/berth-project/berth/pkg/storage"
+)
+
+// mirrorManager owns the fields of what is made.
+const mirrorManager = "berth"
+
+// effects are what the write of an object, the primary, makes of others.
+type effects struct {
+	*mirroring
+	ctx     context.Context //nolint:containedctx // of the one call that makes the effects
+	primary *Store          // nil: there is no such write
+	at      object.Identity // of the primary
+
+	also storage.Also
+	// instead takes the place of a primary that is deleted; nil: nothing does.
+	instead *object.Object
+	// adds is by how many bytes the others become larger in all, by store.
+	adds map[*Store]int64
+	// creates is whether objects may appear in the namespace; nil: nobody has asked.
+	creates *bool
+}
+
+// settle has the Endpoints and the slices of the unit in step.
+func (fx *effects) settle(u *unit) error {
+	if u.endpoints != nil && !mirror.IsDerived(u.endpoints.Labels()) {
+		obj, err := u.endpoints.Decode()
+		if err != nil {
+			return err
+		}
+		u.current = obj.(*corev1.Endpoints)
+	}
+	if err := fx.mirror(u); err != nil {
+		return err
+	}
+	return fx.derive(u)
+}
+
+// mirror makes the slices that mirror the current Endpoints of the unit; nil: none.
+func (fx *effects) mirror(u *unit) error {
+	if !u.mirrored || u.current == nil || !mirror.Mirrors(u.current) {
+		for _, o := range u.mirrors {
+			fx.delete(o)
+		}
+		return nil
+	}
+	existing := make([]mirror.Existing, len(u.mirrors))
+	for i, o := range u.mirrors {
+		var err error
+		if existing[i], err = mirror.Summarize(o.JSON()); err != nil {
+			return err
+		}
+	}
+	wanted, surplus, err := mirror.Slices(u.current, existing)
+	if err != nil {
+		return tooMany(err)
+	}
+	put := false
+	for _, slice := range wanted {
+		var changed bool
+		if slice.Takes < 0 {
+			changed, err = fx.create(fx.slices, slice.EndpointSlice)
+		} else {
+			changed, err = fx.rewrite(u.mirrors[slice.Takes], slice.EndpointSlice)
+		}
+		if err != nil {
+			return err
+		}
+		put = put || changed
+	}
+	for _, i := range surplus {
+		fx.delete(u.mirrors[i])
+	}
+	if !put || fx.primary == fx.endpoints {
+		return nil
+	}
+	d, err := fx.endpoints.draft(u.current, u.endpoints.Identity, u.endpoints.ValueSize())
+	if err != nil {
+		return err
+	}
+	return fx.put(fx.endpoints, d, 0)
+}
+
+// derive makes the Endpoints that show the slices of the unit, unless it has others.
+func (fx *effects) derive(u *unit) error {
+	if fx.primary != fx.endpoints && u.endpoints != nil && !mirror.IsDerived(u.endpoints.Labels()) {
+		return nil
+	}
+	var wanted *corev1.Endpoints
+	if u.mirrored {
+		slices := make([]*discoveryv1.EndpointSlice, len(u.written))
+		for i, w := range u.written {
+			if slices[i] = w.next; w.next == nil {
+				obj, err := w.stored.Decode()
+				if err != nil {
+					return err
+				}
+				slices[i] = obj.(*discoveryv1.EndpointSlice)
+			}
+		}
+		var err error
+		if wanted, err = mirror.Endpoints(u.namespace, u.name, u.service, slices); err != nil {
+			return tooMany(err)
+		}
+	}
+	switch {
+	case wanted == nil && u.endpoints != nil && fx.primary != fx.endpoints:
+		fx.delete(u.endpoints)
+		return nil
+	case wanted == nil:
+		return nil
+	case u.endpoints == nil || fx.primary == fx.endpoints:
+		_, err := fx.create(fx.endpoints, wanted)
+		return err
+	}
+	return fx.reshow(u.endpoints, wanted)
+}
+
+// reshow has the Endpoints that were made before show what is wanted.
+func (fx *effects) reshow(before *object.Object, wanted *corev1.Endpoints) error {
+	obj, err := before.Decode()
+	if err != nil {
+		return err
+	}
+	old := obj.(*corev1.Endpoints)
+	if equality.Semantic.DeepEqual(old.Labels, wanted.Labels) && equality.Semantic.DeepEqual(old.Subsets, wanted.Subsets) {
+		return nil
+	}
+	next := ownership.ShallowCopy(old)
+	next.Labels, next.Subsets = wanted.Labels, wanted.Subsets
+	return fx.update(fx.endpoints, before, old, next)
+}
+
+// rewrite has a slice mirror what is wanted, and reports whether that changes it.
+func (fx *effects) rewrite(before *object.Object, wanted *discoveryv1.EndpointSlice) (changed bool, err error) {
+	metadata, err := before.Metadata()
+	if err != nil {
+		return false, err
+	}
+	next := ownership.ShallowCopy(wanted)
+	next.ObjectMeta = *metadata
+	next.Labels, next.Annotations, next.OwnerReferences = wanted.Labels, wanted.Annotations, wanted.OwnerReferences
+	d, err := fx.slices.draft(next, before.Identity, before.ValueSize())
+	if err != nil {
+		return false, err
+	}
+	if before.IsMadeOf(d.JSON()) {
+		fx.require(before.Key, before.Revision)
+		return false, nil
+	}
+	old, err := before.Decode()
+	if err != nil {
+		return false, err
+	}
+	fx.require(before.Key, before.Revision)
+	return true, fx.update(fx.slices, before, old.(APIObject), next)
+}
+
+// update has next take the place of an object that was read, and whose revision is required.
+func (fx *effects) update(s *Store, before *object.Object, old, next APIObject) error {
+	if err := s.parts[""].owners.Update(old, next, mirrorManager); err != nil {
+		return err
+	}
+	s.resource.Strategy.PrepareForUpdate(next, old)
+	d, err := s.draft(next, before.Identity, before.ValueSize())
+	if err != nil {
+		return err
+	}
+	return fx.put(s, d, int64(d.ValueSize()-before.ValueSize()))
+}
+
+// create has an object appear, and reports whether it does: none does in a namespace that is
+// deleted or terminating.
+func (fx *effects) create(s *Store, obj APIObject) (bool, error) {
+	if ok, err := fx.mayCreate(); err != nil || !ok {
+		return false, err
+	}
+	if obj.GetName() == "" {
+		obj.SetName(generateName(obj.GetGenerateName()))
+	}
+	obj.SetUID(uuid.NewUUID())
+	obj.SetCreationTimestamp(metav1.Now())
+	if err := s.parts[""].owners.Update(s.resource.New(), obj, mirrorManager); err != nil {
+		return false, err
+	}
+	s.resource.Strategy.PrepareForCreate(obj)
+	namespace, name := obj.GetNamespace(), obj.GetName()
+	key := s.resource.key(namespace, name)
+	d, err := s.draft(obj, object.Identity{Key: key, Namespace: namespace, Name: name}, 0)
+	if err != nil {
+		return false, err
+	}
+	if fx.primary == s && key == fx.at.Key {
+		fx.instead = d
+		return true, nil
+	}
+	if s == fx.slices {
+		fx.require(key, 0)
+	}
+	return true, fx.put(s, d, int64(d.Size())+versionBytes)
+}
+
+// mayCreate reports whether the namespace takes new objects, and requires that it stays so.
+func (fx *effects) mayCreate() (bool, error) {
+	if fx.creates != nil {
+		return *fx.creates, nil
+	}
+	guard, err := fx.slices.guard(fx.ctx, fx.at.Namespace, fx.at.Name)
+	var refusal apierrors.APIStatus
+	if err != nil && (!errors.As(err, &refusal) || refusal.Status().Code >= http.StatusInternalServerError) {
+		return false, err
+	}
+	ok := guard != nil
+	fx.creates = &ok
+	if ok {
+		fx.require(guard.Key, guard.ModRevision)
+	}
+	return ok, nil
+}
+
+func (fx *effects) put(s *Store, d *object.Object, adds int64) error {
+	packed, err := object.Pack(d.JSON())
+	if err != nil {
+		return err
+	}
+	fx.also.Writes = append(fx.also.Writes, storage.Write{Key: d.Key, Value: packed})
+	if fx.adds == nil {
+		fx.adds = map[*Store]int64{}
+	}
+	fx.adds[s] += adds
+	return nil
+}
+
+// delete deletes an object that was read.
+func (fx *effects) delete(o *object.Object) {
+	fx.require(o.Key, o.Revision)
+	fx.also.Writes = append(fx.also.Writes, storage.Write{Key: o.Key, Delete: true})
+}
+
+// effects returns what a write makes of other objects, or nil where it has nothing to do with any:
+// see mirroring.effects.
+func (s *Store) effects(ctx context.Context, at object.Identity, before *object.Object, after APIObject) (*effects, error) {
+	if s.mirroring == nil {
+		return nil, nil
+	}
+	return s.mirroring.effects(ctx, s, at, before, after)
+}
+
+// rest is the part of the transaction that the effects are.
+func (fx *effects) rest() storage.Also {
+	if fx == nil {
+		return storage.Also{}
+	}
+	return fx.also
+}
+
+// added returns by how many bytes the objects of each store become larger, those of the primary's by
+// adds besides.
+func (fx *effects) added(s *Store, adds int64) map[*Store]int64 {
+	all := map[*Store]int64{s: adds}
+	if fx != nil {
+		for store, bytes := range fx.adds {
+			all[store] += bytes
+		}
+	}
+	return all
+}
