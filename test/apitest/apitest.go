@@ -49,6 +49,8 @@ type Config struct {
 	AuthorizationMode string
 	// Audit is closed by the caller, after the server; nil is none.
 	Audit *audit.Log
+	// Mirroring is as in apiserver.Config; NoMirroring is MirrorServices, as for the binary.
+	Mirroring apiserver.Mirroring
 	// Peer is a server whose etcd is this one's, too, and which outlives it; nil: it has one of its
 	// own.
 	Peer *Server
@@ -117,6 +119,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	s.core, err = apiserver.Start(ctx, apiserver.Config{
 		Client: s.etcd.Client(), MaxValueBytes: embedded.MaxValueBytes, WrapStorage: cfg.Wrap,
 		Authenticator: tokens, IAM: s.iam, Authorizer: cfg.Authorizer, AuthorizationMode: cmp.Or(cfg.AuthorizationMode, apiserver.ModeAlwaysAllow), Limiter: s.Limiter, Audit: cfg.Audit,
+		Mirroring:           cmp.Or(cfg.Mirroring, apiserver.MirrorServices),
 		MaxRequestsInFlight: cfg.MaxRequestsInFlight, MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
 		Logger: cfg.Logger, Metrics: s.Metrics, Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.2"},
 	})

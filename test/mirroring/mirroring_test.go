@@ -1,0 +1,190 @@
+// Package mirroring has several writers write Endpoints, Services and EndpointSlices of the same
+// names, and checks at every revision of the store that the views of each name agree.
+package mirroring
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/berth-project/berth/pkg/storage/embedded"
+	"github.com/berth-project/berth/pkg/storage/etcd"
+	"github.com/berth-project/berth/test/apitest"
+	"github.com/berth-project/berth/test/harness"
+)
+
+var (
+	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the random writes")
+	writes = flag.Int("writes", 60, "writes of each writer before each crash")
+	rounds = flag.Int("crashes", 3, "how often the server is killed")
+)
+
+const writers = 10
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// start has the writers write, and returns what waits for them.
+func start(ctx context.Context, t *testing.T, seed uint64, at []*atomic.Pointer[endpoint], n int) (wait func() string) {
+	t.Helper()
+	var running sync.WaitGroup
+	var answers [600]atomic.Int64
+	for i := range writers {
+		w := &writer{rand.New(rand.NewPCG(seed, uint64(i))), at[i%len(at)], &answers}
+		running.Go(func() { w.run(ctx, t, n) })
+	}
+	return func() string {
+		running.Wait()
+		var counts []string
+		for code := range answers {
+			if n := answers[code].Load(); n > 0 {
+				counts = append(counts, fmt.Sprintf("%d: %d", code, n))
+			}
+		}
+		return strings.Join(counts, ", ")
+	}
+}
+
+// Two servers on one etcd know of each other's writes by their caches alone.
+func TestTwoServers(t *testing.T) {
+	t.Logf("-seed=%d", *seed)
+	var servers []*apitest.Server
+	var at []*atomic.Pointer[endpoint]
+	for i := range 2 {
+		cfg := apitest.Config{}
+		if i > 0 {
+			cfg.Peer = servers[0]
+		}
+		server, err := apitest.Start(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := server.Close(); err != nil {
+				t.Error(err)
+			}
+		})
+		servers = append(servers, server)
+		at = append(at, &atomic.Pointer[endpoint]{})
+		at[i].Store(&endpoint{server.URL, apitest.Token, server.Client})
+	}
+	t.Logf("answers: %s", start(t.Context(), t, *seed, at, 3**writes)())
+	newChecker().run(t, servers[0].Storage)
+}
+
+// A server that is killed in the middle of writes leaves nothing half done.
+func TestCrashes(t *testing.T) {
+	t.Logf("-seed=%d", *seed)
+	binary, dir := harness.BuildAsTest(t), t.TempDir()
+	random := rand.New(rand.NewPCG(*seed, 1000))
+	at := &atomic.Pointer[endpoint]{}
+	for round := range *rounds + 1 {
+		ctx, cancel := context.WithCancel(t.Context())
+		server := run(t, binary, dir)
+		at.Store(server.endpoint(t, dir))
+		wait := start(ctx, t, *seed+uint64(round), []*atomic.Pointer[endpoint]{at}, *writes)
+		if round < *rounds {
+			time.Sleep(time.Duration(200+random.IntN(600)) * time.Millisecond) //nolint:forbidigo // the moment of a crash
+			server.kill(t)
+			cancel()
+		}
+		t.Logf("answers: %s", wait())
+		cancel()
+		at.Load().client.CloseIdleConnections()
+		server.kill(t)
+	}
+	db, err := embedded.Start(t.Context(), embedded.Config{DataDir: filepath.Join(dir, "berth.data", "etcd")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	store, err := etcd.New(db.Client(), etcd.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	newChecker().run(t, store)
+}
+
+// process is a server that may be killed.
+type process struct {
+	cmd  *exec.Cmd
+	port int
+	done chan struct{}
+}
+
+func run(t *testing.T, binary, dir string) *process {
+	t.Helper()
+	port := freePort(t)
+	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{exec.Command(binary, fmt.Sprint("--secure-port=", port), "--etcd-compaction-interval=0"), port, make(chan struct{})}
+	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(p.done)
+		_ = p.cmd.Wait() // it is killed
+		log.Close()
+	}()
+	t.Cleanup(func() { p.kill(t) })
+	return p
+}
+
+func (p *process) kill(t *testing.T) {
+	t.Helper()
+	_ = p.cmd.Process.Kill() // an error says that it has ended
+	<-p.done
+}
+
+// endpoint waits until the server answers.
+func (p *process) endpoint(t *testing.T, dir string) *endpoint {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // between two looks
+		client, err := harness.NewClient(filepath.Join(dir, "berth.data", "pki", "ca.crt"))
+		if err != nil {
+			continue
+		}
+		url := fmt.Sprint("https://127.0.0.1:", p.port)
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/readyz", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			continue
+		}
+		resp.Body.Close()
+		token, err := os.ReadFile(filepath.Join(dir, "berth.data", "token"))
+		if err == nil && resp.StatusCode == 200 {
+			return &endpoint{url, strings.TrimSpace(string(token)), client}
+		}
+	}
+	t.Fatalf("it did not get ready: %s", harness.ReadFile(t, filepath.Join(dir, "log")))
+	return nil
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	return listener.Addr().(*net.TCPAddr).Port
+}
