@@ -133,10 +133,7 @@ func (fx *effects) ofEndpoints(before *object.Object, next *corev1.Endpoints) er
 	if err := fx.readSlices(u); err != nil {
 		return err
 	}
-	if next != nil {
-		return fx.mirror(u)
-	}
-	if err := fx.mirror(u); err != nil {
+	if err := fx.mirror(u); err != nil || next != nil {
 		return err
 	}
 	return fx.derive(u)
@@ -289,14 +286,14 @@ func (fx *effects) readEndpoints(u *unit) (ok bool, err error) {
 // cached returns what the cache has of an object, and requires that it stays so.
 func (fx *effects) cached(s *Store, namespace, name string) (stored, error) {
 	key := s.resource.key(namespace, name)
-	if err := s.cache.WaitFor(fx.ctx, 0); err != nil {
-		return stored{}, apierr.FromStorage(err)
-	}
 	entry, _, err := s.cache.Get(key)
-	switch {
-	case err != nil:
-		return stored{}, apierr.FromStorage(err)
-	case entry == nil:
+	if err != nil { // it is being filled again
+		if err := s.cache.WaitFor(fx.ctx, 0); err != nil {
+			return stored{}, apierr.FromStorage(err)
+		}
+		return fx.cached(s, namespace, name)
+	}
+	if entry == nil {
 		fx.require(key, 0)
 		return stored{}, nil
 	}
