@@ -13,20 +13,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"runtime"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
 
 const (
 	// buildTimeout is enough for a build that finds nothing in the compiler's cache.
-	buildTimeout = 10 * time.Minute
-	startTimeout = 30 * time.Second
-	// stopTimeout is a little more than what the server gives requests under way.
-	stopTimeout    = 40 * time.Second
+	buildTimeout   = 10 * time.Minute
 	requestTimeout = 30 * time.Second
 
 	// logFile is in the server's working directory.
@@ -49,6 +44,8 @@ type Server struct {
 	Token string
 	// Client trusts the server's certificate and bounds each exchange.
 	Client *http.Client
+
+	process *process // nil for a server that Start has not started
 }
 
 // Start builds cmd/apiserver as the test itself, with the race detector or without, and runs
@@ -75,28 +72,13 @@ func Run(t testing.TB, binary string, flags ...string) *Server {
 // it stops the server, and the test fails if that does not end with status 0.
 func RunIn(t testing.TB, dir, binary string, flags ...string) *Server {
 	t.Helper()
-	// A server under attack logs more than the test's memory should hold.
-	stderr, err := os.Create(filepath.Join(dir, logFile))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stderr.Close() })
-	var stdout Output
-	cmd := exec.Command(binary, append([]string{"--secure-port=0"}, flags...)...) //nolint:noctx // the cleanup below ends it, and by a signal that lets it finish
-	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &stdout, stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
+	p, url := startProcess(t, dir, binary, append([]string{"--secure-port=0"}, flags...))
 	t.Cleanup(func() {
-		stop(t, cmd.Process, exited)
+		p.stop(t)
 		if t.Failed() {
 			t.Logf("end of the server's log:\n%s", endOfLog(t, dir))
 		}
 	})
-
-	url := waitReady(t, &stdout, dir, exited)
 	client, err := NewClient(filepath.Join(dir, "berth.data", "pki", "ca.crt"))
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +88,7 @@ func RunIn(t testing.TB, dir, binary string, flags ...string) *Server {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
-	return &Server{URL: url, Dir: dir, PID: cmd.Process.Pid, Token: strings.TrimSpace(string(token)), Client: client}
+	return &Server{URL: url, Dir: dir, PID: p.cmd.Process.Pid, Token: strings.TrimSpace(string(token)), Client: client, process: p}
 }
 
 // endOfLog returns the last lines that the server in the directory has logged.
@@ -139,9 +121,20 @@ func NewClient(caFile string) (*http.Client, error) {
 // cache has.
 func Build(t testing.TB, race bool) string {
 	t.Helper()
-	root := Root()
-	dependOn(t, root)
-	binary := filepath.Join(t.TempDir(), "apiserver")
+	dependOn(t, Root())
+	binary, err := buildIn(t.TempDir(), race)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binary
+}
+
+// BuildAsTestIn builds cmd/apiserver in a directory as BuildAsTest does, for a TestMain, whose
+// package is tested with -count=1.
+func BuildAsTestIn(dir string) (binary string, err error) { return buildIn(dir, raceEnabled) }
+
+func buildIn(dir string, race bool) (binary string, err error) {
+	binary = filepath.Join(dir, "apiserver")
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", binary, "./cmd/apiserver")
@@ -149,11 +142,11 @@ func Build(t testing.TB, race bool) string {
 	if race {
 		cmd = exec.CommandContext(ctx, "go", "build", "-race", "-o", binary, "./cmd/apiserver")
 	}
-	cmd.Dir = root
+	cmd.Dir = Root()
 	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s: %v\n%s", cmd, err, out)
+		return "", fmt.Errorf("%s: %w\n%s", cmd, err, out)
 	}
-	return binary
+	return binary, nil
 }
 
 // Root is the top directory of the repository.
@@ -177,42 +170,5 @@ func dependOn(t testing.TB, root string) {
 		if err != nil {
 			t.Fatal(err)
 		}
-	}
-}
-
-var readyLine = regexp.MustCompile(`ready at (https://\S+)\n`)
-
-// waitReady returns the address that the server prints when it is ready.
-func waitReady(t testing.TB, stdout *Output, dir string, exited chan error) string {
-	t.Helper()
-	deadline := time.After(startTimeout)
-	for {
-		written := stdout.written()
-		if match := readyLine.FindStringSubmatch(stdout.String()); match != nil {
-			return match[1]
-		}
-		select {
-		case <-written:
-		case err := <-exited:
-			exited <- err
-			t.Fatalf("the server ended before it was ready: %v\n%s", err, endOfLog(t, dir))
-		case <-deadline:
-			t.Fatalf("the server is not ready after %v; it printed %q", startTimeout, stdout.String())
-		}
-	}
-}
-
-func stop(t testing.TB, process *os.Process, exited chan error) {
-	t.Helper()
-	// An error says that it has ended already, which the result below tells better.
-	_ = process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-exited:
-		if err != nil {
-			t.Errorf("the server ended with %v, want status 0", err)
-		}
-	case <-time.After(stopTimeout):
-		_ = process.Kill()
-		t.Errorf("the server did not end within %v after SIGTERM, and was killed: %v", stopTimeout, <-exited)
 	}
 }
