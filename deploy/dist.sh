@@ -31,7 +31,7 @@ for platform in ${PLATFORMS:-linux/amd64 linux/arm64}; do
 		go run "$sbom" bin -json -std -noserial -notimestamp -version "$version" -output "$root/$binary.cdx.json" "$root/$binary"
 	done
 	cp -r "$work/completion" "$root"
-	cp -r --parents deploy/systemd deploy/nginx deploy/haproxy docs examples ./*.md LICENSE "$root"
+	cp -r --parents deploy/systemd deploy/nginx deploy/haproxy deploy/coredns docs examples ./*.md LICENSE "$root"
 	tar -C "$work" --sort=name --mtime="$date" --owner=0 --group=0 --numeric-owner --mode=go=rX,u+w --format=ustar -c "$name" |
 		gzip -9n >"$work/out/$name.tar.gz"
 done

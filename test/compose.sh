@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the image and runs docker-compose.yml as a user would: up, the documented call,
-# a restart, the same object again, down. It uses a project name and a port of its own,
-# and leaves nothing behind. Without a Docker engine or Compose it says so and succeeds.
+# a restart, the same object again, down; then docker-compose.consumers.yml with it. It uses
+# a project name and ports of its own, and leaves nothing behind. Without a Docker engine or
+# Compose it says so and succeeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -14,7 +15,9 @@ if ! deploy/compose.sh version >/dev/null 2>&1; then
 	exit 0
 fi
 
-export COMPOSE_PROJECT_NAME=berth-test-$$ BERTH_PORT=0
+export COMPOSE_PROJECT_NAME=berth-test-$$ BERTH_PORT=0 PROMETHEUS_PORT=0 DNS_PORT=0
+both=docker-compose.yml:docker-compose.consumers.yml
+COMPOSE_FILE=$both deploy/compose.sh config >/dev/null
 data=$(mktemp -d)
 # shellcheck disable=SC2317,SC2329 # called by the trap
 cleanup() {
@@ -71,3 +74,71 @@ read_back=$(call GET $collection/test-endpoint)
 want=$(uid <<<"$created") got=$(uid <<<"$read_back")
 [ -n "$want" ] && [ "$got" = "$want" ] || fail "uid '$got' after the restart, '$want' before"
 echo "GET $collection/test-endpoint after a restart: 200, the same object"
+
+status=0
+timeout 600 test/images.sh consumers || status=$?
+if [ $status = 3 ]; then
+	echo "skipped: docker-compose.consumers.yml"
+	exit 0
+fi
+[ $status = 0 ] || fail "the images of docker-compose.consumers.yml"
+export COMPOSE_FILE=$both
+timeout 900 deploy/up.sh "$data" >"$data/up.log" 2>&1 || { cat "$data/up.log" && fail "up with docker-compose.consumers.yml"; }
+
+post() { # PATH BODY
+	local answer
+	answer=$(call POST "$1" "$2")
+	[ "$(tail -n 1 <<<"$answer")" = 201 ] || fail "POST $1 answered $answer"
+}
+
+cat >"$data/lookup.go" <<'END'
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+)
+
+func main() {
+	resolver := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, os.Args[1])
+	}}
+	addresses, err := resolver.LookupNetIP(context.Background(), "ip4", os.Args[2])
+	fmt.Println(addresses, err)
+}
+END
+
+await() { # SECONDS TEXT COMMAND...: until the command prints the text
+	local seconds=$1 text=$2 waited=0
+	shift 2
+	until "$@" 2>&1 | tee "$data/printed" | grep -qF "$text"; do
+		[ "$waited" -lt "$seconds" ] || fail "'$*' did not print '$text' in $seconds s, but: $(cat "$data/printed")"
+		sleep 1
+		waited=$((waited + 1))
+	done
+}
+
+# The service is Prometheus itself: nothing else may be scraped.
+post /apis/rbac.authorization.k8s.io/v1/clusterrolebindings '{
+  "metadata": {"name": "consumers"},
+  "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"},
+  "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "consumers"}]
+}'
+address=$(docker inspect --format '{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}' "$(deploy/compose.sh ps -q prometheus)")
+post /api/v1/namespaces/default/services '{
+  "metadata": {"name": "web"},
+  "spec": {"clusterIP": "None", "ports": [{"name": "metrics", "port": 9090}]}
+}'
+post /api/v1/namespaces/default/endpoints '{
+  "metadata": {"name": "web"},
+  "subsets": [{"addresses": [{"ip": "'"$address"'", "hostname": "vm-1"}], "ports": [{"name": "metrics", "port": 9090}]}]
+}'
+go build -o "$data/lookup" "$data/lookup.go"
+await 60 "$address" "$data/lookup" "$(deploy/compose.sh port --protocol=udp coredns 1053)" vm-1.web.default.svc.cluster.local
+echo "vm-1.web.default.svc.cluster.local: $address"
+targets=http://$(deploy/compose.sh port prometheus 9090)/api/v1/targets?state=active
+await 60 "\"scrapeUrl\":\"http://$address:9090/metrics\"" curl -sS --max-time 10 "$targets"
+await 60 "\"scrapeUrl\":\"https://apiserver:6443/metrics\",\"globalUrl\":\"https://apiserver:6443/metrics\",\"lastError\":\"\",\"lastScrape\":\"2" curl -sS --max-time 10 "$targets"
+echo "Prometheus scrapes $address:9090 and apiserver:6443"

@@ -3,8 +3,10 @@
 # engine, from their registry, or, where neither has them, as local stand-ins under the
 # same names, put together from this machine's Go toolchain and the Go module proxy.
 #
-#   test/images.sh          provide the images
-#   test/images.sh remove   remove the stand-ins and what was built on them
+#   test/images.sh             provide the images
+#   test/images.sh consumers   provide those of docker-compose.consumers.yml, or exit with
+#                              status 3: stand-ins are made of what `make consumers` has built
+#   test/images.sh remove      remove the stand-ins and what was built on them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,11 +15,13 @@ label=berth.stand-in
 export CGO_ENABLED=0 GOFLAGS="$(go env GOFLAGS) -trimpath"
 golang=$(sed -n 's/^FROM \(golang:[^ ]*\).*/\1/p' deploy/Dockerfile)
 etcd=$(sed -n 's/^ *image: \(.*\/etcd:.*\)/\1/p' docker-compose.yml)
+prometheus=$(sed -n 's/^ *image: \(prom\/.*\)/\1/p' docker-compose.consumers.yml)
+coredns=$(sed -n 's/^ *image: \(coredns\/.*\)/\1/p' docker-compose.consumers.yml)
 
 if [ "${1:-}" = remove ]; then
 	# A build that failed leaves its last container.
 	docker ps -aq --filter "label=$label" | xargs -r docker rm -f >/dev/null
-	for image in "$golang" "$etcd"; do
+	for image in "$golang" "$etcd" "$prometheus" "$coredns"; do
 		if [ -n "$(docker images -q --filter "label=$label" "$image")" ]; then
 			docker rmi -f "$image" >/dev/null
 		fi
@@ -93,6 +97,33 @@ etcd_stand_in() {
 		--change 'CMD ["/usr/local/bin/etcd"]' \
 		- "$etcd" >/dev/null
 }
+
+program_stand_in() { # IMAGE PROGRAM: an image that runs a program of the tests' module
+	local root=$work/${2%%-*}
+	mkdir -p "$root/bin" "$root/etc" "$root/tmp"
+	cp "bin/consumers/$2" "$root/bin/program"
+	tar -C "$root" -c . | docker import \
+		--change "LABEL $label=true" \
+		--change 'ENTRYPOINT ["/bin/program"]' \
+		- "$1" >/dev/null
+}
+
+if [ "${1:-}" = consumers ]; then
+	# Prometheus 3.16.0 is its Go module's v0.316.0.
+	for stand_in in "$prometheus $(sed -E 's/.*:v3\.([0-9]+)\./prometheus-v0.3\1./' <<<"$prometheus")" "$coredns coredns-v${coredns##*:}"; do
+		read -r image program <<<"$stand_in"
+		if available "$image"; then
+			echo "$image"
+		elif [ -x "bin/consumers/$program" ]; then
+			program_stand_in "$image" "$program"
+			echo "$image: a stand-in of bin/consumers/$program"
+		else
+			echo "$image is not available, and \`make consumers\` has not built bin/consumers/$program"
+			exit 3
+		fi
+	done
+	exit 0
+fi
 
 if available "$golang"; then
 	echo "$golang"

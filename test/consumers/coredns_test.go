@@ -46,17 +46,7 @@ type nameServer struct {
 // startCoreDNS starts CoreDNS as deploy/coredns/Corefile has it, for a user who may view everything.
 func startCoreDNS(t *testing.T, s *server) *nameServer {
 	t.Helper()
-	program, dir, access := coredns.build(t), t.TempDir(), filepath.Join(t.TempDir(), "access")
-	certificate := exec.CommandContext(t.Context(), binary, "certificate", "create", "--data-dir="+s.data(""), "--user=consumers", "--group=consumers", "--out="+access)
-	if out, err := certificate.CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	binding := &rbacv1.ClusterRoleBinding{
-		ObjectMeta: metav1.ObjectMeta{Name: "consumers"},
-		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
-		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "consumers"}},
-	}
-	must[*rbacv1.ClusterRoleBinding](t, "bind")(s.client(t).RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}))
+	program, dir, access := coredns.build(t), t.TempDir(), grantAccess(t, s)
 	address, ready := freeAddress(t), freeAddress(t)
 	_, port, _ := net.SplitHostPort(address)
 	corefile := filepath.Join(dir, "Corefile")
@@ -84,6 +74,25 @@ func startCoreDNS(t *testing.T, s *server) *nameServer {
 		return nil
 	})
 	return &nameServer{address, pid}
+}
+
+// grantAccess lets the group consumers read everything, and returns the directory of a client certificate
+// of one of them, as docker-compose.consumers.yml makes it.
+func grantAccess(t *testing.T, s *server) (dir string) {
+	t.Helper()
+	dir = filepath.Join(t.TempDir(), "access")
+	certificate := exec.CommandContext(t.Context(), binary, "certificate", "create", "--data-dir="+s.data(""), "--out="+dir,
+		"--user=consumers", "--group=consumers", "--group=system:monitoring")
+	if out, err := certificate.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	binding := &rbacv1.ClusterRoleBinding{
+		ObjectMeta: metav1.ObjectMeta{Name: "consumers"},
+		RoleRef:    rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "ClusterRole", Name: "view"},
+		Subjects:   []rbacv1.Subject{{APIGroup: rbacv1.GroupName, Kind: rbacv1.GroupKind, Name: "consumers"}},
+	}
+	must[*rbacv1.ClusterRoleBinding](t, "bind")(s.client(t).RbacV1().ClusterRoleBindings().Create(t.Context(), binding, metav1.CreateOptions{}))
+	return dir
 }
 
 // substitute copies a file of deploy with other words, each of which must be there.

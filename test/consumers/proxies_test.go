@@ -222,7 +222,13 @@ func startBackends(t *testing.T) int {
 			t.Fatal(err)
 		}
 		number = listener.Addr().(*net.TCPAddr).Port
-		server := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, address) })}
+		mux := http.NewServeMux()
+		mux.HandleFunc("/", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, address) })
+		mux.HandleFunc("/metrics", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain; version=0.0.4")
+			fmt.Fprintln(w, "requests_total 1")
+		})
+		server := &http.Server{Handler: mux}
 		served := make(chan struct{})
 		go func() {
 			defer close(served)
