@@ -67,7 +67,7 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
 	// The wiring: the only one that knows server, registry and storage.
 	{folder: "pkg/apiserver", etcd: true, ours: []string{
-		"pkg/server", "pkg/registry", "pkg/registry/resources", "pkg/registry/reviews", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
+		"pkg/server", "pkg/registry", "pkg/registry/resources", "pkg/registry/reviews", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit", "pkg/ratelimit/cluster",
 		"pkg/storage", "pkg/storage/etcd",
 	}},
 	// Connections, whatever is served on them.
@@ -116,14 +116,16 @@ var importRules = []importRule{
 	// The token service, whose tokens are in the store.
 	{folder: "pkg/auth/iam", ours: []string{"pkg/auth", "pkg/storage"}},
 	{folder: "pkg/ratelimit"},
+	// Buckets in the store, whichever it is.
+	{folder: "pkg/ratelimit/cluster", ours: []string{"pkg/ratelimit", "pkg/storage"}},
 	{folder: "pkg/yamljson"},
 	{folder: "test", http: true, ours: []string{"pkg", "pkg/storage/embedded"}},
 	{folder: "tools", http: true, ours: []string{"pkg", "test"}},
 }
 
-// implementations of the storage contract are imported only where a rule names them, not
+// implementations of contracts are imported only where a rule names them, not
 // with the folder that they are in.
-var implementations = []string{"pkg/storage/etcd", "pkg/storage/cache", "pkg/storage/embedded"}
+var implementations = []string{"pkg/storage/etcd", "pkg/storage/cache", "pkg/storage/embedded", "pkg/ratelimit/cluster"}
 
 // TestImports holds every package against the rule of its folder: storage knows bytes and
 // revisions, the registry knows objects, the server knows HTTP.
@@ -151,6 +153,9 @@ func TestCheckImport(t *testing.T) {
 		{"cmd/loadtest/internal/report", module + "/cmd/loadtest/internal/load", "cmd/loadtest/internal/report may not import cmd/loadtest/internal/load"},
 		{"cmd/loadtest/internal/report", "net/http", "cmd/loadtest/internal/report may not know HTTP"},
 		{"pkg/server", module + "/pkg/ratelimit", ""},
+		{"pkg/ratelimit/cluster", module + "/pkg/storage", ""},
+		{"pkg/ratelimit/cluster", module + "/pkg/storage/etcd", "pkg/ratelimit/cluster may not import pkg/storage/etcd"},
+		{"pkg/ratelimit", module + "/pkg/storage", "pkg/ratelimit may not import pkg/storage"},
 		{"pkg/server", module + "/pkg/object", ""},
 		{"pkg/object", module + "/pkg/storage", "pkg/object may not import pkg/storage"},
 		{"pkg/object", "net/http", "pkg/object may not know HTTP"},

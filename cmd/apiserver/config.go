@@ -21,6 +21,14 @@ import (
 // minObjectBytes leaves room for the metadata that every object has.
 const minObjectBytes = 64 << 10
 
+// What --rate-limit-scope may be.
+const (
+	scopeProcess = "process"
+	scopeCluster = "cluster"
+)
+
+var rateLimitScopes = []string{scopeProcess, scopeCluster}
+
 // config is the values of all flags. Its zero value is invalid; see defaultConfig.
 type config struct {
 	backend.Config
@@ -48,6 +56,7 @@ type config struct {
 	AuthorizationMode           string // empty means that of the stored data
 	IAMConfig                   string // empty means no token service
 	RateLimitConfig             string // empty means the default limits
+	RateLimitScope              string // one of rateLimitScopes
 	MaxRequestsInFlight         int    // 0 means no limit
 	MaxMutatingRequestsInFlight int    // 0 means no limit
 	MaxWatches                  int    // 0 means no limit
@@ -74,6 +83,7 @@ func defaultConfig() config {
 		BindAddress:                 "127.0.0.1",
 		SecurePort:                  6443,
 		TLSMinVersion:               "VersionTLS12",
+		RateLimitScope:              scopeProcess,
 		MaxRequestsInFlight:         400,
 		MaxMutatingRequestsInFlight: 200,
 		MaxWatches:                  20_000,
@@ -106,6 +116,7 @@ func (c *config) validate() error {
 		cli.Fault("event-ttl", cli.Require(c.EventTTL >= time.Second, "%v is less than a second", c.EventTTL)),
 		cli.Fault("mirror-endpoints-without-service", cli.Require(c.MirrorEndpoints || !c.MirrorWithoutService, "needs --mirror-endpoints")),
 		c.validateServing(),
+		cli.Fault("rate-limit-scope", validateOneOf(c.RateLimitScope, rateLimitScopes)),
 		cli.Fault("max-requests-inflight", cli.Require(c.MaxRequestsInFlight >= 0, "%v is negative", c.MaxRequestsInFlight)),
 		cli.Fault("max-mutating-requests-inflight", cli.Require(c.MaxMutatingRequestsInFlight >= 0, "%v is negative", c.MaxMutatingRequestsInFlight)),
 		cli.Fault("max-watches", cli.Require(c.MaxWatches >= 0, "%v is negative", c.MaxWatches)),

@@ -58,6 +58,7 @@ func (c *config) accessFlags() *pflag.FlagSet {
 	flags.StringVar(&c.AuthorizationMode, "authorization-mode", c.AuthorizationMode, "Who may do what: RBAC, which decides by roles and bindings, or AlwaysAllow, by which every token may do everything; if empty, RBAC, except on data of a release without it")
 	flags.StringVar(&c.IAMConfig, "iam-config", c.IAMConfig, "YAML file of users, projects and roles, reloaded when it changes, for which the token service at /v3 issues tokens; if empty, there is none")
 	flags.StringVar(&c.RateLimitConfig, "rate-limit-config", c.RateLimitConfig, "YAML file of rate limits for tokens and users, reloaded when it changes; if empty, the defaults apply")
+	flags.StringVar(&c.RateLimitScope, "rate-limit-scope", c.RateLimitScope, "Whose the limits of tokens and users are: process, by which each server admits as much, or cluster, by which all servers on the same etcd do together")
 	flags.IntVar(&c.MaxRequestsInFlight, "max-requests-inflight", c.MaxRequestsInFlight, "Maximum number of non-mutating requests in progress, except watches, of which one user may have a quarter; more are answered with 429; 0 means no limit")
 	flags.IntVar(&c.MaxMutatingRequestsInFlight, "max-mutating-requests-inflight", c.MaxMutatingRequestsInFlight, "Maximum number of mutating requests in progress, of which one user may have a quarter; more are answered with 429; 0 means no limit")
 	flags.IntVar(&c.MaxWatches, "max-watches", c.MaxWatches, "Maximum number of open watches; more are answered with 429; 0 means no limit")

@@ -149,6 +149,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		AuthorizationMode:           i.config.AuthorizationMode,
 		IAM:                         i.iam,
 		Limiter:                     i.limiter,
+		ClusterLimits:               i.config.RateLimitScope == scopeCluster,
 		Audit:                       i.audit.log,
 		TrustedProxies:              i.proxies,
 		MaxRequestsInFlight:         i.config.MaxRequestsInFlight,

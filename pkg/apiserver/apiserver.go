@@ -22,6 +22,7 @@ import (
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/auth/iam"
 	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/ratelimit/cluster"
 	"github.com/berth-project/berth/pkg/registry"
 	"github.com/berth-project/berth/pkg/registry/resources"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
@@ -102,6 +103,8 @@ type Config struct {
 	// Authorizer, if not nil, decides instead of the mode. For tests.
 	Authorizer auth.Authorizer
 	Limiter    *ratelimit.Limiter
+	// ClusterLimits has all servers on the etcd admit together what Limiter does alone.
+	ClusterLimits bool
 	// Audit records requests; nil: none. The caller closes it after Close.
 	Audit *audit.Log
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.
@@ -204,7 +207,13 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if err := i.startIAM(ctx, run, &cfg); err != nil {
 		return err
 	}
-	if i.Handler, err = newHandler(cfg, i.Storage, objects); err != nil {
+	limiter := server.Limiter(cfg.Limiter)
+	if cfg.ClusterLimits {
+		shared := cluster.New(cfg.Limiter, cluster.Config{Store: i.Storage, Registerer: cfg.Metrics, Logger: cfg.Logger})
+		limiter = shared
+		i.running.Go(func() { shared.Run(run) })
+	}
+	if i.Handler, err = newHandler(cfg, limiter, i.Storage, objects); err != nil {
 		return err
 	}
 	i.running.Go(func() { etcd.RunCompactor(run, cfg.Client, cfg.CompactionInterval, cfg.Logger) })
@@ -274,7 +283,7 @@ func newReviews(cfg Config, authorizer auth.Authorizer) ([]server.Review, error)
 	return served, err
 }
 
-func newHandler(cfg Config, store storage.Interface, objects *registry.Registry) (*server.Server, error) {
+func newHandler(cfg Config, limiter server.Limiter, store storage.Interface, objects *registry.Registry) (*server.Server, error) {
 	var served []server.Resource
 	for _, resource := range objects.Stores() {
 		served = append(served, resource)
@@ -285,7 +294,7 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 	}
 	var tokenService *identity.Handler
 	if cfg.IAM != nil {
-		tokenService = &identity.Handler{Service: cfg.IAM, Limiter: cfg.Limiter}
+		tokenService = &identity.Handler{Service: cfg.IAM, Limiter: limiter}
 		cfg.Authenticator = auth.Union(cfg.Authenticator, cfg.IAM)
 	}
 	reviews, err := newReviews(cfg, authorizer)
@@ -303,7 +312,7 @@ func newHandler(cfg Config, store storage.Interface, objects *registry.Registry)
 		Identity:      tokenService,
 		Anonymous:     cfg.Anonymous,
 		Authorizer:    authorizer,
-		Limiter:       cfg.Limiter,
+		Limiter:       limiter,
 		Audit:         cfg.Audit,
 		Logger:        cfg.Logger,
 		Metrics:       cfg.Metrics,

@@ -9,6 +9,9 @@ type State struct {
 	Tokens float64
 	// PerUser says that all tokens of the user share the bucket.
 	PerUser bool
+	// Alone says that the bucket is that of several servers, of which this one has no news: it
+	// admits its share.
+	Alone bool
 }
 
 // State returns the bucket of s for requests of a class as it is now, and takes nothing; false:

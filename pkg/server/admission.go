@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/netip"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -18,6 +19,7 @@ import (
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/server/identity"
 	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/share"
 )
@@ -105,6 +107,14 @@ func newPools(cfg *Config) pools {
 	}
 }
 
+// Limiter decides which requests are admitted. A ratelimit.Limiter does so for this server alone.
+type Limiter interface {
+	identity.Limiter
+	Owe(now time.Time, s ratelimit.Subject, class ratelimit.Class, n int)
+	State(now time.Time, s ratelimit.Subject, class ratelimit.Class) (ratelimit.State, bool)
+	AllowLine(now time.Time, token [32]byte, addr netip.Addr) (omitted int, ok bool)
+}
+
 // charge takes tokens from the bucket that the request's token has for its class. It may come
 // long after the request, whose body can take a while. weight is added to the words of a
 // refusal.
@@ -117,6 +127,9 @@ func (s *Server) charge(rec *record, tokens int, weight string) error {
 	detail := s.reject(rec, rateLimit(class), "user")
 	if state, limited := s.cfg.Limiter.State(time.Now(), subject, class); limited {
 		detail += fmt.Sprintf(": %v a second, burst %d", state.QPS, state.Burst)
+		if state.Alone {
+			detail += "; of which this server has a share until etcd answers again"
+		}
 	}
 	return tooManyRequests("the limit for "+class.String()+" requests is reached"+weight, wait, detail)
 }

@@ -22,7 +22,6 @@ import (
 
 	"github.com/berth-project/berth/pkg/audit"
 	"github.com/berth-project/berth/pkg/auth"
-	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/server/forwarded"
 	"github.com/berth-project/berth/pkg/server/identity"
 	"github.com/berth-project/berth/pkg/server/media"
@@ -48,7 +47,7 @@ type Config struct {
 	Anonymous Anonymous
 	// Authorizer decides on every request; nil allows all.
 	Authorizer auth.Authorizer
-	Limiter    *ratelimit.Limiter
+	Limiter    Limiter
 	// Audit records requests; nil: none.
 	Audit *audit.Log
 	// TrustedProxies are the networks of proxies whose X-Forwarded-For says who the client is.

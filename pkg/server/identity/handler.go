@@ -31,7 +31,15 @@ const (
 // Handler answers requests for Prefix and below.
 type Handler struct {
 	Service *iam.Service
-	Limiter *ratelimit.Limiter
+	Limiter Limiter
+}
+
+// Limiter decides which requests are admitted, as ratelimit.Limiter does.
+type Limiter interface {
+	Allow(now time.Time, s ratelimit.Subject, class ratelimit.Class, n int) time.Duration
+	AllowAnonymous(now time.Time, addr netip.Addr) time.Duration
+	AnonymousWait(now time.Time, addr netip.Addr) time.Duration
+	AllowProbe(now time.Time, addr netip.Addr, path string) time.Duration
 }
 
 // Outcome is what the server's log and metrics tell of a request beside its answer.

@@ -1,0 +1,321 @@
+package cluster
+
+import (
+	"math"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/time/rate"
+
+	"github.com/berth-project/berth/pkg/ratelimit"
+)
+
+// bucket is what this replica has and knows of a bucket. It is pure: times are passed in, now by
+// this process's clock and t by the one in common, and nothing here asks the store.
+type bucket struct {
+	key    ratelimit.Key
+	name   string // of its key in the store
+	slot   int    // in Limiter.slots
+	limit  ratelimit.Limit
+	usedAt time.Time // when a request last came
+
+	shared   stateOf
+	revision int64 // of shared in the store; 0: there is none
+	known    int   // the watch that keeps shared up to date; 0: none
+
+	held
+	// dry is until when requests are refused without asking, and tookAt when tokens were last taken.
+	dry, tookAt int64
+	// owed is what was taken without asking, and unpaid what was admitted while the store did not
+	// answer, both not told yet.
+	owed, unpaid float64
+	// alone admits requests while the store does not answer.
+	alone *rate.Limiter
+
+	asking  chan struct{} // closed when the transaction in progress has ended; nil: none is
+	waiters int           // for it
+	wanted  float64       // tokens that they want
+	queued  bool          // whether it is in Limiter.returns
+}
+
+// held are the tokens that a replica has taken in advance.
+type held struct {
+	// block is nil without one.
+	block      *rate.Limiter
+	blockUnits int
+	// blockUntil is when the store may have forgotten it, and session the registration that it belongs to.
+	blockUntil time.Time
+	session    int
+	// extra tokens lapse one after the other as the bucket gains others for them, the last at
+	// extraEnd, or as much earlier as the bucket will be full since others have given back.
+	extra    float64
+	extraEnd int64
+}
+
+// left returns the tokens of the block.
+func (h *held) left(now time.Time) float64 {
+	if h.block == nil {
+		return 0
+	}
+	return max(0, h.block.TokensAt(now))
+}
+
+// lapse takes away what is no longer the replica's: the tokens that the bucket has gained again, and a block
+// that is not valid.
+func (b *bucket) lapse(now time.Time, t int64, session int) {
+	if b.block != nil && (b.session != session || !now.Before(b.blockUntil)) {
+		b.block, b.blockUnits = nil, 0
+	}
+	if b.extra > 0 {
+		b.extra = max(0, min(b.extra, float64(b.extraEnd-t)/float64(time.Second)*b.limit.QPS))
+	}
+}
+
+// spend takes n tokens of those that the replica has.
+func (b *bucket) spend(now time.Time, n int) bool {
+	switch {
+	case b.owed > 0:
+		return false
+	case b.block != nil && b.block.AllowN(now, n):
+		return true
+	case b.extra >= float64(n):
+		b.extra -= float64(n)
+		return true
+	}
+	return false
+}
+
+// setLimit changes the limit. What the replica holds is kept up to the new size, and what the
+// bucket lacks takes as long to come as before.
+func (b *bucket) setLimit(now time.Time, l ratelimit.Limit) {
+	if b.limit == l {
+		return
+	}
+	b.limit, b.alone, b.dry = l, nil, 0
+	b.shared.relimit(l)
+	b.extra = min(b.extra, float64(l.Burst))
+	if b.block != nil {
+		b.block.SetLimitAt(now, rate.Limit(l.QPS*float64(b.blockUnits)/unit))
+		b.block.SetBurstAt(now, int(tokens(l, b.blockUnits)))
+	}
+}
+
+// relimit has the state mean the same times by another limit.
+func (s *stateOf) relimit(l ratelimit.Limit) {
+	if s.limit.QPS > 0 {
+		s.debt *= l.QPS / s.limit.QPS
+	}
+	s.limit = l
+	s.debt = min(s.debt, s.maxDebt())
+}
+
+// isEmpty reports whether the replica holds nothing of the bucket, and has told everything.
+func (b *bucket) isEmpty() bool {
+	return b.block == nil && b.extra < 1 && b.owed == 0 && b.unpaid == 0
+}
+
+// refusal returns how long a request that weighs n must wait if that is known without asking the
+// store. current says that shared is up to date.
+func (b *bucket) refusal(t int64, n int, current bool) (wait time.Duration, ok bool) {
+	switch {
+	case t < b.dry && n == 1:
+		return time.Duration(b.dry - t), true
+	case t >= b.dry && (!current || !b.isEmpty()):
+		return 0, false
+	}
+	s := b.shared
+	s.advance(t)
+	if t < b.dry {
+		return max(time.Duration(b.dry-t), s.wait(float64(b.limit.Whole(n)))), true
+	}
+	if len(s.blocks) > 0 && !s.wanted || s.wait(float64(b.limit.Whole(n))) == 0 && !b.mustWait(&s, n) {
+		return 0, false
+	}
+	return b.dryFor(&s, n), true
+}
+
+// mustWait reports whether the replica has to wait for a batch: it has used up within a second what it has
+// taken, and there is less than that now.
+func (b *bucket) mustWait(s *stateOf, n int) bool {
+	some := batch(s.limit)
+	return s.at < b.tookAt+int64(leastWait) && float64(n) <= some && s.wait(some) > 0
+}
+
+// dryFor returns how long a request that weighs n must wait, and has all be refused until then. If
+// a batch is not there by then, it is until it will be, up to a second: of a bucket that many want to take from, one
+// transaction then takes a batch, rather than one for each token. Replicas that wait for the same
+// wait for different times, so that one is the first and the others hear of it.
+func (b *bucket) dryFor(s *stateOf, n int) time.Duration {
+	wait, some := s.wait(float64(b.limit.Whole(n))), batch(s.limit)
+	if float64(n) > some {
+		return wait
+	}
+	spread := rand.Float64() / 10 //nolint:gosec // it is no secret
+	longest := float64(leastWait) * (1 - spread)
+	wait = max(wait, time.Duration(min(float64(s.wait(some))*(1+spread), longest)))
+	b.dry = s.at + int64(wait)
+	return wait
+}
+
+// adjust changes until when all are refused, after the bucket's state has become another than before.
+// Unless others have taken tokens, that is no later: clients were told.
+func (b *bucket) adjust(before *stateOf, t int64) {
+	if t >= b.dry {
+		return
+	}
+	told, s := b.dry, b.shared
+	before.advance(t)
+	s.advance(t)
+	b.dryFor(&s, 1)
+	if s.level() >= before.level()-s.epsilon() {
+		b.dry = min(b.dry, told)
+	}
+}
+
+// asked is what a transaction tells the store: what the replica gives back of what it has held,
+// and what it has not told yet.
+type asked struct {
+	left, extra, owed, unpaid float64
+	extraEnd, given           int64 // when the last of extra lapses, by a state with that given
+	units                     int   // of the block that it wants
+	limit                     ratelimit.Limit
+}
+
+// extraAt returns what is left of the extra tokens, by a state.
+func (a *asked) extraAt(s *stateOf) float64 {
+	end := a.extraEnd - max(0, s.given-a.given)
+	return max(0, min(a.extra, float64(end-s.at)/float64(time.Second)*s.limit.QPS))
+}
+
+// begin takes everything out of the bucket that a transaction gives back, and returns it.
+func (b *bucket) begin(now time.Time) asked {
+	a := asked{
+		left: b.left(now), extra: b.extra, extraEnd: b.extraEnd, given: b.shared.given,
+		owed: b.owed, unpaid: b.unpaid, limit: b.limit, units: smallest(b.limit),
+	}
+	if b.block != nil {
+		a.units = min(2*b.blockUnits, maxBlock)
+	}
+	b.held, b.owed, b.unpaid = held{}, 0, 0
+	b.asking = make(chan struct{})
+	return a
+}
+
+// next returns the state that follows, in which the replica has told what it must, and reports whether
+// that makes a difference.
+func (a *asked) next(s stateOf, replica string, t int64, dead func(replica string) bool) (stateOf, bool) {
+	s.relimit(a.limit)
+	s.advance(t)
+	changed := a.extra >= 1 || a.owed > 0 || a.unpaid > 0
+	for _, other := range s.blocks {
+		switch {
+		case other.replica == replica:
+			s.leave(replica, a.left)
+			changed = true
+		case dead(other.replica):
+			s.leave(other.replica, 0)
+		}
+	}
+	s.give(a.extraAt(&s))
+	s.pay(a.unpaid)
+	s.debt = min(s.debt+a.owed, s.maxDebt())
+	s.settle()
+	return s, changed
+}
+
+// plan is what a transaction is to do.
+type plan struct {
+	next     stateOf
+	revision int64 // that the store must have
+	grant    grant
+	wait     time.Duration // if there is not enough
+	write    bool          // whether the store has to know
+}
+
+// outcome names the transaction of a request for n tokens in the metrics.
+func (p *plan) outcome(n int) string {
+	if n == 0 || p.wait > 0 {
+		return returned
+	}
+	return taken
+}
+
+// plan decides by what the replica knows of the store.
+func (b *bucket) plan(a *asked, replica string, t int64, n int, dead func(replica string) bool) (p plan) {
+	a.limit, p.revision = b.limit, b.revision
+	p.next, p.write = a.next(b.shared, replica, t, dead)
+	if n == 0 {
+		return p
+	}
+	need := b.limit.Whole(n)
+	if !b.mustWait(&p.next, n) {
+		var ok bool
+		if p.grant, ok = p.next.take(replica, need, n, a.units, b.wanted); ok {
+			p.write = true
+			return p
+		}
+	}
+	p.wait = max(1, p.next.wait(float64(need)))
+	if len(p.next.blocks) > 0 && !p.next.wanted {
+		p.next.wanted, p.write = true, true
+	}
+	if !p.write {
+		b.shared = p.next
+		p.wait = b.dryFor(&p.next, n)
+	}
+	return p
+}
+
+// commit makes the state that was stored the bucket's, and the grant its own.
+func (b *bucket) commit(now time.Time, s stateOf, revision int64, g grant, until time.Time, session int) {
+	if revision > b.revision { // else another one followed, of which the replica has heard already
+		b.learn(s, revision)
+	}
+	if g.units > 0 {
+		b.block = rate.NewLimiter(rate.Limit(s.limit.QPS*float64(g.units)/unit), int(math.Floor(tokens(s.limit, g.units))))
+		b.block.AllowN(now, 0) // its time begins
+		b.blockUnits, b.blockUntil, b.session = g.units, until, session
+	}
+	if g.extra > 0 {
+		b.extra, b.extraEnd = g.extra, s.at+int64(duration(s.debt/s.limit.QPS))
+	}
+	if b.dry = 0; g.extra > 0 {
+		b.tookAt = s.at
+	}
+}
+
+// learn takes a newer state of the store.
+func (b *bucket) learn(s stateOf, revision int64) {
+	s.relimit(b.limit)
+	if b.revision > 0 {
+		b.extraEnd -= max(0, s.given-b.shared.given)
+	}
+	b.shared, b.revision = s, revision
+}
+
+// admitAlone admits a request without the store, of the replica's share: one part of so many of
+// the rate and of the size of the bucket.
+func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Duration {
+	if b.alone == nil {
+		size := max(1, b.limit.Burst/replicas)
+		b.alone = rate.NewLimiter(rate.Limit(b.limit.QPS/float64(replicas)), size)
+		if b.known > 0 || b.revision > 0 {
+			s := b.shared
+			s.advance(t)
+			// What the bucket lacks, the replica lacks as well; what it owes, it has to wait for.
+			for lacks := int(math.Ceil(float64(size) - s.level()/float64(replicas))); lacks > 0; lacks -= size {
+				b.alone.ReserveN(now, min(lacks, size))
+			}
+		}
+	}
+	size := b.alone.Burst()
+	need := min(n, max(1, size/2))
+	if missing := float64(need) - b.alone.TokensAt(now); missing > 1e-9 {
+		return duration(missing / float64(b.alone.Limit()))
+	}
+	for rest := n; rest > 0; rest -= size {
+		b.alone.ReserveN(now, min(rest, size))
+	}
+	b.unpaid += float64(n)
+	return 0
+}

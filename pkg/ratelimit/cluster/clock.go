@@ -1,0 +1,28 @@
+package cluster
+
+import "time"
+
+// clock is the time that replicas have in common. It starts with the machine's time and then runs
+// by the process's monotonic clock, so that a machine's clock that is set later changes nothing.
+// It is put forward to the latest time that another replica has written: all follow the one
+// that is ahead, and a time that was written is never in the future.
+type clock struct {
+	began time.Time
+	start int64 // in nanoseconds since 1970, at began
+	ahead int64 // how far it was put forward
+}
+
+func newClock(now time.Time) clock { return clock{began: now, start: now.UnixNano()} }
+
+// at returns the common time at a time of this process.
+func (c *clock) at(now time.Time) int64 { return c.start + int64(now.Sub(c.began)) + c.ahead }
+
+// follow puts the clock forward to a time that was written, and reports whether it can be one.
+func (c *clock) follow(now time.Time, written int64) bool {
+	lead := written - c.at(now)
+	if lead > maxLead {
+		return false
+	}
+	c.ahead += max(0, lead)
+	return true
+}

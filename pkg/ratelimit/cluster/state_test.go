@@ -1,0 +1,150 @@
+package cluster
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/berth-project/berth/pkg/ratelimit"
+)
+
+const second = int64(time.Second)
+
+var some = ratelimit.Limit{QPS: 10, Burst: 80}
+
+// full returns a full bucket at a time in seconds.
+func full(l ratelimit.Limit, at int64) stateOf {
+	return stateOf{state: state{at: at * second}, limit: l}
+}
+
+func TestStateTake(t *testing.T) {
+	s := full(some, 100)
+	if _, ok := s.take("a", 81, 81, 0, 0); ok {
+		t.Error("more was taken than a full bucket has")
+	}
+	if g, ok := s.take("a", 1, 1, 0, 0); !ok || g != (grant{extra: 19}) {
+		t.Errorf("got %+v, %v, want a quarter of the rest", g, ok)
+	}
+	if got := s.level(); got != 60 {
+		t.Errorf("%v are left, want 60", got)
+	}
+	if _, ok := s.take("a", 60, 60, 0, 0); !ok {
+		t.Error("what is left was refused")
+	}
+	if got := s.wait(1); got != 100*time.Millisecond {
+		t.Errorf("a token comes after %v, want 100ms", got)
+	}
+	s.advance(s.at + second/10)
+	if g, ok := s.take("b", 1, 1, 1, 0); !ok || g != (grant{}) {
+		t.Errorf("got %+v, %v, want the token that has come, and nothing else", g, ok)
+	}
+	s.advance(s.at + 3600*second)
+	if got := s.level(); got != 80 {
+		t.Errorf("a full bucket has %v, want 80", got)
+	}
+}
+
+// A block has its part of the tokens and of the rate, and the rest has the rest.
+func TestStateBlocks(t *testing.T) {
+	s := full(some, 100)
+	if g, ok := s.take("b", 1, 1, 8, 0); !ok || g != (grant{units: 8}) {
+		t.Fatalf("got %+v, %v", g, ok)
+	}
+	if got := s.level(); got != 39 {
+		t.Errorf("%v are left, want 39", got)
+	}
+	if g, ok := s.take("a", 1, 1, 8, 0); !ok || g != (grant{units: 2}) {
+		t.Fatalf("got %+v, %v, want a block that leaves a quarter of the bucket", g, ok)
+	}
+	if got, want := s.rate(), 10.0*6/16; got != want {
+		t.Errorf("the rest gains %v a second, want %v", got, want)
+	}
+	if _, ok := s.take("c", 20, 20, 1, 0); !ok || !s.wanted {
+		t.Errorf("with %v left of 80, the blocks are not wanted back", s.level())
+	}
+	s.leave("b", 40)
+	s.leave("nobody", 40)
+	if diff := cmp.Diff([]block{{"a", 2}}, s.blocks, cmp.AllowUnexported(block{})); diff != "" {
+		t.Errorf("blocks (-want +got)\n%s", diff)
+	}
+	s.advance(s.at + 3600*second)
+	if got := s.level(); got != 70 {
+		t.Errorf("beside a block of an eighth %v are left, want 70", got)
+	}
+	s.leave("a", 0) // which has died
+	s.settle()
+	if got := s.level(); got != 70 || s.wanted {
+		t.Errorf("%v are left, want 70; wanted is %v", got, s.wanted)
+	}
+}
+
+func TestStateIsStored(t *testing.T) {
+	for _, s := range []stateOf{
+		full(some, 100),
+		{state: state{at: 1_800_000_000 * second, debt: 12, given: 5, wanted: true, blocks: []block{{"00ff", 4}, {"a0", 2}}}, limit: some},
+		{state: state{at: 7, debt: 80 + ratelimit.MaxWeight}, limit: some},
+	} {
+		data := s.encode()
+		got, err := decode(data, some)
+		if err != nil {
+			t.Errorf("%s: %v", data, err)
+			continue
+		}
+		if diff := cmp.Diff(s, got, cmp.AllowUnexported(stateOf{}, state{}, block{})); diff != "" {
+			t.Errorf("%s (-want +got)\n%s", data, diff)
+		}
+	}
+	for _, data := range []string{"", "1", "5 6", "5 6 0", "a 5 0", "9 5 a", "5 -6 0", "9 5 0 x", "9 5 0 x:0", "9 5 0 x:9", "9 5 0 x:1 a:1", "9 5 0 a:8 b:8", "9 5 0 wanted wanted"} {
+		if _, err := decode([]byte(data), some); err == nil {
+			t.Errorf("%q was read", data)
+		}
+	}
+}
+
+// Whatever time a state claims to be full at, what it owes has a bound.
+func TestStateOfTheFuture(t *testing.T) {
+	s, err := decode([]byte("9000000000000000000 5 0"), some)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := float64(80 + ratelimit.MaxWeight); s.debt != want {
+		t.Errorf("it owes %v, want %v", s.debt, want)
+	}
+	wide := ratelimit.Limit{QPS: 0.00001, Burst: 1e9}
+	s = full(wide, 100)
+	if _, ok := s.take("a", 5e8, 1e9, 0, 0); !ok {
+		t.Fatal("refused")
+	}
+	if s, err = decode(s.encode(), wide); err != nil || s.debt <= 0 {
+		t.Errorf("after a take that lasts for years: %+v, %v", s, err)
+	}
+}
+
+// The time until a bucket is full stays, whatever the limit.
+func TestStateOfAnotherLimit(t *testing.T) {
+	s := full(some, 100)
+	s.debt = 40
+	s.relimit(ratelimit.Limit{QPS: 20, Burst: 200})
+	if got := s.level(); got != 120 {
+		t.Errorf("%v tokens of 200, want 120: full after 4 s", got)
+	}
+	s.relimit(ratelimit.Limit{QPS: 1e-5, Burst: 1})
+	if s.level() < 0 || s.level() > 1 {
+		t.Errorf("%v tokens of 1", s.level())
+	}
+}
+
+func TestClock(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	c := newClock(now)
+	if !c.follow(now, now.Add(-time.Hour).UnixNano()) || c.at(now) != now.UnixNano() {
+		t.Error("a clock that is behind changes this one")
+	}
+	if !c.follow(now, now.Add(time.Hour).UnixNano()) || c.at(now.Add(time.Second)) != now.Add(time.Hour+time.Second).UnixNano() {
+		t.Error("a clock that is ahead is not followed")
+	}
+	if c.follow(now, now.Add(1000*24*time.Hour).UnixNano()) {
+		t.Error("a time that cannot be one is followed")
+	}
+}
