@@ -210,7 +210,7 @@ var limits = []ratelimit.Limit{
 func TestNeverMoreThanOneBucket(t *testing.T) {
 	for _, limit := range limits {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			for seed := range uint64(60) {
+			for seed := range uint64(20) {
 				w := newWorld(t, seed, limit)
 				for range 1 + w.random.IntN(5) {
 					w.add(0)
@@ -230,7 +230,7 @@ func TestNeverMoreThanOneBucket(t *testing.T) {
 func TestClocksThatDiffer(t *testing.T) {
 	for _, limit := range limits {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			for seed := range uint64(30) {
+			for seed := range uint64(15) {
 				w := newWorld(t, seed, limit)
 				const most = 3 * time.Second
 				for range 4 {
@@ -269,7 +269,7 @@ func TestClockIsAnHourAhead(t *testing.T) {
 func TestWaitSuffices(t *testing.T) {
 	for _, limit := range limits {
 		t.Run(fmt.Sprint(limit), func(t *testing.T) {
-			for seed := range uint64(40) {
+			for seed := range uint64(20) {
 				w := newWorld(t, seed, limit)
 				for range 3 {
 					w.add(0)
@@ -322,8 +322,8 @@ func TestTransactionsOfABusyBucket(t *testing.T) {
 		each     float64 // admitted requests per transaction, at least
 	}{
 		{ratelimit.Limit{QPS: 200, Burst: 400}, 10, 3, 20},
-		{ratelimit.Limit{QPS: 50, Burst: 100}, 10, 3, 20},
-		{ratelimit.Limit{QPS: 20, Burst: 100}, 10, 3, 10},
+		{ratelimit.Limit{QPS: 50, Burst: 100}, 10, 3, 18},
+		{ratelimit.Limit{QPS: 20, Burst: 100}, 10, 3, 6},
 		{ratelimit.Limit{QPS: 200, Burst: 400}, 0.5, 1, 100},
 		{ratelimit.Limit{QPS: 200, Burst: 400}, 0.9, 3, 20},
 		{ratelimit.Limit{QPS: 200, Burst: 400}, 0.1, 3, 200},
@@ -356,9 +356,15 @@ func TestTransactionsOfABusyBucket(t *testing.T) {
 				}
 			}
 			all := min(float64(asked), float64(test.limit.Burst)+test.limit.QPS*seconds)
+			rest := 0.0
+			w.state.advance(w.replicas[0].clock.at(w.now))
+			rest += w.state.level()
+			for _, r := range w.replicas {
+				rest += r.extra + r.left(w.now)
+			}
 			t.Logf("%v of %v admitted, %d transactions, %.1f per thousand requests", w.admitted, all, w.transactions, 1000*float64(w.transactions)/float64(asked))
-			if w.admitted < all*0.99 {
-				t.Errorf("%v were admitted, want %v", w.admitted, all)
+			if w.admitted+rest < all*0.99 {
+				t.Errorf("%v were admitted, and %v are left of %v", w.admitted, rest, all)
 			}
 			if each := w.admitted / float64(w.transactions); each < test.each {
 				t.Errorf("a transaction for each %.1f admitted requests, want %v", each, test.each)

@@ -175,6 +175,7 @@ func (b *bucket) adjust(before *stateOf, t int64) {
 // asked is what a transaction tells the store: what the replica gives back of what it has held,
 // and what it has not told yet.
 type asked struct {
+	held                      held
 	left, extra, owed, unpaid float64
 	extraEnd, given           int64 // when the last of extra lapses, by a state with that given
 	units                     int   // of the block that it wants
@@ -190,10 +191,13 @@ func (a *asked) extraAt(s *stateOf) float64 {
 // begin takes everything out of the bucket that a transaction gives back, and returns it.
 func (b *bucket) begin(now time.Time) asked {
 	a := asked{
+		held: b.held,
 		left: b.left(now), extra: b.extra, extraEnd: b.extraEnd, given: b.shared.given,
 		owed: b.owed, unpaid: b.unpaid, limit: b.limit, units: smallest(b.limit),
 	}
 	if b.block != nil {
+		full := tokens(b.limit, b.blockUnits)
+		a.left += full - math.Floor(full) // which nobody could use
 		a.units = min(2*b.blockUnits, maxBlock)
 	}
 	b.held, b.owed, b.unpaid = held{}, 0, 0
@@ -221,6 +225,16 @@ func (a *asked) next(s stateOf, replica string, t int64, dead func(replica strin
 	s.debt = min(s.debt+a.owed, s.maxDebt())
 	s.settle()
 	return s, changed
+}
+
+// undo ends a transaction without a success. If the store has certainly not taken it, what the
+// replica has held is its own again.
+func (b *bucket) undo(a *asked, certain bool) {
+	b.owed, b.unpaid = b.owed+a.owed, b.unpaid+a.unpaid
+	if certain {
+		b.held = a.held
+		b.extraEnd -= max(0, b.shared.given-a.given)
+	}
 }
 
 // plan is what a transaction is to do.

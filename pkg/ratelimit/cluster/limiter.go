@@ -65,6 +65,7 @@ type Limiter struct {
 	replica string        // this one's name
 	wake    chan struct{} // for Run: returns has become longer
 	max     int           // buckets
+	timeout time.Duration // of a transaction
 
 	mu      sync.Mutex // guards everything below; held for some 300 ns per request
 	clock   clock
@@ -93,7 +94,7 @@ func New(local *ratelimit.Limiter, cfg Config) *Limiter {
 	now := cfg.Now()
 	l := &Limiter{
 		Limiter: local, store: cfg.Store, logger: cfg.Logger, now: cfg.Now, replica: hex.EncodeToString(name[:]),
-		wake: make(chan struct{}, 1), max: maxBuckets, clock: newClock(now), latest: now,
+		wake: make(chan struct{}, 1), max: maxBuckets, timeout: askTimeout, clock: newClock(now), latest: now,
 		buckets: map[ratelimit.Key]*bucket{}, names: map[string]*bucket{}, peers: peers{live: map[string]struct{}{}},
 	}
 	l.metrics = newMetrics(l, cfg.Registerer)

@@ -152,7 +152,8 @@ func (l *Limiter) sweepFrom(at int) (next int, more bool) {
 		case b.isEmpty() && idle > bucketIdle && t > b.dry && b.shared.own(l.replica) == 0:
 			l.drop(b) // moves another one to at
 			continue
-		case b.block != nil && idle > blockIdle, b.extra >= 1 && idle > extraIdle, b.owed+b.unpaid > 0:
+		case b.block != nil && idle > blockIdle, b.block == nil && b.shared.own(l.replica) > 0,
+			b.extra >= 1 && idle > extraIdle, b.owed+b.unpaid > 0:
 			l.tell(b)
 		}
 		at++

@@ -142,10 +142,10 @@ func (s *stateOf) leave(replica string, left float64) {
 func (s *stateOf) pay(n float64) { s.debt += min(n, max(0, s.level())) }
 
 // batch is how many tokens are taken at once of a bucket that is nearly empty, if they are there:
-// what it gains in a quarter of a second, or twenty where that takes up to a second. It is at least
-// 1, and at most half a bucket, which must not become full while one waits for a batch.
+// what it gains in a quarter of a second, or up to forty where these take up to 0.6 seconds. It is at
+// least 1, and at most half a bucket, which must not become full while one waits for a batch.
 func batch(l ratelimit.Limit) float64 {
-	return max(1, math.Floor(min(max(l.QPS/4, min(40, l.QPS)), float64(l.Burst)/2)))
+	return max(1, math.Floor(min(max(l.QPS/4, min(40, 0.6*l.QPS)), float64(l.Burst)/2)))
 }
 
 // smallest returns the units of the smallest block that has a token, 0 if there is none.

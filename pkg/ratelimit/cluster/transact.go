@@ -53,7 +53,7 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 	now, _ := l.advance(l.now())
 	a := b.begin(now)
 	l.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), askTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), l.timeout)
 	defer cancel()
 	wait, err := l.attempt(ctx, b, &a, n)
 	l.mu.Lock()
@@ -65,9 +65,10 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 	if err == nil {
 		return wait
 	}
-	// What was owed is told again. Of the rest nobody knows whether it was given back.
-	b.owed, b.unpaid = b.owed+a.owed, b.unpaid+a.unpaid
-	if errors.Is(err, errContended) {
+	contended := errors.Is(err, errContended)
+	b.undo(&a, contended || errors.Is(err, storage.ErrUnavailable))
+	if contended {
+		l.tell(b)
 		return leastWait
 	}
 	l.fail(err)
