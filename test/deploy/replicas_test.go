@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"syscall"
 	"testing"
 	"time"
@@ -35,6 +36,7 @@ type process struct {
 	stderr harness.Output
 	ended  chan struct{} // closed when the process has ended, with err
 	err    error
+	killed bool
 }
 
 // start starts a program, which stop ends with the test at the latest.
@@ -65,7 +67,7 @@ func (p *process) stop(t *testing.T) {
 	select {
 	case <-p.ended:
 		// HAProxy lets the signal end it.
-		if status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus); p.err != nil && status.Signal() != syscall.SIGTERM {
+		if status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus); p.err != nil && !p.killed && status.Signal() != syscall.SIGTERM {
 			t.Errorf("%s ended with %v", p.cmd.Path, p.err)
 		}
 	case <-time.After(stopTimeout):
@@ -83,28 +85,44 @@ type replica struct {
 	pki     certificates.Dir
 }
 
+// kill ends the process at once, as a failure of its machine does.
+func (p *process) kill() {
+	p.killed = true
+	_ = p.cmd.Process.Kill() // an error says that it has ended
+	<-p.ended
+}
+
 // startReplicas starts two servers on one etcd as docs/operations/replicas.md tells: they have the
 // tokens, the CA and the external host name in common.
 func startReplicas(t *testing.T, binary string, flags ...string) [2]*replica {
 	t.Helper()
+	return [2]*replica(startServers(t, binary, 2, token+",admin,admin,system:masters\n", flags...))
+}
+
+// startServers does as startReplicas does, for any number of servers with a token file.
+func startServers(t *testing.T, binary string, count int, tokenFile string, flags ...string) []*replica {
+	t.Helper()
 	etcd, dir := startEtcd(t), t.TempDir()
 	tokens := filepath.Join(dir, "tokens.csv")
-	harness.WriteFile(t, tokens, token+",admin,admin,system:masters\n")
+	harness.WriteFile(t, tokens, tokenFile)
 	flags = append([]string{"--etcd-servers=" + etcd, "--token-auth-file=" + tokens, "--external-hostname=" + hostname, "--secure-port=0"}, flags...)
 	startOne := func(dataDir string) *replica {
 		p := start(t, binary, append(flags, "--data-dir="+dataDir)...)
 		port := p.stdout.Await(t, `is ready at https://`+hostname+`:(\d+)\n`, p.ended)
 		return &replica{process: p, address: net.JoinHostPort("127.0.0.1", port), dataDir: dataDir, pki: certificates.Dir(filepath.Join(dataDir, "pki"))}
 	}
-	first := startOne(filepath.Join(dir, "first"))
-	second := filepath.Join(dir, "second")
-	pki := certificates.Dir(filepath.Join(second, "pki"))
-	if err := os.MkdirAll(string(pki), 0o700); err != nil {
-		t.Fatal(err)
+	servers := []*replica{startOne(filepath.Join(dir, "0"))}
+	for len(servers) < count {
+		dataDir := filepath.Join(dir, strconv.Itoa(len(servers)))
+		pki := certificates.Dir(filepath.Join(dataDir, "pki"))
+		if err := os.MkdirAll(string(pki), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		harness.WriteFile(t, pki.CACert(), harness.ReadFile(t, servers[0].pki.CACert()))
+		harness.WriteFile(t, pki.CAKey(), harness.ReadFile(t, servers[0].pki.CAKey()))
+		servers = append(servers, startOne(dataDir))
 	}
-	harness.WriteFile(t, pki.CACert(), harness.ReadFile(t, first.pki.CACert()))
-	harness.WriteFile(t, pki.CAKey(), harness.ReadFile(t, first.pki.CAKey()))
-	return [2]*replica{first, startOne(second)}
+	return servers
 }
 
 // startEtcd runs an etcd for one test and returns the URL at which clients find it.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/storage"
@@ -355,6 +356,10 @@ func TestKeys(t *testing.T) {
 func TestTableIsBounded(t *testing.T) {
 	replicas := startReplicas(t, 1, reads(0.001, 4))
 	r := replicas[0]
+	// That of newcomers is the same each time.
+	if _, err := client.Delete(t.Context(), bucketPrefix, clientv3.WithPrefix()); err != nil {
+		t.Fatal(err)
+	}
 	r.mu.Lock()
 	r.max = 2
 	r.mu.Unlock()
