@@ -26,7 +26,7 @@ const (
 	aliceToken = "5ad8e2b1c7f94f0b9d36a1e40c72fb85"
 	bobToken   = "c91b7f30a2de4e58b6470d1f9a3c5e27"
 	// What a token may read.
-	readRate, readBurst = 50, 100
+	readRate, readBurst = 100, 200
 )
 
 const limitTokens = token + ",admin,admin,system:masters\n" +
@@ -114,8 +114,24 @@ func (l *load) percentile(p float64) time.Duration {
 
 var transactions = regexp.MustCompile(`(?m)^berth_ratelimit_transactions_total\{outcome="(\w+)"\} (\d+)$`)
 
+// outcomes are numbers of transactions for limits, by how they ended.
+type outcomes map[string]int
+
+func (o outcomes) add(other outcomes, sign int) {
+	for outcome, n := range other {
+		o[outcome] += sign * n
+	}
+}
+
+func (o outcomes) sum() (n int) {
+	for _, count := range o {
+		n += count
+	}
+	return n
+}
+
 // transactionsOf returns how many transactions a server has made for limits.
-func transactionsOf(t *testing.T, c *client) (n int) {
+func transactionsOf(t *testing.T, c *client) outcomes {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://"+hostname+"/metrics", nil)
 	if err != nil {
@@ -135,11 +151,11 @@ func transactionsOf(t *testing.T, c *client) (n int) {
 	if len(found) != 4 {
 		t.Fatalf("%s: %d outcomes of transactions: %.300s", resp.Status, len(found), text)
 	}
+	o := outcomes{}
 	for _, match := range found {
-		count, _ := strconv.Atoi(match[2])
-		n += count
+		o[match[1]], _ = strconv.Atoi(match[2])
 	}
-	return n
+	return o
 }
 
 // TestLimitsOfAllServers overloads the limit of one token at three servers, of which one is killed
@@ -168,11 +184,10 @@ func TestLimitsOfAllServers(t *testing.T) {
 
 	var alone, beside, overload load
 	alone.send(t, clients[:1], bobToken, 25, d/4)
-	before := 0
+	used := outcomes{}
 	for _, c := range direct {
-		before += transactionsOf(t, c)
+		used.add(transactionsOf(t, c), -1)
 	}
-	killed := 0
 	var others sync.WaitGroup
 	others.Go(func() {
 		// Bob stays where no server is killed.
@@ -180,30 +195,34 @@ func TestLimitsOfAllServers(t *testing.T) {
 	})
 	others.Go(func() {
 		<-time.After(d / 2)
-		killed = transactionsOf(t, direct[2])
+		used.add(transactionsOf(t, direct[2]), 1)
 		servers[2].kill()
 	})
 	took := overload.send(t, clients, aliceToken, 10*readRate/len(clients), d)
 	others.Wait()
-	used := killed - before
 	for _, c := range direct[:2] {
-		used += transactionsOf(t, c)
+		used.add(transactionsOf(t, c), 1)
 	}
 
 	all := readBurst + readRate*took.Seconds()
 	admitted := float64(overload.admitted.Load())
-	t.Logf("%v of %d admitted in %v, %.1f %% of %.1f; %d failed; %d transactions, one for %.1f admitted, %.1f for a thousand requests",
-		admitted, overload.asked.Load(), took, 100*admitted/all, all, overload.failed.Load(), used, admitted/float64(used), 1000*float64(used)/float64(overload.asked.Load()))
+	t.Logf("%v of %d admitted in %v, %.1f %% of %.1f; %d failed; transactions %v, one for %.1f admitted, %.1f for a thousand requests",
+		admitted, overload.asked.Load(), took, 100*admitted/all, all, overload.failed.Load(), used, admitted/float64(used.sum()), 1000*float64(used.sum())/float64(overload.asked.Load()))
 	t.Logf("another token's median and p99: %v, %v alone, %v, %v beside", alone.percentile(0.5), alone.percentile(0.99), beside.percentile(0.5), beside.percentile(0.99))
-	least := all - 3*0.6*readRate // what the servers had or waited for at the end, or when one was killed
+	least := all - readRate // what the servers had or waited for at the end, or when one was killed
 	if *long {
 		least = 0.99 * all
 	}
-	if admitted > all || admitted < least {
-		t.Errorf("%v were admitted, want %.1f, at least %.1f", admitted, all, least)
+	most := all
+	if used["failed"] > 0 {
+		// The machine was so slow that servers have admitted their shares for a while.
+		most = 1.01*all + readBurst/10
 	}
-	if *long && float64(used) > admitted/20 {
-		t.Errorf("%d transactions for %v admitted requests", used, admitted)
+	if admitted > most || admitted < least {
+		t.Errorf("%v were admitted, want %.1f to %.1f", admitted, least, most)
+	}
+	if *long && float64(used.sum()) > admitted/20 {
+		t.Errorf("%v transactions for %v admitted requests", used, admitted)
 	}
 	if asked, ok := beside.asked.Load(), beside.admitted.Load(); asked != ok {
 		t.Errorf("%d of another token's %d requests were admitted", ok, asked)

@@ -138,7 +138,7 @@ func (w *world) end(r *twin) (wait time.Duration) {
 			return wait
 		}
 		w.transactions++
-		w.hear(r)
+		w.hear(r) // which it has, with everything
 		w.plan(r)
 	}
 }

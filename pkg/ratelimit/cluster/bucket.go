@@ -24,8 +24,9 @@ type bucket struct {
 	known    int   // the watch that keeps shared up to date; 0: none
 
 	held
-	// dry is until when requests are refused without asking, and tookAt when tokens were last taken.
-	dry, tookAt int64
+	// dry is until when requests are refused without asking. busyAt is when tokens were last taken,
+	// or when others have taken those that the replica waited for.
+	dry, busyAt int64
 	// owed is what was taken without asking, and unpaid what was admitted while the store did not
 	// answer, both not told yet.
 	owed, unpaid float64
@@ -134,11 +135,11 @@ func (b *bucket) refusal(t int64, n int, current bool) (wait time.Duration, ok b
 	return b.dryFor(&s, n), true
 }
 
-// mustWait reports whether the replica has to wait for a batch: it has used up within a second what it has
-// taken, and there is less than that now.
+// mustWait reports whether the replica has to wait for a batch: there is less now, and it has used up
+// what it has taken within a second, or others were first.
 func (b *bucket) mustWait(s *stateOf, n int) bool {
 	some := batch(s.limit)
-	return s.at < b.tookAt+int64(leastWait) && float64(n) <= some && s.wait(some) > 0
+	return s.at < b.busyAt+int64(leastWait) && float64(n) <= some && s.wait(some) > 0
 }
 
 // dryFor returns how long a request that weighs n must wait, and has all be refused until then. If
@@ -150,24 +151,29 @@ func (b *bucket) dryFor(s *stateOf, n int) time.Duration {
 	if float64(n) > some {
 		return wait
 	}
-	spread := rand.Float64() / 10 //nolint:gosec // it is no secret
+	spread := rand.Float64() / 4 //nolint:gosec // it is no secret
 	longest := float64(leastWait) * (1 - spread)
 	wait = max(wait, time.Duration(min(float64(s.wait(some))*(1+spread), longest)))
 	b.dry = s.at + int64(wait)
 	return wait
 }
 
-// adjust changes until when all are refused, after the bucket's state has become another than before.
-// Unless others have taken tokens, that is no later: clients were told.
+// adjust follows a change of the bucket's state from what it was before. If others have taken what
+// the replica waits for, it waits on. Else it refuses no longer than clients were told.
 func (b *bucket) adjust(before *stateOf, t int64) {
+	s := b.shared
+	before.advance(t)
+	s.advance(t)
+	lost := s.level() < before.level()-s.epsilon()
+	if lost && t < b.dry+int64(leastWait) {
+		b.busyAt = t
+	}
 	if t >= b.dry {
 		return
 	}
-	told, s := b.dry, b.shared
-	before.advance(t)
-	s.advance(t)
+	told := b.dry
 	b.dryFor(&s, 1)
-	if s.level() >= before.level()-s.epsilon() {
+	if !lost {
 		b.dry = min(b.dry, told)
 	}
 }
@@ -294,7 +300,7 @@ func (b *bucket) commit(now time.Time, s stateOf, revision int64, g grant, until
 		b.extra, b.extraEnd = g.extra, s.at+int64(duration(s.debt/s.limit.QPS))
 	}
 	if b.dry = 0; g.extra > 0 {
-		b.tookAt = s.at
+		b.busyAt = s.at
 	}
 }
 

@@ -112,7 +112,11 @@ func (l *Limiter) attempt(ctx context.Context, b *bucket, a *asked, n int) (time
 		}
 		l.metrics.transactions.WithLabelValues(conflict).Inc()
 		l.mu.Lock()
-		l.learn(b, response.Current, response.Revision)
+		before := b.shared
+		if l.learn(b, response.Current, response.Revision) {
+			_, t := l.advance(l.now())
+			b.adjust(&before, t)
+		}
 		l.mu.Unlock()
 	}
 	return 0, errContended
