@@ -82,6 +82,7 @@ func TestValidate(t *testing.T) {
 		"an unknown audit format":     {func(c *config) { c.Audit.Format = "legacy" }, `--audit-log-format: "legacy" is not json`},
 		"a negative audit size":       {func(c *config) { c.Audit.MaxSize = -1 }, "--audit-log-maxsize: -1 is negative"},
 		"no audit queue":              {func(c *config) { c.Audit.BufferSize = 0 }, "--audit-log-batch-buffer-size: 0 is not positive"},
+		"an unknown scope":            {func(c *config) { c.RateLimitScope = "node" }, `--rate-limit-scope: "node" is not one of process, cluster`},
 		"an unknown level":            {func(c *config) { c.LogLevel = "loud" }, `--log-level: "loud" is not one of debug`},
 		"an unknown format":           {func(c *config) { c.LogFormat = "xml" }, `--log-format: "xml" is not one of auto`},
 	} {

@@ -207,13 +207,7 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 	if err := i.startIAM(ctx, run, &cfg); err != nil {
 		return err
 	}
-	limiter := server.Limiter(cfg.Limiter)
-	if cfg.ClusterLimits {
-		shared := cluster.New(cfg.Limiter, cluster.Config{Store: i.Storage, Registerer: cfg.Metrics, Logger: cfg.Logger})
-		limiter = shared
-		i.running.Go(func() { shared.Run(run) })
-	}
-	if i.Handler, err = newHandler(cfg, limiter, i.Storage, objects); err != nil {
+	if i.Handler, err = newHandler(cfg, i.startLimits(run, &cfg), i.Storage, objects); err != nil {
 		return err
 	}
 	i.running.Go(func() { etcd.RunCompactor(run, cfg.Client, cfg.CompactionInterval, cfg.Logger) })
@@ -221,6 +215,16 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 		i.running.Go(func() { etcd.WatchVersions(run, cfg.Client, cfg.Logger) })
 	}
 	return nil
+}
+
+// startLimits returns what limits requests, at this server or at all of them.
+func (i *Instance) startLimits(run context.Context, cfg *Config) server.Limiter {
+	if !cfg.ClusterLimits {
+		return cfg.Limiter
+	}
+	limiter := cluster.New(cfg.Limiter, cluster.Config{Store: i.Storage, Registerer: cfg.Metrics, Logger: cfg.Logger})
+	i.running.Go(func() { limiter.Run(run) })
+	return limiter
 }
 
 // startIAM starts the token service, if there is one.

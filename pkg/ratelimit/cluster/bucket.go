@@ -61,8 +61,8 @@ func (h *held) left(now time.Time) float64 {
 	return max(0, h.block.TokensAt(now))
 }
 
-// lapse takes away what is no longer the replica's: the tokens that the bucket has gained again, and a block
-// that is not valid.
+// lapse takes away what is no longer the replica's: a block that is not valid, and the tokens that
+// the bucket has gained again.
 func (b *bucket) lapse(now time.Time, t int64, session int) {
 	if b.block != nil && (b.session != session || !now.Before(b.blockUntil)) {
 		b.block, b.blockUnits = nil, 0
@@ -143,15 +143,15 @@ func (b *bucket) mustWait(s *stateOf, n int) bool {
 }
 
 // dryFor returns how long a request that weighs n must wait, and has all be refused until then. If
-// a batch is not there by then, it is until it will be, up to a second: of a bucket that many want to take from, one
-// transaction then takes a batch, rather than one for each token. Replicas that wait for the same
-// wait for different times, so that one is the first and the others hear of it.
+// there is no batch by then, it is until there will be one, up to a second: of a bucket that many
+// want to take from, one transaction takes a batch, rather than one for each token. Replicas that
+// wait for the same wait for different times, so that one is the first and the others hear of it.
 func (b *bucket) dryFor(s *stateOf, n int) time.Duration {
 	wait, some := s.wait(float64(b.limit.Whole(n))), batch(s.limit)
 	if float64(n) > some {
 		return wait
 	}
-	spread := rand.Float64() / 4 //nolint:gosec // it is no secret
+	spread := rand.Float64() / 4
 	longest := float64(leastWait) * (1 - spread)
 	wait = max(wait, time.Duration(min(float64(s.wait(some))*(1+spread), longest)))
 	b.dry = s.at + int64(wait)

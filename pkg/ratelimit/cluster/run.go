@@ -62,8 +62,8 @@ func (l *Limiter) Run(ctx context.Context) {
 	}
 }
 
-// register writes that this replica is there, with its time, and returns the revision of that. That the store
-// answers ends a failure.
+// register writes that this replica is there, with its time, and returns the revision of that. An
+// answer of the store ends a failure.
 func (l *Limiter) register(ctx context.Context, registration int64) int64 {
 	ctx, cancel := context.WithTimeout(ctx, registerTimeout)
 	defer cancel()

@@ -197,7 +197,8 @@ func (s *stateOf) settle() { s.wanted = s.wanted && len(s.blocks) > 0 }
 const maxLead = int64(366 * 24 * time.Hour)
 
 // encode returns the state as it is stored, which is the bucket's GCRA time: when the common part
-// will be full. The time of the state, what was given back, whether blocks are wanted, and the blocks follow.
+// will be full. The time of the state, what was given back, whether blocks are wanted, and the
+// blocks follow.
 func (s *stateOf) encode() []byte {
 	full := s.at
 	if s.debt > 0 {

@@ -13,13 +13,12 @@ const second = int64(time.Second)
 
 var some = ratelimit.Limit{QPS: 10, Burst: 80}
 
-// full returns a full bucket at a time in seconds.
-func full(l ratelimit.Limit, at int64) stateOf {
-	return stateOf{state: state{at: at * second}, limit: l}
+func full(l ratelimit.Limit) stateOf {
+	return stateOf{state: state{at: 100 * second}, limit: l}
 }
 
 func TestStateTake(t *testing.T) {
-	s := full(some, 100)
+	s := full(some)
 	if _, ok := s.take("a", 81, 81, 0, 0); ok {
 		t.Error("more was taken than a full bucket has")
 	}
@@ -47,7 +46,7 @@ func TestStateTake(t *testing.T) {
 
 // A block has its part of the tokens and of the rate, and the rest has the rest.
 func TestStateBlocks(t *testing.T) {
-	s := full(some, 100)
+	s := full(some)
 	if g, ok := s.take("b", 1, 1, 8, 0); !ok || g != (grant{units: 8}) {
 		t.Fatalf("got %+v, %v", g, ok)
 	}
@@ -81,7 +80,7 @@ func TestStateBlocks(t *testing.T) {
 
 func TestStateIsStored(t *testing.T) {
 	for _, s := range []stateOf{
-		full(some, 100),
+		full(some),
 		{state: state{at: 1_800_000_000 * second, debt: 12, given: 5, wanted: true, blocks: []block{{"00ff", 4}, {"a0", 2}}}, limit: some},
 		{state: state{at: 7, debt: 80 + ratelimit.MaxWeight}, limit: some},
 	} {
@@ -112,7 +111,7 @@ func TestStateOfTheFuture(t *testing.T) {
 		t.Errorf("it owes %v, want %v", s.debt, want)
 	}
 	wide := ratelimit.Limit{QPS: 0.00001, Burst: 1e9}
-	s = full(wide, 100)
+	s = full(wide)
 	if _, ok := s.take("a", 5e8, 1e9, 0, 0); !ok {
 		t.Fatal("refused")
 	}
@@ -123,7 +122,7 @@ func TestStateOfTheFuture(t *testing.T) {
 
 // The time until a bucket is full stays, whatever the limit.
 func TestStateOfAnotherLimit(t *testing.T) {
-	s := full(some, 100)
+	s := full(some)
 	s.debt = 40
 	s.relimit(ratelimit.Limit{QPS: 20, Burst: 200})
 	if got := s.level(); got != 120 {
