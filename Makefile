@@ -68,6 +68,11 @@ bench: ## run the benchmarks six times each, for benchstat
 kubectl: ## run the tests of kubectl with its two releases before the one that `make test` has
 	@test/kubectl.sh
 
+# Without the race detector, whose memory and times are not the server's.
+.PHONY: consumers
+consumers: ## let Prometheus, vmagent and client-go find what is registered, and print a table of it
+	@cd test/consumers && go test -count=1 -timeout 1h -args -programs
+
 # In the package's directory go test shows each row of the table when its attack has ended.
 .PHONY: attack
 attack: ## attack the server for half an hour, and print a table of the results

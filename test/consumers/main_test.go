@@ -23,6 +23,13 @@ var programs = flag.Bool("programs", false, "also build and run the programs tha
 var binary string
 
 func TestMain(m *testing.M) {
+	if name := os.Getenv(asCandidate); name != "" {
+		if err := standForElection(name, os.Args[1]); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	flag.Parse()
 	os.Exit(run(m))
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"sync"
 	"syscall"
@@ -91,6 +92,18 @@ func start(t *testing.T, binary string, args ...string) (out *harness.Output, pi
 	return out, cmd.Process.Pid
 }
 
+var clientGoLine = regexp.MustCompile(`k8s.io/client-go (\S+)`)
+
+// clientGoVersion is that of this module.
+func clientGoVersion(t *testing.T) string {
+	t.Helper()
+	match := clientGoLine.FindStringSubmatch(harness.ReadFile(t, "go.mod"))
+	if match == nil {
+		t.Fatal("go.mod has no client-go")
+	}
+	return match[1]
+}
+
 // results are the rows of the table that `make consumers` prints.
 type results struct {
 	mu   sync.Mutex
@@ -121,6 +134,6 @@ func (r *results) print(w io.Writer) {
 	for _, row := range r.rows {
 		fmt.Fprint(table, row)
 	}
-	table.Flush()
+	_ = table.Flush() // a buffer never fails
 	_, _ = text.WriteTo(w)
 }

@@ -31,7 +31,7 @@ type server struct{ *harness.Server }
 // startServer starts a server that the test's end stops.
 func startServer(t *testing.T, flags ...string) *server {
 	t.Helper()
-	return &server{harness.Run(t, binary, flags...)}
+	return &server{harness.Run(t, binary, append([]string{"--log-level=warn"}, flags...)...)}
 }
 
 // crash kills the server and starts it again.
