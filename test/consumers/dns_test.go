@@ -89,13 +89,14 @@ func addressWriter(t *testing.T, c kubernetes.Interface, names *nameServer) func
 	t.Helper()
 	const name = "written"
 	must[*corev1.Service](t, "create")(c.CoreV1().Services("default").Create(t.Context(), newService(name, port{"http", 80}), metav1.CreateOptions{}))
-	must[*discoveryv1.EndpointSlice](t, "create")(c.DiscoveryV1().EndpointSlices("default").Create(t.Context(), newSlice(name, nil, port{"http", 80}), metav1.CreateOptions{}))
+	endpoints := c.CoreV1().Endpoints("default")
+	must[*corev1.Endpoints](t, "create")(endpoints.Create(t.Context(), newEndpoints(name, nil, port{"http", 80}), metav1.CreateOptions{}))
 	address := netip.MustParseAddr("10.30.0.0")
 	return func() time.Duration {
 		t.Helper()
 		address = address.Next()
 		eventually(t, "write", func(ctx context.Context) error {
-			_, err := c.DiscoveryV1().EndpointSlices("default").Update(ctx, newSlice(name, []string{address.String()}, port{"http", 80}), metav1.UpdateOptions{})
+			_, err := endpoints.Update(ctx, newEndpoints(name, []string{address.String()}, port{"http", 80}), metav1.UpdateOptions{})
 			return err
 		})
 		written := time.Now()

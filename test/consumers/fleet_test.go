@@ -39,9 +39,9 @@ func newFleet(client *kubernetes.Clientset) *fleet {
 	return &fleet{client: client, namespace: metav1.NamespaceDefault, services: map[string]registered{}}
 }
 
-// feed is a way to register the backends of a Service.
+// feed is a way to register the backends of a Service. What is written in one way is found in all,
+// since the server makes the other view of it.
 type feed struct {
-	roles []string // of discovery, which find them by it
 	set   func(ctx context.Context, f *fleet, name string, b backends) error
 	unset func(ctx context.Context, f *fleet, name string) error
 }
@@ -49,7 +49,6 @@ type feed struct {
 // feeds are all ways, by the resource that is written.
 var feeds = map[string]feed{
 	"endpoints": {
-		roles: []string{"endpoints"},
 		set: func(ctx context.Context, f *fleet, name string, b backends) error {
 			client, object := f.client.CoreV1().Endpoints(f.namespace), newEndpoints(name, slices.Concat(b.ready, b.notReady), b.ports...)
 			if len(object.Subsets) > 0 {
@@ -63,7 +62,6 @@ var feeds = map[string]feed{
 		},
 	},
 	"endpointslices": {
-		roles: []string{"endpointslice"},
 		set: func(ctx context.Context, f *fleet, name string, b backends) error {
 			client, object := f.client.DiscoveryV1().EndpointSlices(f.namespace), newSlice(name, b.ready, b.ports...)
 			for _, ip := range b.notReady {
@@ -150,8 +148,6 @@ func (f *fleet) targets(role string) []string {
 		for _, p := range b.ports {
 			if role == "service" {
 				all = append(all, describeTarget(name, fmt.Sprintf("%s.%s.svc:%d", name, f.namespace, p.number), p.name, ""))
-			}
-			if !slices.Contains(feeds[b.way].roles, role) {
 				continue
 			}
 			for ready, addresses := range map[string][]string{"true": b.ready, "false": b.notReady} {
@@ -214,11 +210,10 @@ func (f *fleet) registerFirst(t *testing.T) {
 	}
 }
 
-// setTimed is the write of that number, by turns in every way, and returns the roles that find it.
-func (f *fleet) setTimed(t *testing.T, number int) (roles []string) {
+// setTimed is the write of that number, by turns in every way.
+func (f *fleet) setTimed(t *testing.T, number int) {
 	t.Helper()
 	ways := slices.Sorted(maps.Keys(feeds))
 	way := ways[number%len(ways)]
 	f.set(t, way, "first-"+way, backends{ready: []string{fmt.Sprintf("10.2.0.%d", number+1)}, ports: []port{{"metrics", 9100}}})
-	return feeds[way].roles
 }

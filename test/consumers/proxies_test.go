@@ -145,7 +145,7 @@ func testWithoutDNS(t *testing.T, names *nameServer, url string) {
 	client, end, tick := httpClient(t), time.After(6*time.Second), time.NewTicker(100*time.Millisecond)
 	defer tick.Stop()
 	for {
-		if answer, err := get(t.Context(), client, url); err != nil || answer != backendAddresses[1] {
+		if answer, err := answerOf(t.Context(), client, url); err != nil || answer != backendAddresses[1] {
 			t.Fatalf("without CoreDNS: %q, %v", answer, err)
 		}
 		select {
@@ -163,7 +163,7 @@ func awaitTraffic(t *testing.T, client *http.Client, url, what string, servers [
 	eventually(t, what, func(ctx context.Context) error {
 		got := []string{}
 		for range 6 {
-			answer, err := get(ctx, client, url)
+			answer, err := answerOf(ctx, client, url)
 			if err != nil {
 				return err
 			}
@@ -181,8 +181,8 @@ func awaitTraffic(t *testing.T, client *http.Client, url, what string, servers [
 	})
 }
 
-// get returns which server has answered, or the status code of another answer than 200.
-func get(ctx context.Context, client *http.Client, url string) (string, error) {
+// answerOf returns which server has answered, or the status code of another answer than 200.
+func answerOf(ctx context.Context, client *http.Client, url string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return "", err

@@ -33,21 +33,21 @@ import (
 func TestKuberesolver(t *testing.T) {
 	const version, changes = "v6.0.1", 1000
 	s := startServer(t)
-	c, fleet := s.client(t), startFleet(t)
+	c, grpcFleet := s.client(t), startFleet(t)
 	ports := []port{{"grpc", 9090}, {"metrics", 9100}}
 	must[*corev1.Service](t, "create")(c.CoreV1().Services("default").Create(t.Context(), newService("web", ports...), metav1.CreateOptions{}))
-	slice := newSlice("web", fleet.addresses[:1], ports...)
+	slice := newSlice("web", grpcFleet.addresses[:1], ports...)
 	must[*discoveryv1.EndpointSlice](t, "create")(c.DiscoveryV1().EndpointSlices("default").Create(t.Context(), slice, metav1.CreateOptions{}))
 
 	states := &states{}
-	conn := fleet.dial(t, &recordingBuilder{kuberesolver.NewBuilder(kuberesolver.NewInsecureK8sClient(startTokenProxy(t, s)), "kubernetes"), states})
-	fleet.expectAnswers(t, conn, fleet.addresses[:1])
+	conn := grpcFleet.dial(t, &recordingBuilder{kuberesolver.NewBuilder(kuberesolver.NewInsecureK8sClient(startTokenProxy(t, s)), "kubernetes"), states})
+	grpcFleet.expectAnswers(t, conn, grpcFleet.addresses[:1])
 
-	want := [][]string{fleet.addresses[:1]}
+	want := [][]string{grpcFleet.addresses[:1]}
 	random := rand.New(rand.NewPCG(rand.Uint64(), 0))
 	change := func() {
 		t.Helper()
-		slice, want = fleet.change(random, slice, want)
+		slice, want = grpcFleet.change(random, slice, want)
 		must[*discoveryv1.EndpointSlice](t, "update")(c.DiscoveryV1().EndpointSlices("default").Update(t.Context(), slice, metav1.UpdateOptions{}))
 	}
 	for range changes {
@@ -58,17 +58,17 @@ func TestKuberesolver(t *testing.T) {
 	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Errorf("the resolver has had %d states, want %d (-want +got)\n%.4000s", len(got), len(want), diff)
 	}
-	fleet.expectAnswers(t, conn, want[len(want)-1])
+	grpcFleet.expectAnswers(t, conn, want[len(want)-1])
 	proven.add("kuberesolver", version, fmt.Sprintf("%d changes, %d missed", changes, len(want)-len(got)), nil)
 
 	for range 3 {
 		s.Kill(t)
-		fleet.expectAnswers(t, conn, want[len(want)-1])
+		grpcFleet.expectAnswers(t, conn, want[len(want)-1])
 		s.Restart(t)
 		change()
 		states.await(t, want[len(want)-1])
 	}
-	fleet.expectAnswers(t, conn, want[len(want)-1])
+	grpcFleet.expectAnswers(t, conn, want[len(want)-1])
 	proven.add("kuberesolver", version, "changes after kill -9 of the server", nil)
 }
 
@@ -159,16 +159,16 @@ func (s *states) await(t *testing.T, want []string) {
 	})
 }
 
-// fleet is gRPC servers on this machine that have addresses of others: a client's connections to
+// grpcFleet is gRPC servers on this machine that have addresses of others: a client's connections to
 // these go to them.
-type fleet struct {
+type grpcFleet struct {
 	addresses []string
 	listening map[string]string // by address
 }
 
-func startFleet(t *testing.T) *fleet {
+func startFleet(t *testing.T) *grpcFleet {
 	t.Helper()
-	f := &fleet{listening: map[string]string{}}
+	f := &grpcFleet{listening: map[string]string{}}
 	for i := range 8 {
 		listener, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -193,7 +193,7 @@ func startFleet(t *testing.T) *fleet {
 }
 
 // dial returns a client that finds its servers by a resolver, and takes turns.
-func (f *fleet) dial(t *testing.T, by resolver.Builder) *grpc.ClientConn {
+func (f *grpcFleet) dial(t *testing.T, by resolver.Builder) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("kubernetes:///web.default:metrics",
 		grpc.WithResolvers(by),
@@ -214,7 +214,7 @@ func (f *fleet) dial(t *testing.T, by resolver.Builder) *grpc.ClientConn {
 }
 
 // expectAnswers waits until calls are answered by the servers with these addresses, and by no other.
-func (f *fleet) expectAnswers(t *testing.T, conn *grpc.ClientConn, addresses []string) {
+func (f *grpcFleet) expectAnswers(t *testing.T, conn *grpc.ClientConn, addresses []string) {
 	t.Helper()
 	client, want := grpc_health_v1.NewHealthClient(conn), []string{}
 	for _, address := range addresses {
@@ -240,7 +240,7 @@ func (f *fleet) expectAnswers(t *testing.T, conn *grpc.ClientConn, addresses []s
 
 // change makes another slice of one, with at least one address that is ready, and appends those to the
 // states that a resolver must have.
-func (f *fleet) change(random *rand.Rand, slice *discoveryv1.EndpointSlice, want [][]string) (*discoveryv1.EndpointSlice, [][]string) {
+func (f *grpcFleet) change(random *rand.Rand, slice *discoveryv1.EndpointSlice, want [][]string) (*discoveryv1.EndpointSlice, [][]string) {
 	for {
 		changed, ready := slice.DeepCopy(), []string{}
 		changed.Endpoints = []discoveryv1.Endpoint{}

@@ -15,16 +15,10 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// scraper is Prometheus with the discoveries that deploy/prometheus needs.
-var scraper = program{
-	name: "prometheus", module: "github.com/prometheus/prometheus", version: "v0.316.0",
-	main: "github.com/prometheus/prometheus/cmd/prometheus", tags: "remove_all_sd,enable_kubernetes_sd,enable_dns_sd",
-}
-
 // TestScraping has Prometheus scrape the server, and what is registered, as deploy/prometheus has it.
 func TestScraping(t *testing.T) {
 	number := int32(startBackends(t))
-	program, s, dir, listen := scraper.build(t), startServer(t), t.TempDir(), freeAddress(t)
+	program, s, dir, listen := prometheusProgram.build(t), startServer(t), t.TempDir(), freeAddress(t)
 	metrics := port{"metrics", number}
 	config := filepath.Join(dir, "prometheus.yml")
 	substitute(t, "prometheus/prometheus.yml", config,
@@ -48,7 +42,7 @@ func TestScraping(t *testing.T) {
 	endpoints.Subsets[0].NotReadyAddresses, endpoints.Subsets[0].Addresses = endpoints.Subsets[0].Addresses[:1], endpoints.Subsets[0].Addresses[1:]
 	must[*corev1.Endpoints](t, "update")(c.CoreV1().Endpoints("default").Update(t.Context(), endpoints, metav1.UpdateOptions{}))
 	awaitUp(t, listen, self, target(backendAddresses[1], ""))
-	proven.add("Prometheus", scraper.version, "scrapes what is registered, as deploy/prometheus has it", nil)
+	proven.add("Prometheus", prometheusProgram.version, "scrapes what is registered, as deploy/prometheus has it", nil)
 }
 
 // awaitUp waits until Prometheus has exactly these series of the metric up.

@@ -3,7 +3,6 @@ package consumers
 import (
 	"context"
 	"encoding/json"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -94,17 +93,6 @@ func startVmagent(t *testing.T, s *server, binary string) *vmagent {
 	start(t, binary, "-promscrape.config="+file, "-httpListenAddr="+address, "-promscrape.kubernetesSDCheckInterval=100ms",
 		"-remoteWrite.url=http://127.0.0.1:9/", "-remoteWrite.tmpDataPath="+filepath.Join(dir, "data"))
 	return &vmagent{url: "http://" + address, client: httpClient(t)}
-}
-
-// freeAddress is one on which nothing listens now.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().String()
 }
 
 // found has the targets by role.
