@@ -70,7 +70,7 @@ kubectl: ## run the tests of kubectl with its two releases before the one that `
 
 # Without the race detector, whose memory and times are not the server's.
 .PHONY: consumers
-consumers: ## let Prometheus, vmagent and client-go find what is registered, and print a table of it
+consumers: ## let Prometheus, CoreDNS, vmagent, gRPC and client-go find what is registered, and print a table of it
 	@cd test/consumers && go test -count=1 -timeout 1h -args -programs
 
 # In the package's directory go test shows each row of the table when its attack has ended.
