@@ -235,6 +235,8 @@ func (e *NearlyFullError) Error() string {
 type TooLargeError struct {
 	Size  int // bytes
 	Limit int // bytes; 0 if the store rejected the value without naming its limit
+	// Others is how many writes the transaction has besides the one that it is for. Size counts them.
+	Others int
 }
 
 func (e *TooLargeError) Error() string {

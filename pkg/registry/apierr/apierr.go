@@ -37,7 +37,11 @@ func FromStorage(err error) error {
 		if tooLarge.Limit == 0 {
 			limit = "more than it accepts in one request"
 		}
-		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the object takes %d bytes in etcd, %s", tooLarge.Size, limit))
+		what := "the object takes"
+		if tooLarge.Others > 0 {
+			what = fmt.Sprintf("the object and the %d others that are written with it take", tooLarge.Others)
+		}
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("%s %d bytes in etcd, %s", what, tooLarge.Size, limit))
 	case errors.Is(err, storage.ErrTooManyWrites):
 		return apierrors.NewRequestEntityTooLargeError("the object and the EndpointSlices that mirror it take more writes than etcd accepts in one transaction (its --max-txn-ops)")
 	case errors.Is(err, storage.ErrCompacted):

@@ -37,9 +37,9 @@ func readError(ctx context.Context, err error) error {
 
 // writeError translates the error of a transaction that was passed to clientv3. Only a
 // transaction that was not sent, or that etcd rejected before proposing it, is certain not
-// to be written; every other error leaves the outcome open. size is that of all
-// values; nil stays nil.
-func writeError(size int, err error) error {
+// to be written; every other error leaves the outcome open. size and others are as in TooLargeError;
+// nil stays nil.
+func writeError(size, others int, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -49,7 +49,7 @@ func writeError(size int, err error) error {
 	case errors.Is(err, rpctypes.ErrNoSpace):
 		kind = storage.ErrNoSpace
 	case errors.Is(err, rpctypes.ErrRequestTooLarge), isMessageTooLarge(err):
-		return fmt.Errorf("%w: %w", &storage.TooLargeError{Size: size}, err)
+		return fmt.Errorf("%w: %w", &storage.TooLargeError{Size: size, Others: others}, err)
 	case errors.Is(err, rpctypes.ErrTooManyOps):
 		kind = storage.ErrTooManyWrites
 	case isRefusal(err):

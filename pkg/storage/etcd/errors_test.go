@@ -59,17 +59,17 @@ func TestErrors(t *testing.T) {
 		if got := readError(t.Context(), tc.err); !errors.Is(got, tc.read) {
 			t.Errorf("read: %v became %v, want %v", tc.err, got, tc.read)
 		}
-		if got := writeError(0, tc.err); !errors.Is(got, tc.write) {
+		if got := writeError(0, 0, tc.err); !errors.Is(got, tc.write) {
 			t.Errorf("write: %v became %v, want %v", tc.err, got, tc.write)
 		}
 	}
 	for _, err := range []error{proxy, rpctypes.ErrGRPCRequestTooLarge} {
 		var got *storage.TooLargeError
-		if !errors.As(writeError(7, err), &got) || got.Size != 7 {
-			t.Errorf("write: %v became %v, want a TooLargeError", err, writeError(7, err))
+		if !errors.As(writeError(7, 0, err), &got) || got.Size != 7 {
+			t.Errorf("write: %v became %v, want a TooLargeError", err, writeError(7, 0, err))
 		}
 	}
-	if readError(t.Context(), nil) != nil || writeError(0, nil) != nil {
+	if readError(t.Context(), nil) != nil || writeError(0, 0, nil) != nil {
 		t.Error("success became an error")
 	}
 }

@@ -171,7 +171,7 @@ func (s *Store) Put(ctx context.Context, key string, value []byte, opts storage.
 // write commits t if there is room for it. A dry run only checks its conditions.
 func (s *Store) write(ctx context.Context, t *txn, reserve storage.Reserve, dryRun bool) (storage.WriteResponse, error) {
 	if t.size > s.max {
-		return storage.WriteResponse{}, &storage.TooLargeError{Size: t.size, Limit: s.max}
+		return storage.WriteResponse{}, &storage.TooLargeError{Size: t.size, Limit: s.max, Others: t.others()}
 	}
 	if dryRun {
 		t.then = nil
@@ -256,6 +256,9 @@ func (t *txn) add(also *storage.Also) {
 	}
 }
 
+// others is how many keys it writes besides the one that it is for.
+func (t *txn) others() int { return max(0, len(t.then)-1) }
+
 // mustExist returns the revision to compare a key with that must exist: etcd gives 0 to a
 // key that does not exist, and 1 to no key, since an empty store is at revision 1.
 func mustExist(modRevision int64) int64 { return max(modRevision, 1) }
@@ -264,7 +267,7 @@ func (s *Store) commit(ctx context.Context, t *txn) (storage.WriteResponse, erro
 	var resp *clientv3.TxnResponse
 	err := s.call(ctx, t.operation, t.key, func(ctx context.Context) (err error) {
 		resp, err = s.client.Txn(ctx).If(t.conditions...).Then(t.then...).Else(t.otherwise...).Commit()
-		return writeError(t.size, err)
+		return writeError(t.size, t.others(), err)
 	})
 	if err != nil {
 		return storage.WriteResponse{}, err
