@@ -3,7 +3,9 @@ package registry
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -33,6 +35,8 @@ type effects struct {
 	instead *object.Object
 	// adds is by how many bytes the others become larger in all, by store.
 	adds map[*Store]int64
+	// drafted is how many bytes of JSON were made of others.
+	drafted int
 	// creates is whether objects may appear in the namespace; nil: nobody has asked.
 	creates *bool
 }
@@ -90,7 +94,7 @@ func (fx *effects) mirror(u *unit) error {
 	if !put || fx.primary == fx.endpoints {
 		return nil
 	}
-	d, err := fx.endpoints.draft(u.current, u.endpoints.Identity, u.endpoints.ValueSize())
+	d, err := fx.draft(fx.endpoints, u.current, u.endpoints.Identity, u.endpoints.ValueSize())
 	if err != nil {
 		return err
 	}
@@ -103,19 +107,26 @@ func (fx *effects) derive(u *unit) error {
 		return nil
 	}
 	var wanted *corev1.Endpoints
-	if u.mirrored {
-		slices := make([]*discoveryv1.EndpointSlice, len(u.written))
+	show := u.mirrored && len(u.written) > 0
+	if show {
+		var err error
+		if show, err = fx.mayCreate(); err != nil {
+			return err
+		}
+	}
+	if show {
+		shown := make([]*discoveryv1.EndpointSlice, len(u.written))
 		for i, w := range u.written {
-			if slices[i] = w.next; w.next == nil {
+			if shown[i] = w.next; w.next == nil {
 				obj, err := w.stored.Decode()
 				if err != nil {
 					return err
 				}
-				slices[i] = obj.(*discoveryv1.EndpointSlice)
+				shown[i] = obj.(*discoveryv1.EndpointSlice)
 			}
 		}
 		var err error
-		if wanted, err = mirror.Endpoints(u.namespace, u.name, u.service, slices); err != nil {
+		if wanted, err = mirror.Endpoints(u.namespace, u.name, u.service, shown); err != nil {
 			return tooMany(err)
 		}
 	}
@@ -147,6 +158,42 @@ func (fx *effects) reshow(before *object.Object, wanted *corev1.Endpoints) error
 	return fx.update(fx.endpoints, before, old, next)
 }
 
+// leastDrafted is what all that a write makes of others may take in any case, in bytes of JSON. Beyond it
+// they may take manyTimes the largest object: what is made of one that fits does not exceed that,
+// unless its ports or its metadata multiply.
+const (
+	leastDrafted = 32 << 20
+	manyTimes    = 4
+)
+
+// draft drafts an object that is made, within what all of them may take.
+func (fx *effects) draft(s *Store, obj APIObject, at object.Identity, atLeast int) (*object.Object, error) {
+	d, err := s.draft(obj, at, atLeast)
+	if err != nil {
+		return nil, s.ofMade(at.Name, err)
+	}
+	limit := max(leastDrafted, manyTimes*s.maxObject)
+	if fx.drafted += d.ValueSize(); fx.drafted > limit {
+		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the EndpointSlices that mirror the Endpoints %q would take more than %d bytes as JSON: "+
+			"each of them repeats the labels and annotations, and those of different ports the addresses", fx.at.Name, limit))
+	}
+	return d, nil
+}
+
+// ofMade says of a refusal that it is for an object that is made, not for that which the client sent.
+func (s *Store) ofMade(name string, err error) error {
+	var status *apierrors.StatusError
+	if !errors.As(err, &status) {
+		return err
+	}
+	made := &apierrors.StatusError{ErrStatus: *status.ErrStatus.DeepCopy()}
+	if name != "" {
+		name = fmt.Sprintf(" %q", name)
+	}
+	made.ErrStatus.Message = fmt.Sprintf("the %s%s that would be made of it cannot be stored: %s", s.resource.API.Kind, name, status.ErrStatus.Message)
+	return made
+}
+
 // rewrite has a slice mirror what is wanted, and reports whether that changes it.
 func (fx *effects) rewrite(before *object.Object, wanted *discoveryv1.EndpointSlice) (changed bool, err error) {
 	metadata, err := before.Metadata()
@@ -156,7 +203,7 @@ func (fx *effects) rewrite(before *object.Object, wanted *discoveryv1.EndpointSl
 	next := ownership.ShallowCopy(wanted)
 	next.ObjectMeta = *metadata
 	next.Labels, next.Annotations, next.OwnerReferences = wanted.Labels, wanted.Annotations, wanted.OwnerReferences
-	d, err := fx.slices.draft(next, before.Identity, before.ValueSize())
+	d, err := fx.draft(fx.slices, next, before.Identity, before.ValueSize())
 	if err != nil {
 		return false, err
 	}
@@ -178,7 +225,7 @@ func (fx *effects) update(s *Store, before *object.Object, old, next APIObject) 
 		return err
 	}
 	s.resource.Strategy.PrepareForUpdate(next, old)
-	d, err := s.draft(next, before.Identity, before.ValueSize())
+	d, err := fx.draft(s, next, before.Identity, before.ValueSize())
 	if err != nil {
 		return err
 	}
@@ -191,8 +238,8 @@ func (fx *effects) create(s *Store, obj APIObject) (bool, error) {
 	if ok, err := fx.mayCreate(); err != nil || !ok {
 		return false, err
 	}
-	if obj.GetName() == "" {
-		obj.SetName(generateName(obj.GetGenerateName()))
+	for base := obj.GetGenerateName(); obj.GetName() == "" || base != "" && fx.writes(s.resource.key(obj.GetNamespace(), obj.GetName())); {
+		obj.SetName(generateName(base))
 	}
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(metav1.Now())
@@ -202,7 +249,7 @@ func (fx *effects) create(s *Store, obj APIObject) (bool, error) {
 	s.resource.Strategy.PrepareForCreate(obj)
 	namespace, name := obj.GetNamespace(), obj.GetName()
 	key := s.resource.key(namespace, name)
-	d, err := s.draft(obj, object.Identity{Key: key, Namespace: namespace, Name: name}, 0)
+	d, err := fx.draft(s, obj, object.Identity{Key: key, Namespace: namespace, Name: name}, 0)
 	if err != nil {
 		return false, err
 	}
@@ -214,6 +261,12 @@ func (fx *effects) create(s *Store, obj APIObject) (bool, error) {
 		fx.require(key, 0)
 	}
 	return true, fx.put(s, d, int64(d.Size())+versionBytes)
+}
+
+// writes reports whether the transaction writes the key already: etcd takes each only once, and among
+// a thousand generated names two are equal every thirty times.
+func (fx *effects) writes(key string) bool {
+	return key == fx.at.Key || slices.ContainsFunc(fx.also.Writes, func(w storage.Write) bool { return w.Key == key })
 }
 
 // mayCreate reports whether the namespace takes new objects, and requires that it stays so.
@@ -268,6 +321,16 @@ func (fx *effects) rest() storage.Also {
 		return storage.Also{}
 	}
 	return fx.also
+}
+
+// addsInAll returns by how many bytes all others become larger, or smaller, in all.
+func (fx *effects) addsInAll() (total int64) {
+	if fx != nil {
+		for _, bytes := range fx.adds {
+			total += bytes
+		}
+	}
+	return total
 }
 
 // added returns by how many bytes the objects of each store become larger, those of the primary's by

@@ -151,6 +151,9 @@ func (fx *effects) ofService(before *object.Object, next *corev1.Service) error 
 		service = obj.(*corev1.Service)
 	}
 	was, is := fx.isMirrored(fx.at.Name, service), fx.isMirrored(fx.at.Name, next)
+	if before == nil && next == nil {
+		was = true // nobody knows of one that cannot be read
+	}
 	u := &unit{namespace: fx.at.Namespace, name: fx.at.Name, service: next, mirrored: is}
 	if !was && !is {
 		return nil
@@ -215,6 +218,9 @@ func (fx *effects) ofSliceIn(name string, before *object.Object, next *discovery
 	case !known:
 		return nil
 	case isMirror:
+		if ok, err := fx.mayCreate(); err != nil || !ok {
+			return err // where all is being deleted it would be made again for each that goes
+		}
 		return fx.settle(u)
 	}
 	return fx.derive(u)
@@ -242,6 +248,19 @@ func without(objects []*object.Object, key string) []*object.Object {
 		}
 	}
 	return kept
+}
+
+// isMade reports whether the object is made of others.
+func (s *Store) isMade(obj APIObject) bool {
+	set := labels.Set(obj.GetLabels())
+	m := s.mirroring
+	switch {
+	case m == nil:
+		return false
+	case s == m.slices:
+		return mirror.IsMirror(set) && set.Has(discoveryv1.LabelServiceName)
+	}
+	return s == m.endpoints && mirror.IsDerived(set)
 }
 
 // forbid is the 403 for a write of what is made of something else.
@@ -304,10 +323,15 @@ func (fx *effects) cached(s *Store, namespace, name string) (stored, error) {
 // readSlices reads the slices of the unit, as new as its Endpoints at least, and requires that none
 // is written that the cache does not have.
 func (fx *effects) readSlices(u *unit) error {
-	if u.endpoints != nil {
-		if err := fx.slices.cache.WaitFor(fx.ctx, u.endpoints.Revision); err != nil {
-			return apierr.FromStorage(err)
-		}
+	least := int64(0)
+	switch {
+	case fx.primary == fx.endpoints:
+		least = fx.at.Revision // which has no object if it cannot be read
+	case u.endpoints != nil:
+		least = u.endpoints.Revision
+	}
+	if err := fx.slices.cache.WaitFor(fx.ctx, least); err != nil {
+		return apierr.FromStorage(err)
 	}
 	entries, revision, err := fx.slices.cache.Indexed(u.namespace + "/" + u.name)
 	if err != nil {
@@ -350,29 +374,6 @@ func (m *mirroring) catchUp(ctx context.Context, namespace string, revision int6
 			return // whoever tries again finds that ctx has ended
 		}
 	}
-}
-
-// weight returns what a write of a Service, or of a slice with those labels, reads and writes of its
-// unit, in bytes of JSON. That of Endpoints is like themselves.
-func (m *mirroring) weight(s *Store, namespace, name string, set labels.Labels) int {
-	switch {
-	case m == nil, s != m.services && s != m.slices:
-		return 0
-	case s == m.slices:
-		name = set.Get(discoveryv1.LabelServiceName)
-	}
-	total := 0
-	if e := m.endpoints.known(namespace, name); e != nil {
-		total = e.Size()
-	}
-	entries, _, err := m.slices.cache.Indexed(namespace + "/" + name)
-	if name == "" || err != nil {
-		return 0 // whoever writes finds out
-	}
-	for _, entry := range entries {
-		total += entry.Value.size()
-	}
-	return total
 }
 
 // tooMany is the 413 for a unit that is too large to be mirrored.

@@ -74,7 +74,12 @@ func (m *mirroring) settleUnit(ctx context.Context, namespace, name string) erro
 		if err := fx.settle(u); err != nil || len(fx.also.Writes) == 0 {
 			return err
 		}
+		release, err := m.endpoints.reserve(0, fx)
+		if err != nil {
+			return err
+		}
 		response, err := fx.commit()
+		release(response, false, err)
 		if err != nil || response.Succeeded {
 			return err
 		}

@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -209,8 +208,7 @@ func (s *Store) Weight(namespace, name string) int {
 // Effects returns how many bytes of JSON of other objects a write of obj reads or writes, as far as
 // the caches know; 0: none.
 func (s *Store) Effects(namespace string, obj runtime.Object) int {
-	written := obj.(APIObject)
-	return s.mirroring.weight(s, namespace, written.GetName(), labels.Set(written.GetLabels()))
+	return s.mirroring.effectsWeight(s, namespace, obj.(APIObject))
 }
 
 // known returns the object that the cache has; nil: it has none that can be read.

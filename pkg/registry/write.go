@@ -263,18 +263,20 @@ func (s *Store) putNext(ctx context.Context, current *object.Object, next APIObj
 	}
 	opts := storage.PutOptions{Expect: current.Revision, DryRun: dryRun}
 	adds := int64(d.ValueSize() - current.ValueSize())
+	all := fx.addsInAll() + adds
 	switch dying := next.GetDeletionTimestamp() != nil; {
-	case marking, dying && adds <= 0:
+	case marking, dying && all <= 0:
 		adds, opts.Reserve = 0, storage.ForDeletion
-	case adds <= 0:
+	case all <= 0:
 		opts.Reserve = storage.ForShrinking
 	}
 	return s.put(ctx, d, adds, opts, fx)
 }
 
-// held reports whether something keeps a deleted object from being removed.
+// held reports whether something keeps a deleted object from being removed. Nothing keeps what is made
+// of others, since nobody could let go of it.
 func (s *Store) held(obj APIObject) bool {
-	return objectmeta.Hold(obj.GetFinalizers()) || s.resource.Holds != nil && s.resource.Holds(obj)
+	return !s.isMade(obj) && (objectmeta.Hold(obj.GetFinalizers()) || s.resource.Holds != nil && s.resource.Holds(obj))
 }
 
 // alreadyExists is the 409 for a name that is taken. It says so if the object is being deleted,
