@@ -121,7 +121,7 @@ func (s *Server) start(ctx context.Context, cfg Config) (err error) {
 	s.core, err = apiserver.Start(ctx, apiserver.Config{
 		Client: s.etcd.Client(), MaxValueBytes: embedded.MaxValueBytes, WrapStorage: cfg.Wrap,
 		Authenticator: tokens, IAM: s.iam, Authorizer: cfg.Authorizer, AuthorizationMode: cmp.Or(cfg.AuthorizationMode, apiserver.ModeAlwaysAllow), Limiter: s.Limiter, Audit: cfg.Audit,
-		Mirroring:           cmp.Or(cfg.Mirroring, apiserver.MirrorServices), MaxStoredBytes: cfg.MaxStoredBytes,
+		Mirroring: cmp.Or(cfg.Mirroring, apiserver.MirrorServices), MaxStoredBytes: cfg.MaxStoredBytes,
 		MaxRequestsInFlight: cfg.MaxRequestsInFlight, MaxMutatingRequestsInFlight: cfg.MaxMutatingRequestsInFlight,
 		Logger: cfg.Logger, Metrics: s.Metrics, Version: version.Info{Major: "1", Minor: "37", GitVersion: "v1.37.2"},
 	})

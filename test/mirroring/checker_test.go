@@ -24,11 +24,12 @@ type checker struct {
 	slices    map[string]*discoveryv1.EndpointSlice
 	revisions map[string]int64 // of the latest writes, by key
 
-	mirrored, derived int // how many revisions had such a unit
+	all               bool // whether no Service is needed
+	mirrored, derived int  // how many revisions had such a unit
 }
 
 func newChecker() *checker {
-	return &checker{map[string]*corev1.Service{}, map[string]*corev1.Endpoints{}, map[string]*discoveryv1.EndpointSlice{}, map[string]int64{}, 0, 0}
+	return &checker{map[string]*corev1.Service{}, map[string]*corev1.Endpoints{}, map[string]*discoveryv1.EndpointSlice{}, map[string]int64{}, false, 0, 0}
 }
 
 // run checks all revisions of a store, of which none may be compacted.
@@ -63,6 +64,7 @@ func (c *checker) run(t *testing.T, store storage.Interface) {
 		}
 		events = events[n:]
 	}
+	c.checkKeys(t, store)
 	t.Logf("%d revisions: mirrored in %d, shown in %d", now, c.mirrored, c.derived)
 	if c.mirrored == 0 || c.derived == 0 {
 		t.Error("nothing was checked")
@@ -126,7 +128,10 @@ func (c *checker) check(unit string, revision int64) (faults []string) {
 	}
 	var byHand map[string]bool
 	made := endpoints != nil && endpoints.Labels["endpoints.kubernetes.io/managed-by"] == "endpointslices.berth"
-	inStep := service != nil && len(service.Spec.Selector) == 0
+	inStep := c.all
+	if service != nil {
+		inStep = len(service.Spec.Selector) == 0
+	}
 	if inStep && endpoints != nil && !made && endpoints.Labels[discoveryv1.LabelSkipMirror] != "true" {
 		c.mirrored++
 		byHand = flatten(endpoints)
@@ -152,6 +157,29 @@ func (c *checker) check(unit string, revision int64) (faults []string) {
 		faults = append(faults, "there are Endpoints that show nothing")
 	}
 	return faults
+}
+
+// checkKeys checks that units have a key that tells of writes of their slices as long as they have such.
+func (c *checker) checkKeys(t *testing.T, store storage.Interface) {
+	t.Helper()
+	const prefix = "/registry/berth/endpointslices/"
+	list, err := store.List(t.Context(), prefix, storage.ListOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, got := map[string]bool{}, map[string]bool{}
+	for at, slice := range c.slices {
+		namespace, _, _ := strings.Cut(at, "/")
+		if slice.Labels[discoveryv1.LabelManagedBy] != "endpointslicemirroring-controller.k8s.io" {
+			want[namespace+"/"+slice.Labels[discoveryv1.LabelServiceName]] = true
+		}
+	}
+	for _, kv := range list.KVs {
+		got[strings.TrimPrefix(kv.Key, prefix)] = true
+	}
+	if fault := compare("the keys", want, got); fault != "" {
+		t.Error(fault)
+	}
 }
 
 // flatten returns each address with each port, and whether it is ready.

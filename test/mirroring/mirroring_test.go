@@ -20,6 +20,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/berth-project/berth/pkg/apiserver"
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
 	"github.com/berth-project/berth/test/apitest"
@@ -57,31 +59,71 @@ func start(ctx context.Context, t *testing.T, seed uint64, at []*atomic.Pointer[
 	}
 }
 
-// Two servers on one etcd know of each other's writes by their caches alone.
+// Two servers on one etcd know of each other's writes by their caches alone, however late those are.
 func TestTwoServers(t *testing.T) {
-	t.Logf("-seed=%d", *seed)
-	var servers []*apitest.Server
-	var at []*atomic.Pointer[endpoint]
-	for i := range 2 {
-		cfg := apitest.Config{}
-		if i > 0 {
-			cfg.Peer = servers[0]
-		}
-		server, err := apitest.Start(cfg)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			if err := server.Close(); err != nil {
-				t.Error(err)
+	for name, tc := range map[string]struct {
+		mode apiserver.Mirroring
+		lag  time.Duration
+	}{
+		"at once": {apiserver.MirrorServices, 0},
+		"late":    {apiserver.MirrorServices, 30 * time.Millisecond},
+		"all":     {apiserver.MirrorAll, 10 * time.Millisecond},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Logf("-seed=%d", *seed)
+			var servers []*apitest.Server
+			var at []*atomic.Pointer[endpoint]
+			for i := range 2 {
+				cfg := apitest.Config{Mirroring: tc.mode}
+				if i > 0 {
+					cfg.Peer = servers[0]
+				}
+				if tc.lag > 0 {
+					cfg.Wrap = func(s storage.Interface) storage.Interface { return &late{s, tc.lag} }
+				}
+				server, err := apitest.Start(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() {
+					if err := server.Close(); err != nil {
+						t.Error(err)
+					}
+				})
+				servers = append(servers, server)
+				at = append(at, &atomic.Pointer[endpoint]{})
+				at[i].Store(&endpoint{server.URL, apitest.Token, server.Client})
 			}
+			t.Logf("answers: %s", start(t.Context(), t, *seed, at, 2**writes)())
+			c := newChecker()
+			c.all = tc.mode == apiserver.MirrorAll
+			c.run(t, servers[0].Storage)
 		})
-		servers = append(servers, server)
-		at = append(at, &atomic.Pointer[endpoint]{})
-		at[i].Store(&endpoint{server.URL, apitest.Token, server.Client})
 	}
-	t.Logf("answers: %s", start(t.Context(), t, *seed, at, 3**writes)())
-	newChecker().run(t, servers[0].Storage)
+}
+
+// late is a storage whose watches are up to lag late, each by itself.
+type late struct {
+	storage.Interface
+	lag time.Duration
+}
+
+func (l *late) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
+	in, out := l.Interface.Watch(ctx, prefix, opts), make(chan storage.WatchResponse)
+	go func() {
+		defer close(out)
+		for response := range in {
+			select {
+			case <-time.After(rand.N(l.lag)): //nolint:forbidigo // it is to be late
+			case <-ctx.Done():
+			}
+			select {
+			case out <- response:
+			case <-ctx.Done():
+			}
+		}
+	}()
+	return out
 }
 
 // A server that is killed in the middle of writes leaves nothing half done.

@@ -2,6 +2,7 @@ package mirroring
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -29,8 +30,6 @@ type writer struct {
 	answers *[600]atomic.Int64 // how many there were, by status code; those without one at 0
 }
 
-const writerNamespace = "default"
-
 func (w *writer) name() string { return string(rune('a' + w.random.IntN(4))) }
 
 // run sends n requests.
@@ -44,9 +43,10 @@ func (w *writer) run(ctx context.Context, t *testing.T, n int) {
 }
 
 func (w *writer) step(ctx context.Context, t *testing.T) {
-	const core, discovery = "/api/v1/namespaces/" + writerNamespace, "/apis/discovery.k8s.io/v1/namespaces/" + writerNamespace
+	namespace := w.pick("default", "kube-public")
+	core, discovery := "/api/v1/namespaces/"+namespace, "/apis/discovery.k8s.io/v1/namespaces/"+namespace
 	name := w.name()
-	switch w.random.IntN(20) {
+	switch w.random.IntN(26) {
 	case 0, 1, 2, 3, 4, 5:
 		w.send(ctx, t, http.MethodPut, core+"/endpoints/"+name, w.endpoints(name))
 	case 6, 7:
@@ -63,11 +63,29 @@ func (w *writer) step(ctx context.Context, t *testing.T) {
 		w.send(ctx, t, http.MethodPut, discovery+"/endpointslices/"+slice, w.slice(slice))
 	case 16, 17:
 		w.send(ctx, t, http.MethodDelete, discovery+"/endpointslices/"+name+"-"+w.name(), "")
-	case 18:
+	case 18, 19:
+		w.hold(ctx, t, w.pick(core+"/endpoints/"+name, core+"/services/"+name, discovery+"/endpointslices/"+name+"-"+w.name()))
+	case 20, 21:
+		w.send(ctx, t, apply, core+"/endpoints/"+name, `{"apiVersion":"v1","kind":"Endpoints",`+w.endpoints(name)[1:])
+	case 22:
+		slice := name + "-" + w.name()
+		w.send(ctx, t, apply, discovery+"/endpointslices/"+slice, `{"apiVersion":"discovery.k8s.io/v1","kind":"EndpointSlice",`+w.slice(slice)[1:])
+	case 23:
+		w.send(ctx, t, http.MethodPost, discovery+"/endpointslices", strings.Replace(w.slice(name), `"name":`, `"generateName":`, 1))
+	case 24:
 		w.anySlice(ctx, t, discovery+"/endpointslices")
 	default:
 		w.send(ctx, t, http.MethodDelete, discovery+"/endpointslices?labelSelector=kubernetes.io/service-name="+name, "")
 	}
+}
+
+// hold has a finalizer keep an object that is deleted, and lets go of it, at random.
+func (w *writer) hold(ctx context.Context, t *testing.T, path string) {
+	w.send(ctx, t, http.MethodPatch, path, `{"metadata":{"finalizers":["a.example/b"]}}`)
+	if w.random.IntN(2) == 0 {
+		w.send(ctx, t, http.MethodDelete, path, "")
+	}
+	w.send(ctx, t, http.MethodPatch, path, `{"metadata":{"finalizers":null}}`)
 }
 
 // anySlice deletes or changes a slice, which may be a mirror.
@@ -124,22 +142,26 @@ func (w *writer) slice(name string) string {
 		w.addresses("endpoints", `{"addresses":["10.0.1.%d"],"conditions":{"ready":`+fmt.Sprint(w.random.IntN(2) == 0)+`}}`, 0) + "," + w.ports() + "}"
 }
 
+// apply stands for the PATCH of a server-side apply.
+const apply = "APPLY"
+
 // send sends a request; an outcome that is not among those of a server that may be killed at any
 // time, or that refuses what contradicts, fails the test.
 func (w *writer) send(ctx context.Context, t testing.TB, method, path, body string) (code int, answer []byte) {
 	at := w.at.Load()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	contentType := map[string]string{http.MethodPatch: "application/merge-patch+json", apply: "application/apply-patch+yaml"}[method]
+	if method == apply {
+		method, path = http.MethodPatch, path+"?force=true&fieldManager=m"+w.pick("1", "2")
+	}
 	req, err := http.NewRequestWithContext(ctx, method, at.url+path, bytes.NewBufferString(body))
 	if err != nil {
 		t.Error(err)
 		return 0, nil
 	}
 	req.Header.Set("Authorization", "Bearer "+at.token)
-	req.Header.Set("Content-Type", "application/json")
-	if method == http.MethodPatch {
-		req.Header.Set("Content-Type", "application/merge-patch+json")
-	}
+	req.Header.Set("Content-Type", cmp.Or(contentType, "application/json"))
 	resp, err := at.client.Do(req)
 	if err != nil {
 		w.answers[0].Add(1)
