@@ -83,6 +83,8 @@ func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.Del
 	}
 	response, err := s.remove(ctx, current.at(), current.object, dryRun)
 	switch {
+	case isRefusal(err):
+		return nil, stored{}, noop, err
 	case err != nil:
 		return nil, stored{}, done, apierr.FromStorage(err)
 	case !response.Succeeded:

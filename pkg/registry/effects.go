@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/uuid"
 
 	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/registry/mirror"
 	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
@@ -31,6 +31,8 @@ type effects struct {
 	at      object.Identity // of the primary
 
 	also storage.Also
+	// deleteOnly is whether nothing is made, and what would show what remains is deleted.
+	deleteOnly bool
 	// instead takes the place of a primary that is deleted; nil: nothing does.
 	instead *object.Object
 	// adds is by how many bytes the others become larger in all, by store.
@@ -107,7 +109,7 @@ func (fx *effects) derive(u *unit) error {
 		return nil
 	}
 	var wanted *corev1.Endpoints
-	show := u.mirrored && len(u.written) > 0
+	show := u.mirrored && len(u.written) > 0 && !fx.deleteOnly
 	if show {
 		var err error
 		if show, err = fx.mayCreate(); err != nil {
@@ -275,8 +277,7 @@ func (fx *effects) mayCreate() (bool, error) {
 		return *fx.creates, nil
 	}
 	guard, err := fx.slices.guard(fx.ctx, fx.at.Namespace, fx.at.Name)
-	var refusal apierrors.APIStatus
-	if err != nil && (!errors.As(err, &refusal) || refusal.Status().Code >= http.StatusInternalServerError) {
+	if err != nil && !isRefusal(err) {
 		return false, err
 	}
 	ok := guard != nil
@@ -307,12 +308,19 @@ func (fx *effects) delete(o *object.Object) {
 }
 
 // effects returns what a write makes of other objects, or nil where it has nothing to do with any:
-// see mirroring.effects.
-func (s *Store) effects(ctx context.Context, at object.Identity, before *object.Object, after APIObject) (*effects, error) {
+// see effects.of. After a refusal the caches are as new as the store: it may have been for what has passed.
+func (s *Store) effects(ctx context.Context, at object.Identity, before *object.Object, after APIObject, deleteOnly bool) (*effects, error) {
 	if s.mirroring == nil {
 		return nil, nil
 	}
-	return s.mirroring.effects(ctx, s, at, before, after)
+	fx := &effects{mirroring: s.mirroring, ctx: ctx, primary: s, at: at, deleteOnly: deleteOnly}
+	err := fx.of(before, after)
+	if isRefusal(err) {
+		if err := s.mirroring.freshen(ctx); err != nil {
+			return nil, apierr.FromStorage(err)
+		}
+	}
+	return fx, err
 }
 
 // rest is the part of the transaction that the effects are.

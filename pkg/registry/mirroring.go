@@ -103,21 +103,20 @@ func serviceOf(slice *object.Object) string {
 	return slice.Labels().Get(discoveryv1.LabelServiceName)
 }
 
-// effects returns what a write makes of the others: of the object at, which was read as before, nil
-// if it does not exist, and will be after, nil if it is deleted. It returns Forbidden for a client's
-// write of what is made of something else.
-func (m *mirroring) effects(ctx context.Context, s *Store, at object.Identity, before *object.Object, after APIObject) (*effects, error) {
-	fx := &effects{mirroring: m, ctx: ctx, primary: s, at: at}
-	switch s {
-	case m.endpoints:
+// of adds what the write of an object makes of the others, which was read as before, nil if it does not
+// exist, and will be after, nil if it is deleted. It returns Forbidden for a client's write of what is made
+// of something else.
+func (fx *effects) of(before *object.Object, after APIObject) error {
+	switch fx.primary {
+	case fx.endpoints:
 		next, _ := after.(*corev1.Endpoints)
-		return fx, fx.ofEndpoints(before, next)
-	case m.services:
+		return fx.ofEndpoints(before, next)
+	case fx.services:
 		next, _ := after.(*corev1.Service)
-		return fx, fx.ofService(before, next)
+		return fx.ofService(before, next)
 	default:
 		next, _ := after.(*discoveryv1.EndpointSlice)
-		return fx, fx.ofSlice(before, next)
+		return fx.ofSlice(before, next)
 	}
 }
 
@@ -218,7 +217,7 @@ func (fx *effects) ofSliceIn(name string, before *object.Object, next *discovery
 	case !known:
 		return nil
 	case isMirror:
-		if ok, err := fx.mayCreate(); err != nil || !ok {
+		if ok, err := fx.mayCreate(); err != nil || !ok || fx.deleteOnly {
 			return err // where all is being deleted it would be made again for each that goes
 		}
 		return fx.settle(u)
@@ -364,6 +363,16 @@ func (fx *effects) touch(u *unit) {
 // require has the transaction fail unless the key has that revision; 0: it does not exist.
 func (fx *effects) require(key string, revision int64) {
 	fx.also.Conditions = append(fx.also.Conditions, storage.Condition{Key: key, Min: revision, Max: revision})
+}
+
+// freshen waits until the caches have what is stored now.
+func (m *mirroring) freshen(ctx context.Context) error {
+	for _, s := range []*Store{m.endpoints, m.services, m.slices} {
+		if err := s.cache.Fresh(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // catchUp waits, after a transaction that failed at the revision, until the caches show what it met.

@@ -219,12 +219,14 @@ func (r *Registry) decodeNamespace(kv *storage.KeyValue) (*corev1.Namespace, err
 // empty deletes what is in the namespace, and reports whether nothing is left.
 func (r *Registry) empty(ctx context.Context, namespace string) (bool, *lifecycle.Rest, error) {
 	empty, rest := true, &lifecycle.Rest{}
+	var failed error
 	for _, store := range r.owners() {
 		if !store.resource.API.Namespaced {
 			continue
 		}
-		if err := store.deleteAll(ctx, namespace, rest); err != nil {
-			return false, rest, err
+		// What cannot be deleted yet may go once something else has.
+		if err := store.deleteAll(ctx, namespace, rest); err != nil && failed == nil {
+			failed = err
 		}
 		left, err := r.storage.List(ctx, store.resource.prefix(namespace), storage.ListOptions{Limit: 1})
 		if err != nil {
@@ -232,7 +234,7 @@ func (r *Registry) empty(ctx context.Context, namespace string) (bool, *lifecycl
 		}
 		empty = empty && len(left.KVs) == 0
 	}
-	return empty, rest, nil
+	return empty, rest, failed
 }
 
 // updateStatus writes the status of a namespace that is being deleted. It is news, which may wait:

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -161,11 +160,10 @@ func (s *Store) createOnce(ctx context.Context, namespace string, dryRun bool, c
 	next.SetResourceVersion("") // whatever it is, as for kube-apiserver
 	obj, more, err := s.createNew(ctx, namespace, next.GetName(), next, dryRun)
 	outcome := done
-	var refusal apierrors.APIStatus
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		return nil, nil, conflict, nil
-	case errors.As(err, &refusal) && refusal.Status().Code < http.StatusInternalServerError:
+	case isRefusal(err):
 		outcome = noop // the object may be there, and what is invalid by itself complete what it has
 	}
 	return obj, append(warnings, more...), outcome, err

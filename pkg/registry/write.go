@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -160,17 +161,13 @@ func (s *Store) settle(ctx context.Context, d *object.Object, packed []byte, exp
 	return storage.WriteResponse{Revision: got.Revision, Current: got.KV}, nil
 }
 
-// remove deletes a key as it was read, with the effects. before is nil for what cannot be read.
+// remove deletes a key as it was read, with the effects. before is nil for what cannot be read. Nothing is
+// too large to be deleted: what would be made of what remains, and is, is left out.
 func (s *Store) remove(ctx context.Context, at object.Identity, before *object.Object, dryRun bool) (storage.WriteResponse, error) {
-	fx, err := s.effects(ctx, at, before, nil)
-	if err != nil {
-		return storage.WriteResponse{}, err
+	response, err := s.removeOnce(ctx, at, before, dryRun, false)
+	if isTooLarge(err) {
+		response, err = s.removeOnce(ctx, at, before, dryRun, true)
 	}
-	if fx != nil && fx.instead != nil {
-		return s.put(ctx, fx.instead, 0, storage.PutOptions{Expect: at.Revision, Reserve: storage.ForDeletion, DryRun: dryRun}, fx)
-	}
-	response, err := s.storage.Delete(ctx, at.Key, storage.DeleteOptions{Expect: at.Revision, Also: fx.rest(), DryRun: dryRun})
-	s.lost(ctx, at.Namespace, response, err)
 	if !errors.Is(err, storage.ErrUnknownOutcome) {
 		return response, err
 	}
@@ -184,6 +181,32 @@ func (s *Store) remove(ctx context.Context, at object.Identity, before *object.O
 	return storage.WriteResponse{Succeeded: deleted, Revision: got.Revision, Current: got.KV}, nil
 }
 
+// removeOnce is remove without a look at what became of it. deleteOnly is as in effects.
+func (s *Store) removeOnce(ctx context.Context, at object.Identity, before *object.Object, dryRun, deleteOnly bool) (storage.WriteResponse, error) {
+	fx, err := s.effects(ctx, at, before, nil, deleteOnly)
+	if err != nil {
+		return storage.WriteResponse{}, err
+	}
+	if fx != nil && fx.instead != nil {
+		return s.put(ctx, fx.instead, 0, storage.PutOptions{Expect: at.Revision, Reserve: storage.ForDeletion, DryRun: dryRun}, fx)
+	}
+	response, err := s.storage.Delete(ctx, at.Key, storage.DeleteOptions{Expect: at.Revision, Also: fx.rest(), DryRun: dryRun})
+	s.lost(ctx, at.Namespace, response, err)
+	return response, err
+}
+
+// isTooLarge reports whether a write is refused for the size or the number of what is written.
+func isTooLarge(err error) bool {
+	var tooLarge *storage.TooLargeError
+	return apierrors.IsRequestEntityTooLargeError(err) || errors.As(err, &tooLarge) || errors.Is(err, storage.ErrTooManyWrites)
+}
+
+// isRefusal reports whether a write is refused for what it asks for.
+func isRefusal(err error) bool {
+	var refusal apierrors.APIStatus
+	return errors.As(err, &refusal) && refusal.Status().Code < http.StatusInternalServerError
+}
+
 // insert stores an object that has been prepared, and returns it as the store's clients see it, if its name is free and its namespace as the
 // guard has it. A guard that turns out stale is looked up again, for as long as the context
 // lasts.
@@ -193,8 +216,11 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 	if err != nil {
 		return nil, err
 	}
-	for {
-		fx, err := s.effects(ctx, d.Identity, nil, obj)
+	for again := false; ; again = true {
+		fx, err := s.effects(ctx, d.Identity, nil, obj, false)
+		if isRefusal(err) && !again {
+			continue // as it was, perhaps
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -244,6 +270,8 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 		response, err = s.putNext(ctx, current, next, d, marking, dryRun)
 	}
 	switch {
+	case isRefusal(err):
+		return nil, noop, err
 	case err != nil:
 		return nil, done, apierr.FromStorage(err)
 	case !response.Succeeded:
@@ -257,7 +285,7 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 
 // putNext commits the draft of next in the place of what was read.
 func (s *Store) putNext(ctx context.Context, current *object.Object, next APIObject, d *object.Object, marking, dryRun bool) (storage.WriteResponse, error) {
-	fx, err := s.effects(ctx, current.Identity, current, next)
+	fx, err := s.effects(ctx, current.Identity, current, next, false)
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}

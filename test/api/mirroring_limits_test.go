@@ -107,3 +107,43 @@ func TestSettlingKeepsTheLimit(t *testing.T) {
 		t.Errorf("%d slices", total)
 	}
 }
+
+// What is too large to be kept in step can be deleted, and is in step again once it is small enough.
+func TestTooLargeIsDeleted(t *testing.T) {
+	v := newViews(t, shared)
+	put := func(name, labels, endpoints string) {
+		t.Helper()
+		if err := shared.PutInEtcd(t.Context(), "/registry/endpointslices/"+v.namespace+"/"+name, `{"kind":"EndpointSlice","apiVersion":"discovery.k8s.io/v1","metadata":{"name":"`+
+			name+`","namespace":"`+v.namespace+`","uid":"u","labels":{`+labels+`}},"addressType":"IPv4","endpoints":[`+endpoints+`],"ports":[]}`); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"web", "db"} {
+		v.service(name, "")
+		v.do(http.MethodPost, "endpoints", "", v.endpointsBody(name, "", "10.0.0.1"), http.StatusCreated, "")
+	}
+	for i := range 101 {
+		var endpoints []string
+		for j := range 1000 {
+			endpoints = append(endpoints, fmt.Sprintf(`{"addresses":["10.%d.%d.%d"]}`, i, j/250, j%250))
+		}
+		put(fmt.Sprint("web-", i), `"kubernetes.io/service-name":"web"`, strings.Join(endpoints, ","))
+	}
+	for i := range 1100 {
+		put(fmt.Sprint("db-", i), `"kubernetes.io/service-name":"db","endpointslice.kubernetes.io/managed-by":"endpointslicemirroring-controller.k8s.io"`, "")
+	}
+	v.do(http.MethodGet, "endpointslices", "db-1099", "", http.StatusOK, "")
+	v.do(http.MethodDelete, "endpoints", "web", "", http.StatusOK, "")
+	v.do(http.MethodGet, "endpoints", "web", "", http.StatusNotFound, "")
+	v.do(http.MethodPatch, "endpointslices", "web-0", `{"metadata":{"labels":{"a":"b"}}}`, http.StatusRequestEntityTooLarge, "would have more than 100000 endpoints")
+	v.do(http.MethodDelete, "endpointslices", "web-0", "", http.StatusOK, "")
+	v.check("the addresses", "100000", len(v.endpoints("web").Subsets[0].Addresses))
+
+	v.do(http.MethodDelete, "endpoints", "db", "", http.StatusRequestEntityTooLarge, "take more writes than etcd accepts in one transaction")
+	v.do(http.MethodDelete, "endpointslices", "db-0", "", http.StatusOK, "")
+	v.do(http.MethodGet, "endpointslices", "db-0", "", http.StatusNotFound, "")
+	checkCode(t, send(t, shared.Client, newRequest(t, shared, http.MethodDelete, "/api/v1/namespaces/"+v.namespace, nil)), http.StatusOK, "")
+	eventually(t, "the namespace is deleted", func() bool {
+		return send(t, shared.Client, newRequest(t, shared, http.MethodGet, "/api/v1/namespaces/"+v.namespace, nil)).code == http.StatusNotFound
+	})
+}
