@@ -123,7 +123,7 @@ func (fx *effects) of(before *object.Object, after APIObject) error {
 // ofEndpoints are the effects of a write of Endpoints.
 func (fx *effects) ofEndpoints(before *object.Object, next *corev1.Endpoints) error {
 	if next != nil && mirror.IsDerived(labels.Set(next.Labels)) {
-		return fx.forbid("it has the label %s=%s of Endpoints that this server makes of EndpointSlices: write those, or leave out the label to write the Endpoints yourself", mirror.DerivedLabel, mirror.DerivedBy)
+		return fx.forbid("it has the label %s=%s of Endpoints that this server makes of EndpointSlices: write those, or replace it (PUT) by Endpoints of your own, without its labels", mirror.DerivedLabel, mirror.DerivedBy)
 	}
 	u := &unit{namespace: fx.at.Namespace, name: fx.at.Name, endpoints: before, current: next}
 	if err := fx.readService(u); err != nil || !u.mirrored {

@@ -4,6 +4,7 @@ package mirroring
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	discoveryv1 "k8s.io/api/discovery/v1"
 
 	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/pkg/storage"
@@ -229,4 +231,42 @@ func freePort(t *testing.T) int {
 	}
 	defer listener.Close()
 	return listener.Addr().(*net.TCPAddr).Port
+}
+
+// A server does not refuse a write for what another has changed by now.
+func TestRefusalsOfThePast(t *testing.T) {
+	first, err := apitest.Start(apitest.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	behind, err := apitest.Start(apitest.Config{Peer: first, Wrap: func(s storage.Interface) storage.Interface { return &late{s, time.Second} }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer behind.Close()
+	w := &writer{random: rand.New(rand.NewPCG(*seed, 1)), at: &atomic.Pointer[endpoint]{}, answers: new([600]atomic.Int64)}
+	send := func(server *apitest.Server, method, path, body string) []byte {
+		t.Helper()
+		w.at.Store(&endpoint{server.URL, apitest.Token, server.Client})
+		code, answer := w.send(t.Context(), t, method, path, body)
+		if code != http.StatusOK && code != http.StatusCreated {
+			t.Errorf("%s %s: %d %s", method, path, code, answer)
+		}
+		return answer
+	}
+	const core, discovery = "/api/v1/namespaces/default/", "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices"
+	send(first, http.MethodPost, core+"services", `{"metadata":{"name":"a"},"spec":{"clusterIP":"None"}}`)
+	for range 3 {
+		send(first, http.MethodPut, core+"endpoints/a", `{"metadata":{"name":"a"},"subsets":[{"addresses":[{"ip":"10.0.0.1"}],"ports":[{"name":"http","port":80}]}]}`)
+		var list discoveryv1.EndpointSliceList
+		if err := json.Unmarshal(send(behind, http.MethodGet, discovery, ""), &list); err != nil || len(list.Items) != 1 {
+			t.Fatalf("%v: %+v", err, list)
+		}
+		name := list.Items[0].Name
+		send(first, http.MethodDelete, core+"endpoints/a", "")
+		send(first, http.MethodPost, discovery, `{"metadata":{"name":"`+name+`","labels":{"kubernetes.io/service-name":"a"}},"addressType":"IPv4","endpoints":[]}`)
+		send(behind, http.MethodPatch, discovery+"/"+name, `{"metadata":{"labels":{"a":"b"}}}`)
+		send(first, http.MethodDelete, discovery+"/"+name, "")
+	}
 }
