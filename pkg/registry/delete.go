@@ -146,7 +146,7 @@ func (s *Store) deletedStatus(name string, uid types.UID) *metav1.Status {
 	}
 }
 
-// DeleteCollection deletes the objects of a list, one by one, unless they were replaced since.
+// DeleteCollection deletes the objects of a list, one by one or some together, unless they were replaced since.
 // It ends with the first error, except that others may delete the same objects meanwhile.
 // Objects that cannot be read are not in the list, and left alone.
 func (s *Store) DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) error {
@@ -155,6 +155,7 @@ func (s *Store) DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions
 			field.Invalid(field.NewPath(ignoreOption), true, "cannot be set for a collection: delete the objects one by one"),
 		})
 	}
+	ctx = s.together(ctx, opts, listed)
 	for _, o := range listed.Objects {
 		single := opts
 		if opts.Preconditions == nil {

@@ -153,10 +153,10 @@ func (fx *effects) ofService(before *object.Object, next *corev1.Service) error 
 	if before == nil && next == nil {
 		was = true // nobody knows of one that cannot be read
 	}
-	u := &unit{namespace: fx.at.Namespace, name: fx.at.Name, service: next, mirrored: is}
 	if !was && !is {
 		return nil
 	}
+	u := &unit{namespace: fx.at.Namespace, name: fx.at.Name, service: next, mirrored: is}
 	if ok, err := fx.readEndpoints(u); err != nil || !ok {
 		return err
 	}
@@ -211,11 +211,14 @@ func (fx *effects) ofSliceIn(name string, before *object.Object, next *discovery
 	u.mirrors = without(u.mirrors, fx.at.Key)
 	u.replace(fx.at.Key, before, next)
 	if !isMirror {
+		if next == nil {
+			err = fx.takeAlong(u)
+		}
 		fx.touch(u)
 	}
 	switch {
-	case !known:
-		return nil
+	case err != nil, !known:
+		return err
 	case isMirror:
 		if ok, err := fx.mayCreate(); err != nil || !ok || fx.deleteOnly {
 			return err // where all is being deleted it would be made again for each that goes

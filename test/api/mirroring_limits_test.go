@@ -147,3 +147,27 @@ func TestTooLargeIsDeleted(t *testing.T) {
 		return send(t, shared.Client, newRequest(t, shared, http.MethodGet, "/api/v1/namespaces/"+v.namespace, nil)).code == http.StatusNotFound
 	})
 }
+
+// The slices of a Service are deleted together, except those that are held: what is shown is written
+// a few times, not as often as there are slices.
+func TestSlicesAreDeletedTogether(t *testing.T) {
+	v := newViews(t, shared)
+	v.service("web", "")
+	v.do(http.MethodPost, "endpointslices", "", strings.Replace(v.sliceBody("held", "web", "10.0.1.1"), `"metadata":{`, `"metadata":{"finalizers":["a.example/b"],`, 1), http.StatusCreated, "")
+	for i := range 120 {
+		v.do(http.MethodPost, "endpointslices", "", v.sliceBody(fmt.Sprint("web-", i), "web", fmt.Sprint("10.0.0.", i+1)), http.StatusCreated, "")
+	}
+	before, err := shared.Storage.Revision(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.do(http.MethodDelete, "endpointslices", "?dryRun=All", "", http.StatusOK, "")
+	v.check("the slices after a dry run", "121", len(v.slices("web")))
+	v.do(http.MethodDelete, "endpointslices", "", "", http.StatusOK, "")
+	v.check("the rest", "10.0.1.1", v.addresses("web"))
+	v.check("what shows it", "1", len(v.endpoints("web").Subsets[0].Addresses))
+	after, err := shared.Storage.Revision(t.Context())
+	if err != nil || after > before+10 {
+		t.Errorf("%d revisions, %v", after-before, err)
+	}
+}

@@ -1,0 +1,56 @@
+package registry
+
+import (
+	"context"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/berth-project/berth/pkg/object"
+	"github.com/berth-project/berth/pkg/registry/mirror"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
+)
+
+// maxTogether is how many slices the deletion of one takes along. An etcd takes 128 writes at least.
+const maxTogether = 50
+
+// togetherKey is the context's key of what is to be deleted together: uids by key.
+type togetherKey struct{}
+
+// together returns a context in which the deletion of one of the listed slices takes others of its unit
+// along: to show the rest again for each of them would cost as much as all of them each time.
+func (s *Store) together(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) context.Context {
+	if s.mirroring == nil || s != s.mirroring.slices || opts.Preconditions != nil {
+		return ctx
+	}
+	uids := map[string]types.UID{}
+	for _, o := range listed.Objects {
+		if !mirror.IsMirror(o.Labels()) {
+			uids[o.Key] = o.UID()
+		}
+	}
+	return context.WithValue(ctx, togetherKey{}, uids)
+}
+
+// takeAlong deletes slices of the unit that are to be deleted with the one that is.
+func (fx *effects) takeAlong(u *unit) error {
+	uids, _ := fx.ctx.Value(togetherKey{}).(map[string]types.UID)
+	if uids == nil {
+		return nil
+	}
+	kept, taken := u.written[:0:0], 0
+	for _, w := range u.written {
+		metadata, err := w.stored.Metadata()
+		if err != nil {
+			return err
+		}
+		if uid, listed := uids[w.stored.Key]; taken == maxTogether || !listed || uid != w.stored.UID() || objectmeta.Hold(metadata.Finalizers) {
+			kept = append(kept, w)
+			continue
+		}
+		fx.delete(w.stored)
+		taken++
+	}
+	u.written = kept
+	return nil
+}
