@@ -187,6 +187,7 @@ func (i *Instance) start(ctx, run context.Context, cfg Config) error {
 		return err
 	}
 	i.running.Go(func() { store.WatchSpace(run) })
+	i.running.Go(func() { store.WatchLineage(run) })
 	i.running.Go(func() { returnMemory(run, time.Tick(memoryInterval)) })
 	i.running.Go(func() { objects.Run(run) })
 	if err := objects.WaitReady(ctx); err != nil {

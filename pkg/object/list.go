@@ -1,6 +1,7 @@
 package object
 
 import (
+	"errors"
 	"iter"
 	"slices"
 	"sync"
@@ -30,6 +31,9 @@ func (l *List) Done() {
 		l.Release()
 	}
 }
+
+// ErrStopping is the cause of the end of a watch's context whose server stops.
+var ErrStopping = errors.New("the server is shutting down")
 
 // WatchCost is what a watch costs.
 type WatchCost struct {

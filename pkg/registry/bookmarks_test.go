@@ -2,12 +2,14 @@ package registry_test
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -21,6 +23,8 @@ type quiet struct {
 func (q *quiet) List(context.Context, string, storage.ListOptions) (storage.ListResponse, error) {
 	return storage.ListResponse{Revision: 5}, nil
 }
+
+func (q *quiet) Replaced() <-chan struct{} { return nil }
 
 func (q *quiet) Revision(context.Context) (int64, error) { return 5, nil }
 
@@ -85,4 +89,50 @@ func TestBookmarks(t *testing.T) {
 			t.Error("the watch goes on")
 		}
 	})
+}
+
+// A watch of a server that stops ends with what has come and a bookmark, which only those get who
+// want bookmarks.
+func TestBookmarkOfAServerThatStops(t *testing.T) {
+	t.Parallel()
+	s := newStores(t, shared.store)
+	for name, opts := range map[string]metav1.ListOptions{"with bookmarks": {AllowWatchBookmarks: true}, "without": {}} {
+		t.Run(name, func(t *testing.T) {
+			ns := s.newNamespace(t)
+			ctx, stop := context.WithCancelCause(t.Context())
+			defer stop(nil)
+			opts.ResourceVersion = s.create(t, ns, newEndpoints("a")).ResourceVersion
+			sequence, _, err := s.endpoints.Watch(ctx, ns, &opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, last := s.create(t, ns, newEndpoints("b")), ""
+			var got, types []string
+			for events, err := range sequence {
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, event := range events {
+					got, types = append(got, describe(t, event)), append(types, string(event.Type))
+				}
+				if last == "" { // it comes while the server stops
+					last = s.create(t, ns, newEndpoints("c")).ResourceVersion
+					if err := s.endpoints.Fresh(t.Context()); err != nil {
+						t.Fatal(err)
+					}
+					stop(object.ErrStopping)
+				}
+			}
+			want := []string{"ADDED"}
+			if opts.AllowWatchBookmarks {
+				want = append(want, "ADDED", "BOOKMARK")
+			}
+			if !slices.Equal(types, want) || got[0] != "ADDED b@"+b.ResourceVersion {
+				t.Fatalf("got %v, want %v from b on", got, want)
+			}
+			if opts.AllowWatchBookmarks && (got[1] != "ADDED c@"+last || got[2] < "BOOKMARK @"+last && len(got[2]) <= len("BOOKMARK @"+last)) {
+				t.Errorf("got %v, want c and a bookmark at or after %s", got, last)
+			}
+		})
+	}
 }

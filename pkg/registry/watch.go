@@ -40,7 +40,8 @@ type watchStream struct {
 }
 
 // Watch begins a watch, whose events come from the sequence that it returns, a few at a
-// time as they happen; they must be read, and end with ctx. Without a resourceVersion, or
+// time as they happen; they must be read, and end with ctx: with a bookmark, if bookmarks are
+// wanted and the cause is object.ErrStopping. Without a resourceVersion, or
 // with "0", it begins with what is there, and otherwise after that version.
 //
 // Errors: those of List for bad options. Everything else comes from the sequence, as its
@@ -90,8 +91,10 @@ func (s *Store) Watch(ctx context.Context, namespace string, opts *metav1.ListOp
 			clear(events)
 			if err != nil {
 				yield(nil, err)
+				return
 			}
-			if err != nil || ctx.Err() != nil {
+			if ctx.Err() != nil {
+				st.takeLeave(ctx, yield)
 				return
 			}
 		}
@@ -137,6 +140,9 @@ func (st *watchStream) beginAfter(ctx context.Context, revision int64) error {
 	if revision == 0 {
 		revision = current
 	}
+	if s.cache.IsFormer(revision) {
+		return s.tooOld(revision)
+	}
 	st.after, st.revision = revision, revision
 	st.watcher, err = s.cache.Watch(st.selection.scope, min(revision, current))
 	if errors.Is(err, storage.ErrCompacted) {
@@ -149,8 +155,8 @@ func (st *watchStream) beginAfter(ctx context.Context, revision int64) error {
 // events are gone.
 func (s *Store) tooOld(revision int64) error {
 	current, err := s.cache.Revision()
-	if err != nil {
-		return apierr.FromStorage(err)
+	if err != nil { // the cache is being filled again
+		return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d", revision))
 	}
 	return apierrors.NewResourceExpired(fmt.Sprintf("too old resource version: %d (%d)", revision, current))
 }
@@ -198,28 +204,53 @@ func (st *watchStream) next(ctx context.Context, events []object.Event) ([]objec
 			st.scheduleBookmark(ctx)
 		case <-st.watcher.Wake():
 		}
-		changes, revision, err := st.watcher.Next(st.changes[:0])
-		if err != nil {
-			return events, st.store.tooOld(st.revision)
-		}
-		for _, change := range changes {
-			event, ok := st.translate(change)
-			if !ok {
-				continue
-			}
-			if event.Object, err = st.store.show(event.Object); err != nil {
-				return events, err
-			}
-			events = append(events, event)
-		}
-		clear(changes)
-		st.changes, st.revision = changes, max(st.revision, revision)
-		if len(events) == 0 && due {
+		events, err := st.take(events)
+		switch {
+		case err != nil:
+			return events, err
+		case len(events) == 0 && due:
 			return st.bookmark(events, false)
-		}
-		if len(events) > 0 {
+		case len(events) > 0:
 			return events, nil
 		}
+	}
+}
+
+// take appends the events that have come.
+func (st *watchStream) take(events []object.Event) ([]object.Event, error) {
+	changes, revision, err := st.watcher.Next(st.changes[:0])
+	if err != nil {
+		return events, st.store.tooOld(st.revision)
+	}
+	for _, change := range changes {
+		event, ok := st.translate(change)
+		if !ok {
+			continue
+		}
+		if event.Object, err = st.store.show(event.Object); err != nil {
+			return events, err
+		}
+		events = append(events, event)
+	}
+	clear(changes)
+	st.changes, st.revision = changes, max(st.revision, revision)
+	return events, nil
+}
+
+// takeLeave ends a watch of a server that stops with what has come and a bookmark, if bookmarks
+// are wanted and the initial events are through: whoever goes on from there at another server
+// misses nothing and is sent nothing twice.
+func (st *watchStream) takeLeave(ctx context.Context, yield func([]object.Event, error) bool) {
+	//nolint:errorlint // it is never wrapped
+	if st.bookmarks == nil || len(st.initial) > 0 || st.endDue || context.Cause(ctx) != object.ErrStopping {
+		return
+	}
+	events, err := st.take(nil)
+	if err == nil {
+		events, err = st.bookmark(events, false)
+	}
+	if err == nil {
+		yield(events, nil)
 	}
 }
 

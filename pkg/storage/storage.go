@@ -195,6 +195,12 @@ type Interface interface {
 
 	// Revision returns the latest revision, linearizably.
 	Revision(ctx context.Context) (int64, error)
+
+	// Replaced returns a channel that is closed once the store turns out not to be the one, or to
+	// have lost some of the writes, that it had when Replaced was called: another one answers, or
+	// one that was restored. What was read before is not its past then. The channel is closed
+	// before a response that tells so is returned; nil: the store is never replaced.
+	Replaced() <-chan struct{}
 }
 
 var (
@@ -206,6 +212,8 @@ var (
 	// later revision were delivered. There may be more of them, so do not resume the watch
 	// from its last revision: read the state again.
 	ErrMissedEvents = errors.New("the watch has missed events")
+	// ErrReplaced: the store is another one than before, or was restored to an older state.
+	ErrReplaced = errors.New("the store was replaced or restored")
 	// ErrUnavailable: the store did not answer, and nothing was written. It wraps the
 	// context's error if that had ended before the store was asked.
 	ErrUnavailable = errors.New("the store is unavailable")

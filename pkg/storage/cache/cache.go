@@ -111,7 +111,9 @@ type Cache[T any] struct {
 	revision int64                         // the tree is the prefix at this revision
 	history  ring[T]
 	watchers watchers[T]
-	advance  chan struct{} // closed and replaced when revision grows or the tree is filled
+	advance  chan struct{}   // closed and replaced when revision grows or the tree is filled
+	former   int64           // the newest revision of a store that was replaced since
+	replaced <-chan struct{} // closed when the store is no longer the one that the tree was read from
 
 	progress chan struct{} // requests a progress report from the store's watch
 }
@@ -158,17 +160,32 @@ func (c *Cache[T]) Run(ctx context.Context) {
 // follow fills the cache if it is empty, and applies changes until the watch ends.
 func (c *Cache[T]) follow(ctx context.Context) error {
 	c.mu.RLock()
-	empty, revision := c.tree == nil, c.revision
+	empty, revision, replaced := c.tree == nil, c.revision, c.replaced
 	c.mu.RUnlock()
 	if empty {
 		var err error
-		if revision, err = c.fill(ctx); err != nil {
+		if revision, replaced, err = c.fill(ctx); err != nil {
 			return err
 		}
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for response := range c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision, Progress: c.progress}) {
+	responses := c.cfg.Storage.Watch(ctx, c.cfg.Prefix, storage.WatchOptions{Revision: revision, Progress: c.progress})
+	for {
+		var response storage.WatchResponse
+		open := true
+		select {
+		case <-replaced:
+		case response, open = <-responses:
+		}
+		switch {
+		case isClosed(replaced): // the response may be of another store
+			c.clear()
+			c.leaveBehind(revision)
+			return storage.ErrReplaced
+		case !open:
+			return nil
+		}
 		c.apply(response)
 		if errors.Is(response.Err, storage.ErrCompacted) || errors.Is(response.Err, storage.ErrMissedEvents) {
 			// Changes are missing: start over, and make all watchers do so too.
@@ -178,16 +195,29 @@ func (c *Cache[T]) follow(ctx context.Context) error {
 			return response.Err
 		}
 	}
-	return nil
 }
 
+// isClosed reports whether nothing more comes from the channel; nil is not closed.
+func isClosed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
+// filled reports whether there is a tree, of the store that there is; c.mu must be held.
+func (c *Cache[T]) filled() bool { return c.tree != nil && !isClosed(c.replaced) }
+
 // fill reads the prefix at one revision, and the history before it.
-func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
+func (c *Cache[T]) fill(ctx context.Context) (filledAt int64, replaced <-chan struct{}, err error) {
 	began := time.Now()
+	replaced = c.cfg.Storage.Replaced()
 	tree, revision, bytes, stored := new(btree.Map[string, *Entry[T]]), int64(0), 0, 0
 	for page, err := range storage.Pages(ctx, c.cfg.Storage, c.cfg.Prefix, storage.ListOptions{}) {
 		if err != nil {
-			return 0, err
+			return 0, nil, err
 		}
 		for _, kv := range page.KVs {
 			entry := c.entry(kv)
@@ -196,6 +226,9 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 			stored += entry.stored
 		}
 		revision = page.Revision
+	}
+	if isClosed(replaced) {
+		return 0, nil, storage.ErrReplaced
 	}
 	if c.cfg.Observer != nil {
 		c.cfg.Observer.Filled(tree.Values())
@@ -214,7 +247,7 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tree, c.revision = tree, revision
+	c.tree, c.revision, c.replaced = tree, revision, replaced
 	c.indexAll()
 	c.bytes.Store(int64(bytes))
 	c.storedBytes.Store(int64(stored))
@@ -227,7 +260,7 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 		}
 	}
 	c.signal()
-	return c.revision, nil
+	return c.revision, replaced, nil
 }
 
 // readHistory returns the last changes up to the revision, and the revision after which it
@@ -235,6 +268,12 @@ func (c *Cache[T]) fill(ctx context.Context) (int64, error) {
 // behind list again.
 func (c *Cache[T]) readHistory(ctx context.Context, revision int64) (past []storage.Event, since int64) {
 	since = revision
+	c.mu.RLock()
+	replaced := c.former > 0
+	c.mu.RUnlock()
+	if replaced {
+		return nil, since // who comes with an older version may have it from the store that there was
+	}
 	for _, back := range startHistory {
 		from := max(revision-back, 0)
 		events, err := c.cfg.Storage.History(ctx, c.cfg.Prefix, from, revision, c.cfg.HistoryBytes)
@@ -357,6 +396,13 @@ func (c *Cache[T]) clear() {
 	defer c.mu.Unlock()
 	c.tree = nil
 	c.watchers.loseAll()
+}
+
+// leaveBehind takes note that the store is another one than that which had the revision.
+func (c *Cache[T]) leaveBehind(revision int64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.former = max(c.former, revision, c.revision)
 }
 
 // signal wakes the goroutines that wait for the revision to grow; c.mu must be held.

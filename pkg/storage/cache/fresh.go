@@ -147,5 +147,5 @@ func (c *Cache[T]) askProgress(revision int64) {
 func (c *Cache[T]) reached(revision int64) (bool, <-chan struct{}) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	return c.tree != nil && c.revision >= revision, c.advance
+	return c.filled() && c.revision >= revision, c.advance
 }

@@ -13,7 +13,7 @@ import (
 func (c *Cache[T]) Indexed(value string) ([]*Entry[T], int64, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.tree == nil {
+	if !c.filled() {
 		return nil, 0, storage.ErrUnavailable
 	}
 	var found []*Entry[T]

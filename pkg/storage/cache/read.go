@@ -14,7 +14,7 @@ import (
 func (c *Cache[T]) Get(key string) (*Entry[T], int64, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.tree == nil {
+	if !c.filled() {
 		return nil, 0, storage.ErrUnavailable
 	}
 	entry, _ := c.tree.Get(key)
@@ -26,10 +26,18 @@ func (c *Cache[T]) Get(key string) (*Entry[T], int64, error) {
 func (c *Cache[T]) Revision() (int64, error) {
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if c.tree == nil {
+	if !c.filled() {
 		return 0, storage.ErrUnavailable
 	}
 	return c.revision, nil
+}
+
+// IsFormer reports whether a revision that the cache has not reached is like to be of a store that
+// was replaced since.
+func (c *Cache[T]) IsFormer(revision int64) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.filled() && revision > c.revision && revision <= c.former
 }
 
 // Snapshot is the cache at one revision.
@@ -47,7 +55,7 @@ func (c *Cache[T]) Snapshot() (Snapshot[T], error) {
 }
 
 func (c *Cache[T]) snapshot() (Snapshot[T], error) {
-	if c.tree == nil {
+	if !c.filled() {
 		return Snapshot[T]{}, storage.ErrUnavailable
 	}
 	return Snapshot[T]{Revision: c.revision, tree: c.tree.Copy()}, nil

@@ -33,7 +33,7 @@ func (c *Cache[T]) Watch(scope string, revision int64) (*Watcher[T], error) {
 	w := &Watcher[T]{cache: c, scope: scope, wake: make(chan struct{}, 1)}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.tree == nil {
+	if !c.filled() {
 		return nil, storage.ErrUnavailable
 	}
 	next, ok := c.history.after(revision)
@@ -78,7 +78,7 @@ func (w *Watcher[T]) nextEvents(events []*Event[T]) ([]*Event[T], int64, error) 
 	c := w.cache
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	if w.lost || w.next != 0 && w.next < c.history.first {
+	if w.lost || isClosed(c.replaced) || w.next != 0 && w.next < c.history.first {
 		return events, 0, fmt.Errorf("%w: the watch fell behind", storage.ErrCompacted)
 	}
 	if w.next == 0 {

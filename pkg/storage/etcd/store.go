@@ -56,6 +56,7 @@ type Store struct {
 	metrics *metrics
 	space   space
 	leases  *leases
+	lineage lineage
 }
 
 var _ storage.Interface = (*Store)(nil)
@@ -77,6 +78,7 @@ func New(client *clientv3.Client, cfg Config) (*Store, error) {
 		metrics: newMetrics(cfg.Registerer, cfg.Groups),
 	}
 	s.leases = newLeases(s.grantLease)
+	s.lineage.init()
 	if cfg.Registerer != nil {
 		cfg.Registerer.MustRegister(s.space.collectors()...)
 	}
@@ -124,10 +126,14 @@ func (s *Store) List(ctx context.Context, prefix string, opts storage.ListOption
 
 func (s *Store) read(ctx context.Context, operation, key string, opts ...clientv3.OpOption) (*clientv3.GetResponse, error) {
 	var resp *clientv3.GetResponse
+	before := s.lineage.now()
 	err := s.call(ctx, operation, key, func(ctx context.Context) (err error) {
 		resp, err = s.client.Get(ctx, key, opts...)
 		return readError(ctx, err)
 	})
+	if err == nil {
+		s.lineage.see(resp.Header, before)
+	}
 	return resp, err
 }
 
@@ -265,6 +271,7 @@ func mustExist(modRevision int64) int64 { return max(modRevision, 1) }
 
 func (s *Store) commit(ctx context.Context, t *txn) (storage.WriteResponse, error) {
 	var resp *clientv3.TxnResponse
+	before := s.lineage.now()
 	err := s.call(ctx, t.operation, t.key, func(ctx context.Context) (err error) {
 		resp, err = s.client.Txn(ctx).If(t.conditions...).Then(t.then...).Else(t.otherwise...).Commit()
 		return writeError(t.size, t.others(), err)
@@ -272,6 +279,7 @@ func (s *Store) commit(ctx context.Context, t *txn) (storage.WriteResponse, erro
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
+	s.lineage.see(resp.Header, before)
 	w := storage.WriteResponse{Succeeded: resp.Succeeded, Revision: resp.Header.GetRevision()}
 	if !resp.Succeeded {
 		w.Current = first(resp.Responses[0].GetResponseRange().GetKvs())

@@ -28,7 +28,9 @@ var errSlowReader = errors.New("the reader of the watch is too slow")
 // must not be modified.
 func (s *Store) Watch(ctx context.Context, prefix string, opts storage.WatchOptions) <-chan storage.WatchResponse {
 	out := make(chan storage.WatchResponse, 1)
+	begun := s.lineage.now()
 	w := &watcher{last: opts.Revision, delivered: opts.Revision, max: maxPendingBytes}
+	w.see = func(resp *clientv3.WatchResponse) bool { return s.lineage.seeEvents(resp, begun) }
 	go func() {
 		defer close(out)
 		// The watch has its own watcher, and so a stream of its own: a progress request
@@ -76,8 +78,9 @@ type watcher struct {
 	last      int64 // revision up to which all events were received, or were reported to be
 	delivered int64 // revision of the last event received, or that of the start
 	pending   []pendingResponse
-	bytes     int // of pending
-	max       int // of bytes
+	bytes     int                                // of pending
+	max       int                                // of bytes
+	see       func(*clientv3.WatchResponse) bool // reports whether it is of the etcd with which the watch began; nil: it is
 }
 
 type pendingResponse struct {
@@ -133,6 +136,9 @@ func (w *watcher) take(resp clientv3.WatchResponse, ok bool) error {
 			return fmt.Errorf("%w: %w", storage.ErrCompacted, err)
 		}
 		return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	if w.see != nil && !w.see(&resp) {
+		return fmt.Errorf("%w: %w", storage.ErrUnavailable, storage.ErrReplaced)
 	}
 	if resp.IsProgressNotify() {
 		if rev := resp.Header.GetRevision(); rev > w.last {
