@@ -76,7 +76,7 @@ var importRules = []importRule{
 	// A directory is locked as etcd locks its own.
 	{folder: "pkg/files", etcd: true},
 	{folder: "pkg/server", http: true, ours: []string{
-		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/feeds", "pkg/server/forwarded", "pkg/server/identity", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/feeds", "pkg/server/forwarded", "pkg/server/identity", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/shutdown", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
 	}},
 	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
 	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
@@ -87,6 +87,7 @@ var importRules = []importRule{
 	{folder: "pkg/server/metrics", http: true},
 	{folder: "pkg/server/requestinfo", http: true, ours: []string{"pkg/auth"}},
 	{folder: "pkg/server/share"},
+	{folder: "pkg/server/shutdown", http: true},
 	{folder: "pkg/server/websocket", http: true},
 	// A stored object and its forms, whoever stores or serves it.
 	{folder: "pkg/object"},

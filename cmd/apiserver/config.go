@@ -18,6 +18,9 @@ import (
 	"github.com/berth-project/berth/pkg/serving"
 )
 
+// maxGoawayChance is kube-apiserver's: more would mean to open connections all the time.
+const maxGoawayChance = 0.02
+
 // minObjectBytes leaves room for the metadata that every object has.
 const minObjectBytes = 64 << 10
 
@@ -63,6 +66,9 @@ type config struct {
 	MaxWatchesPerUser           int    // 0 means no limit
 	RequestTimeout              time.Duration
 	HSTSDirectives              []string // empty means no header
+	GoawayChance                float64
+	ShutdownDelayDuration       time.Duration
+	ShutdownWatchGracePeriod    time.Duration
 
 	Audit auditConfig
 
@@ -148,6 +154,9 @@ func (c *config) validateServing() error {
 		cli.Fault("authorization-mode", validateMode(c.AuthorizationMode)),
 		cli.Fault("request-timeout", cli.Require(c.RequestTimeout > 0, "%v is not positive", c.RequestTimeout)),
 		cli.Fault("strict-transport-security-directives", validateHSTSDirectives(c.HSTSDirectives)),
+		cli.Fault("goaway-chance", cli.Require(c.GoawayChance >= 0 && c.GoawayChance <= maxGoawayChance, "%v is not between 0 and %v", c.GoawayChance, maxGoawayChance)),
+		cli.Fault("shutdown-delay-duration", cli.Require(c.ShutdownDelayDuration >= 0, "%v is negative", c.ShutdownDelayDuration)),
+		cli.Fault("shutdown-watch-termination-grace-period", cli.Require(c.ShutdownWatchGracePeriod >= 0, "%v is negative", c.ShutdownWatchGracePeriod)),
 	)
 }
 

@@ -48,6 +48,9 @@ func (c *config) servingFlags() *pflag.FlagSet {
 	flags.BoolVar(&c.ProxyProtocol, "proxy-protocol", c.ProxyProtocol, "Require a header of the PROXY protocol, version 1 or 2, at the beginning of every connection from --trusted-proxies, on both ports")
 	flags.DurationVar(&c.RequestTimeout, "request-timeout", c.RequestTimeout, "Maximum duration of a request, except watches")
 	flags.StringSliceVar(&c.HSTSDirectives, "strict-transport-security-directives", c.HSTSDirectives, "Comma-separated directives of the header Strict-Transport-Security of answers over TLS, such as max-age=31536000,includeSubDomains; if empty, there is none")
+	flags.Float64Var(&c.GoawayChance, "goaway-chance", c.GoawayChance, "Probability, from 0 to 0.02, that a request over HTTP/2 has its connection closed once the requests on it have ended, so that clients spread over the servers behind a proxy of connections; 0 disables it")
+	flags.DurationVar(&c.ShutdownDelayDuration, "shutdown-delay-duration", c.ShutdownDelayDuration, "How long a server that was told to stop goes on serving, with /readyz failing, so that proxies send nothing more")
+	flags.DurationVar(&c.ShutdownWatchGracePeriod, "shutdown-watch-termination-grace-period", c.ShutdownWatchGracePeriod, "Time after that delay over which the watches end, one after the other; 0 ends them at once")
 	return flags
 }
 

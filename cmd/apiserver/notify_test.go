@@ -31,7 +31,7 @@ func TestProcessNotifiesSystemd(t *testing.T) {
 		t.Errorf("when systemd has heard that the server is ready: %v", err)
 	}
 	p.signal(t, syscall.SIGTERM)
-	if diff := cmp.Diff("STOPPING=1", received(t, socket)); diff != "" {
+	if diff := cmp.Diff("STOPPING=1\nEXTEND_TIMEOUT_USEC=50000000", received(t, socket)); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	<-p.ended

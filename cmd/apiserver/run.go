@@ -32,6 +32,8 @@ const (
 	// failedGrace is the same after the embedded etcd has failed: only answers that need no
 	// etcd can be finished.
 	failedGrace = time.Second
+	// closingTime is more than what comes after that takes.
+	closingTime = 20 * time.Second
 	// adminUser is the user of the token in the data directory.
 	adminUser = "admin"
 )
@@ -158,6 +160,7 @@ func (i *instance) startCore(ctx context.Context) (err error) {
 		MaxWatchesPerUser:           i.config.MaxWatchesPerUser,
 		RequestTimeout:              i.config.RequestTimeout,
 		StrictTransportSecurity:     strings.Join(i.config.HSTSDirectives, "; "),
+		GoawayChance:                i.config.GoawayChance,
 		Logger:                      i.logger,
 		Metrics:                     i.metrics,
 		Version:                     servedVersion(),
@@ -299,23 +302,53 @@ func (i *instance) serve(ctx context.Context, stdout io.Writer) error {
 	}
 	i.notify(daemon.SdNotifyReady)
 
-	var failure error
-	allowed := shutdownGrace
-	select {
-	case <-ctx.Done():
-		i.logger.Info().Stringer("grace", shutdownGrace).Msg("stopping")
-	case failure = <-front.Failed():
-	case failure = <-i.backend.Failed:
-		i.abandoned, allowed = true, failedGrace
+	failure := i.await(ctx, front)
+	if failure == nil {
+		failure = i.takeLeave(context.WithoutCancel(ctx), front)
 	}
-	i.notify(daemon.SdNotifyStopping)
-
+	if failure != nil {
+		i.notify(daemon.SdNotifyStopping)
+	}
+	allowed := shutdownGrace
+	if i.abandoned {
+		allowed = failedGrace
+	}
 	grace, cancel := context.WithTimeout(context.WithoutCancel(ctx), allowed)
 	defer cancel()
+	if failure == nil {
+		i.core.Handler.Refuse(grace)
+	}
 	if err := front.Stop(grace, i.core.Handler.EndStreams); err != nil {
 		i.logger.Warn().Err(err).Msg("requests in progress were cut off")
 	}
 	return failure
+}
+
+// await waits until ctx ends or the server fails, and returns why it has failed.
+func (i *instance) await(ctx context.Context, front *serving.Server) (failure error) {
+	select {
+	case <-ctx.Done():
+	case failure = <-front.Failed():
+	case failure = <-i.backend.Failed:
+		i.abandoned = true
+	}
+	return failure
+}
+
+// takeLeave has the clients go elsewhere, as long as the server does not fail.
+func (i *instance) takeLeave(ctx context.Context, front *serving.Server) (failure error) {
+	delay, watches := i.config.ShutdownDelayDuration, i.config.ShutdownWatchGracePeriod
+	i.logger.Info().Stringer("delay", delay).Stringer("watches", watches).Stringer("grace", shutdownGrace).Msg("stopping")
+	i.notify(fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, (delay + watches + shutdownGrace + closingTime).Microseconds()))
+	leaving, left := context.WithCancel(ctx)
+	var ending sync.WaitGroup
+	defer ending.Wait()
+	defer left()
+	ending.Go(func() {
+		defer left()
+		i.core.Handler.TakeLeave(leaving, delay, watches)
+	})
+	return i.await(leaving, front)
 }
 
 // announce tells the user that the server is ready, and how to use it.

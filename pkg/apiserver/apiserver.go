@@ -118,6 +118,9 @@ type Config struct {
 	RequestTimeout time.Duration
 	// StrictTransportSecurity is the header of that name of every answer over TLS; "" is none.
 	StrictTransportSecurity string
+	// GoawayChance is how probable it is that a request over HTTP/2 has its connection closed
+	// after the requests on it; 0 is never.
+	GoawayChance float64
 
 	// Logger gets a line for each request, and failures; the zero Logger discards them.
 	Logger zerolog.Logger
@@ -332,6 +335,7 @@ func newHandler(cfg Config, limiter server.Limiter, store storage.Interface, obj
 		MaxWatchesPerUser:           cfg.MaxWatchesPerUser,
 		RequestTimeout:              cfg.RequestTimeout,
 		StrictTransportSecurity:     cfg.StrictTransportSecurity,
+		GoawayChance:                cfg.GoawayChance,
 		TrustedProxies:              cfg.TrustedProxies,
 	})
 }

@@ -25,13 +25,14 @@ type check struct {
 }
 
 // routeHealth serves the health paths, and the version, which need no token: /livez says that the process
-// answers, /readyz and /healthz that etcd does, too.
+// answers, /readyz and /healthz that etcd does, too, and /readyz that the server does not stop.
 func (s *Server) routeHealth() {
 	router := s.router
 	ping := check{"ping", func(context.Context) error { return nil }}
 	etcd := check{"etcd", newSharedCheck(s.checkReady).answer}
+	stopping := check{"shutdown", func(context.Context) error { return s.stages.Ready() }}
 	for path, checks := range map[string][]check{
-		"livez": {ping}, "readyz": {ping, etcd}, "healthz": {ping, etcd},
+		"livez": {ping}, "readyz": {ping, etcd, stopping}, "healthz": {ping, etcd},
 	} {
 		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).Handler(countedProbe(path, s.health(path, checks)))
 		for _, one := range checks {
@@ -72,6 +73,12 @@ func (s *Server) probeOf(req *http.Request) string {
 		return path
 	}
 	return ""
+}
+
+// isHealth reports whether a request asks for a health path, which is answered to the end.
+func isHealth(req *http.Request) bool {
+	path, _, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	return path == "livez" || path == "readyz" || path == "healthz"
 }
 
 // health answers "ok", with ?verbose each check's outcome, too. A failure is a 500 that

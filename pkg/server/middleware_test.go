@@ -81,10 +81,10 @@ func TestHealthPaths(t *testing.T) {
 		{"/livez/ping", false, 200, "ok"},
 		{"/readyz/etcd", false, 200, "ok"},
 		{"/livez?verbose", false, 200, "[+]ping ok\nlivez check passed\n"},
-		{"/readyz?verbose=true", false, 200, "[+]ping ok\n[+]etcd ok\nreadyz check passed\n"},
+		{"/readyz?verbose=true", false, 200, "[+]ping ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n"},
 		{"/livez", true, 200, "ok"},
 		{"/healthz/ping", true, 200, "ok"},
-		{"/readyz", true, 500, "[+]ping ok\n[-]etcd failed: reason withheld\nreadyz check failed\n"},
+		{"/readyz", true, 500, "[+]ping ok\n[-]etcd failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n"},
 		{"/healthz", true, 500, "[+]ping ok\n[-]etcd failed: reason withheld\nhealthz check failed\n"},
 		{"/readyz/etcd", true, 500, "[-]etcd failed: reason withheld\nreadyz check failed\n"},
 	} {

@@ -27,6 +27,7 @@ import (
 	"github.com/berth-project/berth/pkg/server/media"
 	"github.com/berth-project/berth/pkg/server/metrics"
 	"github.com/berth-project/berth/pkg/server/requestinfo"
+	"github.com/berth-project/berth/pkg/server/shutdown"
 )
 
 // Config is what a Server is made of. Without a comment a field is required.
@@ -70,6 +71,9 @@ type Config struct {
 	RequestTimeout time.Duration
 	// StrictTransportSecurity is the header of that name of every answer over TLS; "" is none.
 	StrictTransportSecurity string
+	// GoawayChance is how probable it is that a request over HTTP/2 has its connection closed once
+	// the requests on it have ended, so that clients spread over servers; 0 is never.
+	GoawayChance float64
 }
 
 // Anonymous says what requests without a token may ask for.
@@ -112,6 +116,7 @@ type Server struct {
 
 	streams     context.Context // ends all watches
 	endStreams  context.CancelFunc
+	stages      *shutdown.Stages
 	background  sync.WaitGroup // watches over WebSockets, and what follows rights
 	openWatches openWatches
 }
@@ -135,7 +140,7 @@ func New(cfg Config) (*Server, error) {
 		return nil, err
 	}
 	streams, endStreams := context.WithCancel(context.Background())
-	s := &Server{anonymous: anonymous, resources: map[resourcePath]*metav1.APIResource{}, streams: streams, endStreams: endStreams, cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics.New(cfg.Metrics, cfg.Version), pools: newPools(&cfg)}
+	s := &Server{anonymous: anonymous, resources: map[resourcePath]*metav1.APIResource{}, streams: streams, endStreams: endStreams, stages: shutdown.New(), cfg: cfg, codecs: media.New(cfg.Scheme), metrics: metrics.New(cfg.Metrics, cfg.Version), pools: newPools(&cfg)}
 	s.outages.sampler = zerolog.BurstSampler{Burst: outageBurst, Period: outagePeriod}
 	s.metrics.ShowBytes("berth_request_body_bytes", "Bytes of large bodies that are being received or worked on.", s.pools.uploads.InUse)
 	s.metrics.ShowBytes("berth_request_memory_bytes", "Bytes that are set aside for decoding and encoding large objects.",
@@ -150,6 +155,55 @@ func New(cfg Config) (*Server, error) {
 		s.background.Go(func() { s.followRights(changing) })
 	}
 	return s, nil
+}
+
+// TakeLeave has the server's clients go elsewhere before it stops, and returns when they have, or
+// when ctx ends. At first only /readyz fails, for delay, so that proxies send nothing more;
+// from the middle of that time on answers ask connections to close. Then the watches end one
+// after the other, over the time watches, each with a bookmark if it has those, and new ones
+// are refused.
+func (s *Server) TakeLeave(ctx context.Context, delay, watches time.Duration) {
+	s.stages.NotReady()
+	if !wait(ctx, delay/2) {
+		return
+	}
+	s.stages.Leave()
+	if !wait(ctx, delay-delay/2) {
+		return
+	}
+	s.stages.RefuseWatches()
+	open, began := s.openWatches.all(), time.Now()
+	for i, w := range open {
+		due := watches * time.Duration(i) / time.Duration(len(open))
+		if !wait(ctx, time.Until(began.Add(due))) {
+			return
+		}
+		w.takeLeave()
+	}
+}
+
+// wait waits, and reports whether ctx lasted as long.
+func wait(ctx context.Context, d time.Duration) bool {
+	if d <= 0 {
+		return ctx.Err() == nil
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// Refuse answers everything from now on with 503 and Retry-After, except the health paths, and
+// returns when the requests in progress that are no watches have ended, or when ctx ends.
+func (s *Server) Refuse(ctx context.Context) {
+	select {
+	case <-s.stages.Refuse():
+	case <-ctx.Done():
+	}
 }
 
 // EndStreams ends all watches, as their time-out would, and those to come: whoever shuts
@@ -181,6 +235,17 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	header.Set("X-Content-Type-Options", "nosniff")
 	if req.TLS != nil && s.cfg.StrictTransportSecurity != "" {
 		header.Set("Strict-Transport-Security", s.cfg.StrictTransportSecurity)
+	}
+	if s.stages.CloseConnection(req, s.cfg.GoawayChance) {
+		header.Set("Connection", "close")
+	}
+	if !isHealth(req) {
+		done, err := s.stages.Admit(rec.attrs.Verb == "watch")
+		if err != nil {
+			s.renderError(rec, err)
+			return
+		}
+		defer done()
 	}
 	if s.serveIdentity(rec) {
 		return

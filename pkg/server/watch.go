@@ -62,11 +62,14 @@ func (s *Server) watch(c *call) (result, error) {
 		return result{}, err
 	}
 	c.output.MediaType = events.MediaType
-	ctx, cancel := context.WithTimeout(auth.WithUser(c.req.Context(), c.rec.attrs.User), life)
-	stop := context.AfterFunc(s.streams, cancel)
+	stoppable, stopWatch := context.WithCancelCause(auth.WithUser(c.req.Context(), c.rec.attrs.User))
+	ctx, cancel := context.WithTimeout(stoppable, life)
+	takeLeave := func() { stopWatch(object.ErrStopping) }
+	stop := context.AfterFunc(s.streams, takeLeave)
 	end := func() {
 		stop()
 		cancel()
+		stopWatch(nil)
 	}
 	changes, cost, err := c.resource.Watch(ctx, c.namespace, opts)
 	if err != nil {
@@ -85,7 +88,7 @@ func (s *Server) watch(c *call) (result, error) {
 		return abandon(changes, err)
 	}
 	one := &watching{
-		s: s, rec: c.rec, cancel: cancel, events: events,
+		s: s, rec: c.rec, ctx: ctx, cancel: cancel, takeLeave: takeLeave, events: events,
 		open:    s.metrics.OpenWatch(c.rec.labels(), isOfOne(opts.FieldSelector)),
 		listing: ptr.Deref(opts.SendInitialEvents, false) && opts.AllowWatchBookmarks,
 		initial: cost.Bytes, holds: cost.Bytes, gone: gone,
@@ -178,11 +181,13 @@ var errRevoked = apierrors.NewUnauthorized("Unauthorized: the token or the certi
 
 // watching is a watch while it goes on.
 type watching struct {
-	s      *Server
-	rec    *record
-	cancel func() // ends the changes
-	events *media.Events
-	open   *metrics.Watch
+	s         *Server
+	rec       *record
+	ctx       context.Context // of the changes
+	cancel    func()          // ends the changes
+	takeLeave func()          // ends them after a bookmark, if its client wants those
+	events    *media.Events
+	open      *metrics.Watch
 	// listing says that a bookmark is due that ends a streamed list.
 	listing bool
 	gone    *atomic.Bool          // whether the client has closed its WebSocket
@@ -272,7 +277,7 @@ func (o *watching) reason(failure error) string {
 		return metrics.TooOld
 	case failure != nil:
 		return metrics.Failed
-	case o.s.streams.Err() != nil:
+	case context.Cause(o.ctx) == object.ErrStopping: //nolint:errorlint // it is never wrapped
 		return metrics.Shutdown
 	}
 	return metrics.Timeout

@@ -40,7 +40,7 @@ func TestHealthAndVersionNeedNoToken(t *testing.T) {
 	eachProtocol(t, shared, func(t *testing.T, client *http.Client) {
 		for path, want := range map[string]string{
 			"/livez": "ok", "/readyz": "ok", "/healthz": "ok", "/livez/ping": "ok", "/readyz/etcd": "ok",
-			"/readyz?verbose":      "[+]ping ok\n[+]etcd ok\nreadyz check passed\n",
+			"/readyz?verbose":      "[+]ping ok\n[+]etcd ok\n[+]shutdown ok\nreadyz check passed\n",
 			"/healthz?verbose":     "[+]ping ok\n[+]etcd ok\nhealthz check passed\n",
 			"/livez?verbose=true":  "[+]ping ok\nlivez check passed\n",
 			"/readyz/ping?verbose": "[+]ping ok\nreadyz check passed\n",
