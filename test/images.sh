@@ -6,6 +6,8 @@
 #   test/images.sh             provide the images
 #   test/images.sh consumers   provide those of docker-compose.consumers.yml, or exit with
 #                              status 3: stand-ins are made of what `make consumers` has built
+#   test/images.sh ha          provide that of docker-compose.ha.yml besides etcd's, or exit with
+#                              status 3: its stand-in is made of the haproxy of this machine
 #   test/images.sh remove      remove the stand-ins and what was built on them
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -17,11 +19,12 @@ golang=$(sed -n 's/^FROM \(golang:[^ ]*\).*/\1/p' deploy/Dockerfile)
 etcd=$(sed -n 's/^ *image: \(.*\/etcd:.*\)/\1/p' docker-compose.yml)
 prometheus=$(sed -n 's/^ *image: \(prom\/.*\)/\1/p' docker-compose.consumers.yml)
 coredns=$(sed -n 's/^ *image: \(coredns\/.*\)/\1/p' docker-compose.consumers.yml)
+haproxy=$(sed -n 's/^ *image: \(haproxy:.*\)/\1/p' docker-compose.ha.yml)
 
 if [ "${1:-}" = remove ]; then
 	# A build that failed leaves its last container.
 	docker ps -aq --filter "label=$label" | xargs -r docker rm -f >/dev/null
-	for image in "$golang" "$etcd" "$prometheus" "$coredns"; do
+	for image in "$golang" "$etcd" "$prometheus" "$coredns" "$haproxy"; do
 		if [ -n "$(docker images -q --filter "label=$label" "$image")" ]; then
 			docker rmi -f "$image" >/dev/null
 		fi
@@ -122,6 +125,32 @@ if [ "${1:-}" = consumers ]; then
 			exit 3
 		fi
 	done
+	exit 0
+fi
+
+# As Debian packages it, with the shell that health checks need.
+haproxy_stand_in() {
+	local root=$work/haproxy
+	mkdir -p "$root"/{tmp,var,usr/local/etc/haproxy}
+	with_libraries "$root" /bin/bash "$(command -v haproxy)"
+	tar -C "$root" -c . | docker import \
+		--change "LABEL $label=true" \
+		--change 'ENV PATH=/usr/sbin:/usr/local/sbin:/usr/bin:/bin' \
+		--change 'CMD ["haproxy", "-W", "-db", "-f", "/usr/local/etc/haproxy/haproxy.cfg"]' \
+		- "$haproxy" >/dev/null
+}
+
+if [ "${1:-}" = ha ]; then
+	PATH=$PATH:/usr/sbin
+	if available "$haproxy"; then
+		echo "$haproxy"
+	elif command -v haproxy >/dev/null; then
+		haproxy_stand_in
+		echo "$haproxy: a stand-in of $(haproxy -v | head -n 1)"
+	else
+		echo "$haproxy is not available, and there is no haproxy on this machine"
+		exit 3
+	fi
 	exit 0
 fi
 

@@ -39,7 +39,7 @@ it runs an embedded etcd, keeps everything in ./berth.data and listens on https:
 	cmd.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return fmt.Errorf("%w; see %s --help", err, cmd.CommandPath())
 	})
-	cmd.AddCommand(commands.NewReady(), commands.NewLimits(stdout), commands.NewSnapshot(stdout), commands.NewToken(stdout, stderr), commands.NewCertificate(stdout), commands.NewIAM(), newVersionCommand())
+	cmd.AddCommand(commands.NewReady(), commands.NewLimits(stdout), commands.NewSnapshot(stdout), commands.NewToken(stdout, stderr), commands.NewCertificate(stdout), commands.NewCluster(stdout), commands.NewIAM(), newVersionCommand())
 	return cmd
 }
 

@@ -57,16 +57,19 @@ func (d Dir) Ensure(names []string, now time.Time) (*Serving, error) {
 	if err := os.MkdirAll(string(d), 0o700); err != nil {
 		return nil, fmt.Errorf("cannot make the directory of the certificates: %w", err)
 	}
-	ca, err := d.ensureCA(now)
+	ca, err := d.ensureCA("berth-ca", now)
 	if err != nil {
 		return nil, err
 	}
 	serving := &Serving{CAPEM: encode(ca.Leaf.Raw), CAFile: d.CACert()}
-	if cert, err := tls.LoadX509KeyPair(d.Cert(), d.Key()); err == nil && stillGood(cert.Leaf, ca.Leaf, names, now) {
-		serving.Pair = &cert
-		return serving, nil
-	}
-	if serving.Pair, err = d.issue(ca, names, now); err != nil {
+	serving.Pair, err = d.ensureLeaf(ca, leaf{
+		commonName: "berth-apiserver",
+		names:      names,
+		usage:      []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		cert:       d.Cert(),
+		key:        d.Key(),
+	}, now)
+	if err != nil {
 		return nil, err
 	}
 	return serving, nil
@@ -74,10 +77,10 @@ func (d Dir) Ensure(names []string, now time.Time) (*Serving, error) {
 
 // ensureCA returns the CA. Its key is nil if its file does not exist: it may be kept elsewhere
 // as long as nothing has to be signed.
-func (d Dir) ensureCA(now time.Time) (*tls.Certificate, error) {
+func (d Dir) ensureCA(name string, now time.Time) (*tls.Certificate, error) {
 	certs, err := certutil.CertsFromFile(d.CACert())
 	if errors.Is(err, fs.ErrNotExist) {
-		return d.makeCA(now)
+		return makePair(caTemplate(name, now), nil, d.CACert(), d.CAKey())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w; restore it, or remove %s to have a new CA made", err, d)
@@ -96,10 +99,6 @@ func (d Dir) ensureCA(now time.Time) (*tls.Certificate, error) {
 	return &ca, nil
 }
 
-func (d Dir) makeCA(now time.Time) (*tls.Certificate, error) {
-	return makePair(caTemplate("berth-ca", now), nil, d.CACert(), d.CAKey())
-}
-
 // caTemplate is for a CA that signs no other CA.
 func caTemplate(name string, now time.Time) *x509.Certificate {
 	return &x509.Certificate{
@@ -113,34 +112,47 @@ func caTemplate(name string, now time.Time) *x509.Certificate {
 	}
 }
 
-func (d Dir) issue(ca *tls.Certificate, names []string, now time.Time) (*tls.Certificate, error) {
+// leaf is a certificate that a CA signs, and where it is.
+type leaf struct {
+	commonName string
+	names      []string // host names and IP addresses
+	usage      []x509.ExtKeyUsage
+	cert, key  string // paths
+}
+
+// ensureLeaf returns a certificate that the CA in d signs. It keeps the one that is there as long as
+// that is still good.
+func (d Dir) ensureLeaf(ca *tls.Certificate, want leaf, now time.Time) (*tls.Certificate, error) {
+	if cert, err := tls.LoadX509KeyPair(want.cert, want.key); err == nil && stillGood(cert.Leaf, ca.Leaf, want, now) {
+		return &cert, nil
+	}
 	if ca.PrivateKey == nil {
 		return nil, fmt.Errorf("%s must be issued again and %s does not exist; restore it, or remove %s to have a new CA made",
-			d.Cert(), d.CAKey(), d)
+			want.cert, d.CAKey(), d)
 	}
 	template := &x509.Certificate{
-		Subject:     pkix.Name{CommonName: "berth-apiserver"},
+		Subject:     pkix.Name{CommonName: want.commonName},
 		NotBefore:   now.Add(-clockSkew),
 		NotAfter:    now.Add(certLifetime),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+		ExtKeyUsage: want.usage,
 	}
 	if template.NotAfter.After(ca.Leaf.NotAfter) {
 		template.NotAfter = ca.Leaf.NotAfter
 	}
-	for _, name := range names {
+	for _, name := range want.names {
 		if ip := net.ParseIP(name); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)
 		} else {
 			template.DNSNames = append(template.DNSNames, name)
 		}
 	}
-	return makePair(template, ca, d.Cert(), d.Key())
+	return makePair(template, ca, want.cert, want.key)
 }
 
 // makePair makes a pair as sign does, and writes both. The certificate is written last: a crash in
-// between leaves a CA's key that nobody trusts yet, or a serving pair that does not match, and the
-// next start replaces either.
+// between leaves a CA's key that nobody trusts yet, or a pair that does not match, and the next start
+// replaces either.
 func makePair(template *x509.Certificate, ca *tls.Certificate, certPath, keyPath string) (*tls.Certificate, error) {
 	pair, keyPEM, err := sign(template, ca)
 	if err != nil {
@@ -181,19 +193,23 @@ func sign(template *x509.Certificate, ca *tls.Certificate) (pair *tls.Certificat
 	return pair, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), nil
 }
 
-// stillGood reports whether a serving certificate can be kept. One that expires together with
-// its CA is kept until then: a new one would expire no later.
-func stillGood(cert, ca *x509.Certificate, names []string, now time.Time) bool {
+// stillGood reports whether a certificate can be kept. One that expires together with its CA is
+// kept until then: a new one would expire no later.
+func stillGood(cert, ca *x509.Certificate, want leaf, now time.Time) bool {
 	if expiresSoon(cert, now) && cert.NotAfter.Before(ca.NotAfter) {
 		return false
 	}
-	for _, name := range names {
+	for _, name := range want.names {
 		if cert.VerifyHostname(name) != nil {
 			return false
 		}
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(ca)
-	_, err := cert.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now})
-	return err == nil
+	for _, usage := range want.usage {
+		if _, err := cert.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}}); err != nil {
+			return false
+		}
+	}
+	return true
 }
