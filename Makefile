@@ -101,6 +101,10 @@ image: ## build the container image berth:VERSION
 up: ## start etcd and the server in containers; copies token, CA and kubeconfig to ./compose.data
 	@VERSION=$(VERSION) deploy/up.sh
 
+.PHONY: failover
+failover: ## kill servers and members of etcd of docker-compose.ha.yml, and show what clients notice
+	@deploy/failover.sh
+
 .PHONY: down
 down: ## stop the containers, keeping their volumes
 	@deploy/compose.sh down
@@ -143,6 +147,11 @@ verify-dist: ## check that the archive of this platform is complete and the same
 verify-image: ## check that the image and docker-compose.yml work, if Docker is available
 	@echo "==> the image and docker-compose.yml"
 	@VERSION=$(VERSION) test/compose.sh
+
+# Some minutes, which each change need not wait for.
+.PHONY: ha-test
+ha-test: ## check docker-compose.ha.yml and its failover, if Docker is available
+	@VERSION=$(VERSION) test/ha.sh
 
 .PHONY: fix
 fix: fix-mod fix-generated fix-format fix-lint ## fix what can be fixed automatically of what verify checks

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Shows what failures cost the clients of the running docker-compose.ha.yml. It writes through the
-# proxy, one object after the other, while it kills a server, the leader of etcd, and another member,
-# starts each again, and prints how long no write was acknowledged. Then it looks for each
-# acknowledged object, and deletes them all. It needs curl, and what `make up` has copied:
+# Shows what failures cost the clients of the running docker-compose.ha.yml. Three clients write
+# through the proxy, one object after the other, while it kills a server, the leader of etcd, and
+# another member, and starts each again. It prints the longest time that no write was acknowledged,
+# and that one write took. Then it looks for each acknowledged object, and deletes them all. It needs
+# curl, and what `make up` has copied:
 #
 #   deploy/failover.sh [DIRECTORY]     default ./compose.data
 #
-# FAILOVER_SECONDS (10) is how long it writes after each failure, and FAILOVER_MAX_GAP (15) the
-# longest gap, in seconds, that it accepts. The exit status is 0 if every gap was shorter, nothing
+# FAILOVER_SECONDS (10) is how long each failure lasts, and FAILOVER_MAX_GAP (15) the longest gap, in
+# seconds, that it accepts. The exit status is 0 if every gap was shorter, nothing
 # acknowledged was lost, and everything is healthy again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -24,9 +25,11 @@ done
 server=$(sed -n 's/^ *server: //p' "$data/kubeconfig")
 run=failover-$$-$(date +%s)
 work=$(mktemp -d)
-writer='' killed=''
+writers='' killed=''
 
-container() { $compose ps -q "$1"; }
+# Compose is slow to ask.
+$compose ps -q | xargs docker inspect --format '{{index .Config.Labels "com.docker.compose.service"}} {{.Id}}' >"$work/containers"
+container() { awk -v service="$1" '$1 == service { print $2 }' "$work/containers"; }
 
 heal() { # starts again what was killed, and waits until it is healthy
 	local id waited=0
@@ -41,15 +44,16 @@ heal() { # starts again what was killed, and waits until it is healthy
 	killed=''
 }
 
-stop_writer() {
-	[ -z "$writer" ] || { kill "$writer" && wait "$writer" || true; } 2>/dev/null
-	writer=''
+stop_writers() {
+	# shellcheck disable=SC2086 # several
+	[ -z "$writers" ] || { kill $writers && wait $writers || true; } 2>/dev/null
+	writers=''
 }
 
 # shellcheck disable=SC2317,SC2329 # called by the trap
 cleanup() {
 	status=$?
-	stop_writer
+	stop_writers
 	heal || status=1
 	rm -rf "$work"
 	exit $status
@@ -67,20 +71,20 @@ call() { # METHOD PATH [CURL ARGUMENT...]
 		-H 'Content-Type: application/json' "$@" "$server/api/v1/namespaces/$run$path"
 }
 
-# Writes until it is killed; each line of the file has when an answer came, in ms, its status, and
-# the object. Status 000 is no answer, after which the object may exist or not.
-write() {
-	local i code
+# Writes until it is killed; each line of the file has when an answer came, in ms, its status, how long
+# it took in seconds, and the object. Status 000 is no answer: the object may exist or not.
+write() { # NAME
+	local i answer
 	for ((i = 0; ; i++)); do
-		code=$(call POST /endpoints --max-time 5 -o /dev/null -w '%{http_code}' 2>/dev/null \
-			-d '{"metadata": {"name": "e-'$i'"}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 80}]}]}') || true
-		echo "$(now) $code e-$i" >>"$work/writes"
+		answer=$(call POST /endpoints --max-time 10 -o /dev/null -w '%{http_code} %{time_total}' 2>/dev/null \
+			-d '{"metadata": {"name": "'"$1-$i"'"}, "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 80}]}]}') || true
+		echo "$(now) $answer $1-$i" >>"$work/writes"
 		# A refusal at once must not become a flood of them.
-		[ "$code" = 201 ] || sleep 0.1
+		[[ $answer = 201* ]] || sleep 0.1
 	done
 }
 
-# In the milliseconds that macOS' date does not have.
+# Milliseconds; to the second where the shell is older than bash 5, as on macOS.
 now() { local t=${EPOCHREALTIME:-$(date +%s).000000} && t=${t/[.,]/} && echo "${t%???}"; }
 
 leader() { # the member that leads, by the first member that answers
@@ -97,26 +101,29 @@ leader() { # the member that leads, by the first member that answers
 follower() { # a member that does not lead
 	local leading
 	leading=$(leader)
-	tr ' ' '\n' <<<"$members" | grep -vx "$leading" | head -n 1
+	tr ' ' '\n' <<<"$members" | grep -vx "$leading" | tail -n 1
 }
 
-phase() { # WHAT SERVICE: kills the service, and prints what the writes have noticed
-	local begin name=$1
+phase() { # WHAT SERVICE: kills the service, starts it again, and prints what the writes have noticed
+	local begin
 	begin=$(now)
-	killed=$2
-	[ "$2" = - ] && killed='' || docker kill "$(container "$2")" >/dev/null
+	if [ "$2" != - ]; then
+		killed=$2
+		docker kill "$(container "$2")" >/dev/null
+	fi
 	sleep "$seconds"
-	# From the last acknowledged write before, which may have been the one in progress.
-	awk -v begin="$begin" -v end="$(now)" -v name="$name" -v service="$2" -v max="$max_gap" '
+	heal || failed=1
+	# From the last acknowledged write before.
+	awk -v begin="$begin" -v end="$(now)" -v name="$1" -v service="$2" -v max="$max_gap" '
 		$1 < begin { if ($2 == 201) last = $1; next }
+		$3 > slowest { slowest = $3 }
 		$2 == 201 { acknowledged++; if (last && $1 - last > gap) gap = $1 - last; last = $1; next }
 		{ failed++ }
 		END {
 			if (end - last > gap) gap = end - last
-			printf "%-24s %-12s %12d %7d %9.2f s\n", name, service, acknowledged, failed, gap / 1000
+			printf "%-24s %-12s %12d %7d %11.1f s %11.1f s\n", name, service, acknowledged, failed, gap / 1000, slowest
 			exit gap > max * 1000
 		}' "$work/writes" || failed=1
-	heal || failed=1
 }
 
 await_write() {
@@ -130,21 +137,23 @@ await_write() {
 
 curl -sS --fail --max-time 10 --retry 5 --config "$work/curl.conf" --cacert "$data/pki/ca.crt" -o /dev/null \
 	-H 'Content-Type: application/json' -d '{"metadata": {"name": "'"$run"'"}}' "$server/api/v1/namespaces"
-write &
-writer=$!
+for name in a b c; do
+	write "$name" &
+	writers="$writers $!"
+done
 await_write
 
 failed=0
-printf '%-24s %-12s %12s %7s %11s\n' KILLED SERVICE ACKNOWLEDGED FAILED 'LONGEST GAP'
+printf '%-24s %-12s %12s %7s %13s %13s\n' KILLED SERVICE ACKNOWLEDGED FAILED 'LONGEST GAP' 'SLOWEST WRITE'
 phase nothing -
 phase 'a server' apiserver-1
 phase 'the leader of etcd' "$(leader)"
 phase 'another member of etcd' "$(follower)"
-stop_writer
+stop_writers
 
 # Every object of an acknowledged write must be there.
-call GET /endpoints --max-time 60 --fail --retry 5 | grep -o '"name": *"e-[0-9]*"' | grep -o 'e-[0-9]*' | sort >"$work/found"
-awk '$2 == 201 { print $3 }' "$work/writes" | sort >"$work/acknowledged"
+call GET /endpoints --max-time 60 --fail --retry 5 | grep -o '"name": *"[abc]-[0-9]*"' | grep -o '[abc]-[0-9]*' | sort >"$work/found"
+awk '$2 == 201 { print $4 }' "$work/writes" | sort >"$work/acknowledged"
 lost=$(comm -23 "$work/acknowledged" "$work/found" | wc -l)
 echo "$(wc -l <"$work/acknowledged") writes were acknowledged, and $((lost)) of them lost; $(comm -13 "$work/acknowledged" "$work/found" | wc -l) were done although their answer was lost"
 curl -sS --fail --max-time 10 --retry 5 --config "$work/curl.conf" --cacert "$data/pki/ca.crt" -o /dev/null -X DELETE "$server/api/v1/namespaces/$run"

@@ -18,6 +18,7 @@ fi
 export COMPOSE_PROJECT_NAME=berth-test-$$ BERTH_PORT=0 PROMETHEUS_PORT=0 DNS_PORT=0
 both=docker-compose.yml:docker-compose.consumers.yml
 COMPOSE_FILE=$both deploy/compose.sh config >/dev/null
+COMPOSE_FILE=docker-compose.ha.yml deploy/compose.sh config >/dev/null # test/ha.sh runs it
 data=$(mktemp -d)
 # shellcheck disable=SC2317,SC2329 # called by the trap
 cleanup() {

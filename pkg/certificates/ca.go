@@ -1,5 +1,6 @@
 // Package certificates creates and keeps the serving certificate and the CA that signs it, or
-// holds one that the user provides, and signs client certificates.
+// holds one that the user provides, and signs client certificates
+// and those of etcd.
 package certificates
 
 import (
