@@ -1,6 +1,5 @@
 // Package certificates creates and keeps the serving certificate and the CA that signs it, or
-// holds one that the user provides, and signs client certificates
-// and those of etcd.
+// holds one that the user provides, and signs client certificates and those of etcd.
 package certificates
 
 import (
