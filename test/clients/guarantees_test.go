@@ -19,13 +19,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/watch"
 	typedcorev1 "k8s.io/client-go/kubernetes/typed/core/v1"
+
+	"github.com/berth-project/berth/test/history"
 )
 
 const (
-	// writtenBy is the annotation that tells who made an object what it is.
-	writtenBy = "written-by"
-	// half is the label that puts an object in half a or half b.
-	half = "half"
 	// endName is the last object, and endWritten who made it what it is in the end: whoever
 	// sees that, or sees it leave, has seen all.
 	endName    = "end"
@@ -46,7 +44,7 @@ type historyRun struct {
 	acked   atomic.Int64                     // the newest version that a writer has been told of
 
 	mu      sync.Mutex
-	written map[int64]state         // by version: acknowledged creates and updates
+	written map[int64]history.State // by version: acknowledged creates and updates
 	deleted map[types.UID]bool      // acknowledged deletions
 	lists   map[int64][]listedState // by version
 	faults  []error
@@ -54,7 +52,7 @@ type historyRun struct {
 
 type listedState struct {
 	how   string
-	state map[string]state
+	state map[string]history.State
 }
 
 // random is the source of randomness of one actor: it depends on the seed and on who that
@@ -89,7 +87,7 @@ func (r *historyRun) acknowledge(object *corev1.Endpoints) {
 	if _, twice := r.written[version]; twice {
 		r.faults = append(r.faults, fmt.Errorf("two writes were answered with version %d", version))
 	}
-	r.written[version] = stateOf(object)
+	r.written[version] = history.StateOf(object)
 	r.mu.Unlock()
 	for {
 		newest := r.acked.Load()
@@ -104,8 +102,8 @@ func (r *historyRun) write(ctx context.Context, writer int) {
 	random := r.random(writer)
 	client := r.clients[writer%len(r.clients)]
 	for i := range historyWrites {
-		object := newEndpoints(fmt.Sprintf("object-%02d", random.IntN(historyNames)), half, []string{"a", "b"}[random.IntN(2)])
-		metav1.SetMetaDataAnnotation(&object.ObjectMeta, writtenBy, fmt.Sprintf("%d/%d", writer, i))
+		object := newEndpoints(fmt.Sprintf("object-%02d", random.IntN(historyNames)), history.Half, []string{"a", "b"}[random.IntN(2)])
+		metav1.SetMetaDataAnnotation(&object.ObjectMeta, history.WrittenBy, fmt.Sprintf("%d/%d", writer, i))
 		err := r.writeOne(ctx, client, random.IntN(100), object)
 		if err != nil && !apierrors.IsAlreadyExists(err) && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
 			r.fault("writer %d, write %d: %w", writer, i, err)
@@ -124,7 +122,7 @@ func (r *historyRun) writeOne(ctx context.Context, client typedcorev1.EndpointsI
 	case choice < 50: // whatever is there, or nothing
 		written, err = client.Update(ctx, object, metav1.UpdateOptions{})
 	case choice < 70:
-		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q},"labels":{%q:%q}}}`, writtenBy, object.Annotations[writtenBy], half, object.Labels[half])
+		patch := fmt.Sprintf(`{"metadata":{"annotations":{%q:%q},"labels":{%q:%q}}}`, history.WrittenBy, object.Annotations[history.WrittenBy], history.Half, object.Labels[history.Half])
 		written, err = client.Patch(ctx, object.Name, types.MergePatchType, []byte(patch), metav1.PatchOptions{})
 	default:
 		read, readErr := client.Get(ctx, object.Name, metav1.GetOptions{})
@@ -155,8 +153,8 @@ func (r *historyRun) writeOne(ctx context.Context, client typedcorev1.EndpointsI
 func (r *historyRun) finish(ctx context.Context) {
 	object := newEndpoints(endName)
 	for i, in := range []string{"a", "b"} {
-		object.Labels = map[string]string{half: in}
-		object.Annotations = map[string]string{writtenBy: fmt.Sprintf("end/%d", i)}
+		object.Labels = map[string]string{history.Half: in}
+		object.Annotations = map[string]string{history.WrittenBy: fmt.Sprintf("end/%d", i)}
 		write := r.clients[0].Update // creates it the first time
 		written, err := write(ctx, object, metav1.UpdateOptions{})
 		if err != nil {
@@ -202,8 +200,8 @@ func (r *historyRun) list(ctx context.Context, actor int) {
 }
 
 // listAll follows a list to its last page.
-func listAll(ctx context.Context, client typedcorev1.EndpointsInterface, opts metav1.ListOptions) (version int64, all map[string]state, err error) {
-	all = map[string]state{}
+func listAll(ctx context.Context, client typedcorev1.EndpointsInterface, opts metav1.ListOptions) (version int64, all map[string]history.State, err error) {
+	all = map[string]history.State{}
 	for {
 		page, err := client.List(ctx, opts)
 		if err != nil {
@@ -215,7 +213,7 @@ func listAll(ctx context.Context, client typedcorev1.EndpointsInterface, opts me
 		}
 		version = now
 		for i := range page.Items {
-			all[page.Items[i].Name] = stateOf(&page.Items[i])
+			all[page.Items[i].Name] = history.StateOf(&page.Items[i])
 		}
 		if page.Continue == "" {
 			return version, all, nil
@@ -231,7 +229,7 @@ type historyWatcher struct {
 	reconnects bool  // at random
 	seconds    int64 // that a watch lives; 0: as long as it likes
 
-	connections []connection
+	connections []history.Connection
 }
 
 // watch watches until it has seen the last object, and records what it sees.
@@ -254,9 +252,9 @@ func (r *historyRun) watch(ctx context.Context, actor int, w *historyWatcher) {
 		if w.reconnects {
 			most = 1 + random.IntN(200)
 		}
-		c := connection{from: position, initial: initial}
-		ended, err := c.record(ctx, client, opts, most)
-		if len(c.changes) > 0 {
+		c := history.Connection{From: position, Initial: initial}
+		ended, err := recordWatch(ctx, &c, client, opts, most)
+		if len(c.Changes) > 0 {
 			w.connections = append(w.connections, c)
 		}
 		if err != nil {
@@ -265,23 +263,23 @@ func (r *historyRun) watch(ctx context.Context, actor int, w *historyWatcher) {
 		if err != nil || ended {
 			return
 		}
-		if n := len(c.changes); n > 0 {
-			position = c.changes[n-1].version
+		if n := len(c.Changes); n > 0 {
+			position = c.Changes[n-1].Version
 		}
-		initial = initial && len(c.changes) == 0
+		initial = initial && len(c.Changes) == 0
 	}
 }
 
-// record records one watch, until it ends, has delivered most events (less than 0: no
+// recordWatch records one watch, until it ends, has delivered most events (less than 0: no
 // limit), or, which it reports, has come to the last object.
-func (c *connection) record(ctx context.Context, client typedcorev1.EndpointsInterface, opts metav1.ListOptions, most int) (ended bool, err error) {
+func recordWatch(ctx context.Context, c *history.Connection, client typedcorev1.EndpointsInterface, opts metav1.ListOptions, most int) (ended bool, err error) {
 	w, err := client.Watch(ctx, opts)
 	if err != nil {
 		return false, err
 	}
 	defer w.Stop()
-	complete := !c.initial // an initial state cannot be resumed in its middle
-	for !complete || most < 0 || len(c.changes) < most {
+	complete := !c.Initial // an initial state cannot be resumed in its middle
+	for !complete || most < 0 || len(c.Changes) < most {
 		select {
 		case event, open := <-w.ResultChan():
 			if !open {
@@ -295,13 +293,13 @@ func (c *connection) record(ctx context.Context, client typedcorev1.EndpointsInt
 			if err != nil {
 				return false, err
 			}
-			seen := change{event.Type, version, stateOf(object)}
+			seen := history.Change{Event: event.Type, Version: version, State: history.StateOf(object)}
 			if event.Type == watch.Bookmark {
-				seen.state = state{}
+				seen.State = history.State{}
 				complete = true
 			}
-			c.changes = append(c.changes, seen)
-			if object.Name == endName && (event.Type == watch.Deleted || seen.written == endWritten) {
+			c.Changes = append(c.Changes, seen)
+			if object.Name == endName && (event.Type == watch.Deleted || seen.Written == endWritten) {
 				return true, nil
 			}
 		case <-ctx.Done():
@@ -345,14 +343,14 @@ func TestWatchGuarantees(t *testing.T) {
 	watching.Wait()
 	r.check(t)
 
-	all := history(watchers[0].connections[0].changes).withoutBookmarks()
+	all := history.History(watchers[0].connections[0].Changes).WithoutBookmarks()
 	r.verifyHistory(t, all)
 	for i, w := range watchers {
 		selector, err := labels.Parse(w.selector)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := verify(all, selector, w.connections); err != nil {
+		if err := history.Verify(all, selector, w.connections); err != nil {
 			t.Errorf("watcher %d of %q: %v", i, w.selector, err)
 		}
 	}
@@ -361,7 +359,7 @@ func TestWatchGuarantees(t *testing.T) {
 
 func newHistoryRun(t *testing.T) *historyRun {
 	t.Helper()
-	r := &historyRun{seed: 1, written: map[int64]state{}, deleted: map[types.UID]bool{}, lists: map[int64][]listedState{}}
+	r := &historyRun{seed: 1, written: map[int64]history.State{}, deleted: map[types.UID]bool{}, lists: map[int64][]listedState{}}
 	if value := os.Getenv(seedVariable); value != "" {
 		var err error
 		if r.seed, err = strconv.ParseUint(value, 10, 64); err != nil {
@@ -377,29 +375,19 @@ func newHistoryRun(t *testing.T) *historyRun {
 	return r
 }
 
-func (h history) withoutBookmarks() history {
-	var changes history
-	for _, c := range h {
-		if c.event != watch.Bookmark {
-			changes = append(changes, c)
-		}
-	}
-	return changes
-}
-
 // verifyHistory holds the history against what writers were told and what lists showed:
 // everything that was acknowledged is in it, and nothing else.
-func (r *historyRun) verifyHistory(t *testing.T, all history) {
+func (r *historyRun) verifyHistory(t *testing.T, all history.History) {
 	t.Helper()
-	if err := all.consistent(); err != nil {
+	if err := all.Consistent(); err != nil {
 		t.Error(err)
 	}
-	written, deleted := map[int64]state{}, map[types.UID]bool{}
+	written, deleted := map[int64]history.State{}, map[types.UID]bool{}
 	for _, c := range all {
-		if c.event == watch.Deleted {
-			deleted[c.uid] = true
+		if c.Event == watch.Deleted {
+			deleted[c.UID] = true
 		} else {
-			written[c.version] = c.state
+			written[c.Version] = c.State
 		}
 	}
 	if !maps.Equal(r.written, written) {
@@ -412,7 +400,7 @@ func (r *historyRun) verifyHistory(t *testing.T, all history) {
 		t.Errorf("%d writes, %d deletions and %d lists are too few to tell anything", len(written), len(deleted), len(r.lists))
 	}
 	for version, lists := range r.lists {
-		want := all.at(version)
+		want := all.At(version)
 		for _, list := range lists {
 			if !maps.Equal(want, list.state) {
 				t.Errorf("Atomic: a list (%s) at %d shows %v, but the state was %v", list.how, version, list.state, want)
