@@ -26,6 +26,9 @@ ARGS ?=
 # What `make load` sends: make load LOAD='--rate=500 --duration=1m'
 LOAD ?= --rate=200 --duration=10s --watchers=20
 
+# How many faults `make faults` has, and of which seed: make faults FAULTS='-seed=7 -faults=100'
+FAULTS ?= -faults=250
+
 # What `make attack` and `make fuzz` run: make attack ATTACK='TestAttack/lists'; make fuzz FUZZTIME=10s
 ATTACK ?= .
 FUZZTIME ?= 1m
@@ -77,6 +80,11 @@ consumers: ## let Prometheus, CoreDNS, vmagent, gRPC and client-go find what is 
 .PHONY: attack
 attack: ## attack the server for half an hour, and print a table of the results
 	@cd test/attack && go test -count=1 -timeout 2h -run '$(ATTACK)' -args -long
+
+# In the module's directory go test shows each fault when it is over.
+.PHONY: faults
+faults: ## make servers, etcd and the links between them fail, while clients write and watch
+	@cd test/faults && go test -count=1 -timeout 4h -v -args $(FAULTS)
 
 # go test fuzzes one target of one package at a time.
 .PHONY: fuzz

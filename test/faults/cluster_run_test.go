@@ -1,0 +1,63 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+
+	"github.com/berth-project/berth/test/history"
+)
+
+// Three servers on three members: each round has a collection of its own.
+func TestCluster(t *testing.T) {
+	t.Logf("-seed=%d -faults=%d", *seed, *faults)
+	d := newDeck(t, kinds, rand.New(rand.NewPCG(*seed, 1<<32)))
+	c := newCluster(t)
+	run := newCampaign(*seed, &c.token, &c.rotating, c.servers()...)
+	for _, m := range c.members {
+		run.processes = append(run.processes, m.process)
+	}
+	defer run.report(t)
+	run.recover(t)
+	count := *faults - *faults/embeddedShare
+	for done, n := 0, 0; done < count && !t.Failed(); done += perRound {
+		c.round(t, run, fmt.Sprint("round-", n), min(count-done, perRound), d)
+		run.seed++
+		n++
+	}
+}
+
+func (c *cluster) servers() []*server {
+	var all []*server
+	for _, r := range c.replicas {
+		all = append(all, &server{r.name, r.url, r.http})
+	}
+	return all
+}
+
+// round is a round of a campaign, recorded while it lasts.
+func (c *cluster) round(t *testing.T, run *campaign, namespace string, count int, d *deck[*cluster]) {
+	t.Helper()
+	run.namespace(t, namespace)
+	var revision int64
+	await(t, "etcd has the namespace", func(ctx context.Context) error {
+		answer, err := c.direct.Get(ctx, "/registry/namespaces/"+namespace)
+		if err == nil && len(answer.Kvs) == 0 {
+			err = errors.New("it has not")
+		}
+		if err == nil {
+			revision = answer.Header.Revision
+		}
+		return err
+	})
+	c.recorder = &recorder{prefix: "/registry/endpoints/" + namespace + "/", now: map[string]history.State{}, position: revision}
+	ctx, cancel := context.WithCancel(t.Context())
+	var recording sync.WaitGroup
+	recording.Go(func() { c.recorder.record(ctx, c.direct) })
+	defer recording.Wait()
+	defer cancel()
+	run.round(t, namespace, count, func() { fault(t, run, c, d) }, func(last int64) history.History { return c.recorder.history(t, last) })
+}
