@@ -142,9 +142,10 @@ func (o *watching) withdrawn() error {
 	return nil
 }
 
-// hurryAway ends the watch, however slow its client is.
+// hurryAway ends the watch, however slow its client is. The watch may be ending, or have ended: a
+// token's end waits for no handler.
 func (o *watching) hurryAway() {
-	o.rec.pauses.hurry(revokedTimeout)
+	o.pauses.hurry(revokedTimeout)
 	o.cancel()
 }
 

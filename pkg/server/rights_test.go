@@ -4,6 +4,7 @@ import (
 	"context"
 	"iter"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -124,4 +125,18 @@ func TestWatchesEndWithTheirRights(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A token may be revoked in the very moment in which its watch ends.
+func TestRevokedAfterTheEnd(t *testing.T) {
+	identity, revoke := context.WithCancel(t.Context())
+	defer revoke()
+	rec := &record{ResponseWriter: httptest.NewRecorder()}
+	rec.startPauses()
+	hurried := make(chan struct{})
+	o := &watching{rec: rec, pauses: rec.pauses, cancel: func() { close(hurried) }}
+	context.AfterFunc(identity, o.hurryAway)
+	rec.endPauses()
+	revoke()
+	<-hurried
 }

@@ -183,6 +183,7 @@ var errRevoked = apierrors.NewUnauthorized("Unauthorized: the token or the certi
 type watching struct {
 	s         *Server
 	rec       *record
+	pauses    *pauses         // those of rec, which forgets them when the watch has ended
 	ctx       context.Context // of the changes
 	cancel    func()          // ends the changes
 	takeLeave func()          // ends them after a bookmark, if its client wants those
@@ -207,13 +208,13 @@ func (o *watching) run(w *stream.Writer, changes iter.Seq2[[]object.Event, error
 	o.s.logWatch(rec)
 	rec.audit.Start(cmp.Or(rec.code, http.StatusOK))
 	rec.startPauses()
-	pauses := rec.pauses
-	defer pauses.begin()
+	o.pauses = rec.pauses
+	defer o.pauses.begin()
 	stop := context.AfterFunc(rec.identity.Valid, o.hurryAway)
 	defer stop()
 	defer o.followRight()()
 	if rec.code == http.StatusSwitchingProtocols { // no http.Server knows of the connection
-		stop := context.AfterFunc(o.s.streams, func() { pauses.hurry(revokedTimeout) })
+		stop := context.AfterFunc(o.s.streams, func() { o.pauses.hurry(revokedTimeout) })
 		defer stop()
 	}
 	_ = w.Flush() // the changes must be read even if the client has gone: that ends them
