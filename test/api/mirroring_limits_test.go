@@ -12,10 +12,12 @@ import (
 	"github.com/berth-project/berth/test/apitest"
 )
 
-// multiplied is the JSON of Endpoints of one address that have a slice for each of so many ports.
-func multiplied(name string, ports, annotation int) string {
+const multiple = 900
+
+// multiplied is the JSON of Endpoints of one address that have a slice for each of their multiple ports.
+func multiplied(name string, annotation int) string {
 	var all []string
-	for i := range ports {
+	for i := range multiple {
 		all = append(all, fmt.Sprintf(`{"name":"x","port":%d}`, i+1))
 	}
 	return `{"metadata":{"name":"` + name + `","annotations":{"a":"` + strings.Repeat("x", annotation) + `"}},` +
@@ -26,38 +28,37 @@ func multiplied(name string, ports, annotation int) string {
 func TestEqualNamesAreMadeUp(t *testing.T) {
 	v := newViews(t, shared)
 	v.service("web", "")
-	const ports = 900
 	seed := int64(0)
 	for found := false; !found; {
 		seed++
 		rand.Seed(seed)
 		names := map[string]bool{}
-		for range ports {
+		for range multiple {
 			name := rand.String(5)
 			found = found || names[name]
 			names[name] = true
 		}
 	}
 	rand.Seed(seed)
-	v.do(http.MethodPost, "endpoints", "", multiplied("web", ports, 1), http.StatusCreated, "")
-	v.check("the slices", fmt.Sprint(ports), len(v.slices("web")))
+	v.do(http.MethodPost, "endpoints", "", multiplied("web", 1), http.StatusCreated, "")
+	v.check("the slices", fmt.Sprint(multiple), len(v.slices("web")))
 }
 
 // What a write makes of others is bounded, and costs tokens where it is many times the object.
 func TestMirrorsMayNotMultiply(t *testing.T) {
 	v := newViews(t, shared)
 	v.service("web", "")
-	v.do(http.MethodPost, "endpoints", "", multiplied("web", 900, 100_000), http.StatusRequestEntityTooLarge,
+	v.do(http.MethodPost, "endpoints", "", multiplied("web", 100_000), http.StatusRequestEntityTooLarge,
 		`the EndpointSlices that mirror the Endpoints \"web\" would take more than 33554432 bytes as JSON`)
 	v.check("the slices", "0", len(v.slices("web")))
-	v.do(http.MethodPost, "endpoints", "", multiplied("web", 900, 10_000), http.StatusRequestEntityTooLarge, "the object and the 900 others that are written with it take 1")
+	v.do(http.MethodPost, "endpoints", "", multiplied("web", 10_000), http.StatusRequestEntityTooLarge, "the object and the 900 others that are written with it take 1")
 	as := func(method, contentType, body string, code int, contains string) {
 		t.Helper()
 		checkCode(t, send(t, shared.Client, newRequest(t, shared, method, v.path("endpoints", "web"), []byte(body), "Content-Type", contentType, "X-Auth-Token", slowToken)), code, contains)
 	}
-	v.do(http.MethodPost, "endpoints", "", multiplied("web", 900, 5000), http.StatusCreated, "")
-	as(http.MethodPut, "application/json", multiplied("web", 900, 5001), http.StatusOK, "") // for the whole bucket
-	as(http.MethodPut, "application/json", multiplied("web", 900, 5002), http.StatusTooManyRequests, "try again in")
+	v.do(http.MethodPost, "endpoints", "", multiplied("web", 5000), http.StatusCreated, "")
+	as(http.MethodPut, "application/json", multiplied("web", 5001), http.StatusOK, "") // for the whole bucket
+	as(http.MethodPut, "application/json", multiplied("web", 5002), http.StatusTooManyRequests, "try again in")
 	as(http.MethodPatch, "application/merge-patch+json", `{"metadata":{"labels":{"a":"b"}}}`, http.StatusTooManyRequests, "")
 }
 
@@ -93,7 +94,7 @@ func TestSettlingKeepsTheLimit(t *testing.T) {
 	first := startServer(t, apitest.Config{})
 	v := newViews(t, first)
 	for i := range 4 {
-		v.do(http.MethodPost, "endpoints", "", multiplied(fmt.Sprint("web-", i), 900, 1000), http.StatusCreated, "")
+		v.do(http.MethodPost, "endpoints", "", multiplied(fmt.Sprint("web-", i), 1000), http.StatusCreated, "")
 	}
 	v.server = startServer(t, apitest.Config{Peer: first, Mirroring: apiserver.MirrorAll, MaxStoredBytes: 5 << 20})
 	eventually(t, "it is said", func() bool {

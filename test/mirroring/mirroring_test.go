@@ -116,7 +116,7 @@ func (l *late) Watch(ctx context.Context, prefix string, opts storage.WatchOptio
 		defer close(out)
 		for response := range in {
 			select {
-			case <-time.After(rand.N(l.lag)): //nolint:forbidigo // it is to be late
+			case <-time.After(rand.N(l.lag)):
 			case <-ctx.Done():
 			}
 			select {
