@@ -95,7 +95,7 @@ func failSync(t *testing.T, p *process) (heal func()) {
 	output.Await(t, "attached", ended)
 	p.mayEnd = true
 	return func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+		_ = cmd.Process.Kill() // at a signal that it handles it waits for a process that is ending, without an end
 		<-ended
 	}
 }
