@@ -74,7 +74,11 @@ func TestClusterCreate(t *testing.T) {
 	}
 
 	member := startSecureMember(t, dir.Etcd(), "etcd-1")
-	if resp, err := caller(t, path("etcd/ca.crt")).Get(member + "/version"); err == nil {
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, member+"/version", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := caller(t, path("etcd/ca.crt")).Do(req); err == nil {
 		resp.Body.Close()
 		t.Error("etcd answered a client without a certificate")
 	}

@@ -35,6 +35,14 @@ const minWatchTime = 30 * time.Minute
 // as after the end of any watch.
 const maxWatchTime = time.Hour
 
+// lifeOf is how long a watch lasts at most.
+func lifeOf(opts *metav1.ListOptions) time.Duration {
+	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
+		return time.Duration(min(*opts.TimeoutSeconds, int64(maxWatchTime/time.Second))) * time.Second
+	}
+	return minWatchTime + rand.N(minWatchTime)
+}
+
 // watch streams the changes of a collection until the time is up, the client goes, or the
 // server ends its streams.
 func (s *Server) watch(c *call) (result, error) {
@@ -49,10 +57,6 @@ func (s *Server) watch(c *call) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	life := minWatchTime + rand.N(minWatchTime)
-	if opts.TimeoutSeconds != nil && *opts.TimeoutSeconds > 0 {
-		life = time.Duration(min(*opts.TimeoutSeconds, int64(maxWatchTime/time.Second))) * time.Second
-	}
 	if c.name != "" {
 		if opts.FieldSelector, err = selectNamed(opts.FieldSelector, c.name); err != nil {
 			return result{}, err
@@ -63,7 +67,7 @@ func (s *Server) watch(c *call) (result, error) {
 	}
 	c.output.MediaType = events.MediaType
 	stoppable, stopWatch := context.WithCancelCause(auth.WithUser(c.req.Context(), c.rec.attrs.User))
-	ctx, cancel := context.WithTimeout(stoppable, life)
+	ctx, cancel := context.WithTimeout(stoppable, lifeOf(opts))
 	takeLeave := func() { stopWatch(object.ErrStopping) }
 	stop := context.AfterFunc(s.streams, takeLeave)
 	end := func() {

@@ -147,7 +147,7 @@ func (w *watcher) verify(all history.History) (faults []error) {
 		return []error{err}
 	}
 	if !w.arrived {
-		faults = append(faults, fmt.Errorf("Reliable: a watch of %q has come to %d, not to the end", w.selector, w.position))
+		faults = append(faults, fmt.Errorf("reliable: a watch of %q has come to %d, not to the end", w.selector, w.position))
 	}
 	for _, connections := range w.runs {
 		if err := history.Verify(all, selector, connections); err != nil {

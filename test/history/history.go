@@ -96,13 +96,13 @@ func (h History) Consistent() error {
 		was, exists := now[c.Name]
 		switch {
 		case c.Version <= last:
-			return fmt.Errorf("Ordered: %v comes after version %d", c, last)
+			return fmt.Errorf("ordered: %v comes after version %d", c, last)
 		case exists == (c.Event == watch.Added):
-			return fmt.Errorf("Reliable: %v, but the object exists: %v", c, exists)
+			return fmt.Errorf("reliable: %v, but the object exists: %v", c, exists)
 		case exists && was.UID != c.UID:
-			return fmt.Errorf("Reliable: %v is of another object than the one before", c)
+			return fmt.Errorf("reliable: %v is of another object than the one before", c)
 		case c.Event == watch.Deleted && was != c.State:
-			return fmt.Errorf("Reliable: %v shows %+v, but the object was %+v", c, c.State, was)
+			return fmt.Errorf("reliable: %v shows %+v, but the object was %+v", c, c.State, was)
 		}
 		last = c.Version
 		if c.Event == watch.Deleted {
@@ -143,20 +143,20 @@ func Verify(all History, selector labels.Selector, connections []Connection) err
 			next := want.after(position)
 			switch {
 			case got.Event == watch.Bookmark && got.Version < position:
-				return fmt.Errorf("Bookmarkable: connection %d has a bookmark at %d after version %d", i, got.Version, position)
+				return fmt.Errorf("bookmarkable: connection %d has a bookmark at %d after version %d", i, got.Version, position)
 			case got.Event == watch.Bookmark && next != nil && next.Version <= got.Version:
-				return fmt.Errorf("Bookmarkable: connection %d has a bookmark at %d before %v", i, got.Version, next)
+				return fmt.Errorf("bookmarkable: connection %d has a bookmark at %d before %v", i, got.Version, next)
 			case got.Event == watch.Bookmark:
 			case seen[got.Version]:
-				return fmt.Errorf("Unique: connection %d saw %v again", i, got)
+				return fmt.Errorf("unique: connection %d saw %v again", i, got)
 			case got.Version <= position:
-				return fmt.Errorf("Ordered: connection %d saw %v after version %d", i, got, position)
+				return fmt.Errorf("ordered: connection %d saw %v after version %d", i, got, position)
 			case next == nil || got.Version < next.Version || got.Version == next.Version && got != *next:
-				return fmt.Errorf("Reliable: connection %d saw %v, want %v", i, got, next)
+				return fmt.Errorf("reliable: connection %d saw %v, want %v", i, got, next)
 			case got.Version > next.Version && n == 0 && !c.Initial:
-				return fmt.Errorf("Resumable: connection %d from %d began with %v, and left out %v", i, c.From, got, next)
+				return fmt.Errorf("resumable: connection %d from %d began with %v, and left out %v", i, c.From, got, next)
 			case got.Version > next.Version:
-				return fmt.Errorf("Reliable: connection %d saw %v, and left out %v", i, got, next)
+				return fmt.Errorf("reliable: connection %d saw %v, and left out %v", i, got, next)
 			}
 			if got.Event != watch.Bookmark {
 				seen[got.Version] = true
@@ -184,23 +184,23 @@ func (h History) after(version int64) *Change {
 func verifyInitial(all History, selector labels.Selector, changes []Change) (version int64, rest []Change, err error) {
 	end := slices.IndexFunc(changes, func(c Change) bool { return c.Event == watch.Bookmark })
 	if end < 0 {
-		return 0, nil, fmt.Errorf("Bookmarkable: no bookmark ends the initial events")
+		return 0, nil, fmt.Errorf("bookmarkable: no bookmark ends the initial events")
 	}
 	version = changes[end].Version
 	got := map[string]State{}
 	for _, c := range changes[:end] {
 		if c.Event != watch.Added {
-			return 0, nil, fmt.Errorf("Atomic: %v is among the initial events", c)
+			return 0, nil, fmt.Errorf("atomic: %v is among the initial events", c)
 		}
 		if _, twice := got[c.Name]; twice {
-			return 0, nil, fmt.Errorf("Unique: %v is among the initial events twice", c)
+			return 0, nil, fmt.Errorf("unique: %v is among the initial events twice", c)
 		}
 		got[c.Name] = c.State
 	}
 	want := all.At(version)
 	maps.DeleteFunc(want, func(_ string, s State) bool { return !selector.Matches(labels.Set{Half: s.Half}) })
 	if !maps.Equal(want, got) {
-		return 0, nil, fmt.Errorf("Atomic: the initial events are %v, but the state at %d was %v", got, version, want)
+		return 0, nil, fmt.Errorf("atomic: the initial events are %v, but the state at %d was %v", got, version, want)
 	}
 	return version, changes[end+1:], nil
 }

@@ -105,5 +105,5 @@ func errRefused() error {
 // is a GOAWAY, after which the streams in progress go on. chance is how probable that is for a
 // request over HTTP/2 while the server does not stop.
 func (s *Stages) CloseConnection(req *http.Request, chance float64) bool {
-	return s.leaving.Load() || chance > 0 && req.ProtoMajor == 2 && rand.Float64() < chance //nolint:gosec // no secret
+	return s.leaving.Load() || chance > 0 && req.ProtoMajor == 2 && rand.Float64() < chance
 }
