@@ -72,7 +72,7 @@ func (p *process) waitReady(t testing.TB, stdout *Output, dir string) string {
 // kill ends the process at once. An error of the signal says that it has ended already.
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
-	_ = <-p.exited
+	<-p.exited //nolint:errcheck // it was killed
 	p.killed = true
 }
 
