@@ -63,7 +63,7 @@ func awaitUp(t *testing.T, address string, want ...string) {
 				}
 			}
 		}
-		if err := json.Unmarshal([]byte(answer), &result); err != nil {
+		if err := json.Unmarshal(answer, &result); err != nil {
 			return err
 		}
 		got := []string{}
