@@ -249,7 +249,7 @@ func TestIndex(t *testing.T) {
 	}
 	want := []string{
 		"/api", "/api/v1", "/apis", "/apis/authentication.k8s.io", "/apis/authentication.k8s.io/v1", "/apis/sea.io", "/apis/sea.io/v1", "/apis/sea.io/v2", "/debug/limits", "/feeds/prometheus", "/healthz", "/healthz/etcd", "/healthz/ping",
-		"/livez", "/livez/ping", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/readyz/etcd", "/readyz/ping", "/version",
+		"/livez", "/livez/ping", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/readyz/etcd", "/readyz/ping", "/readyz/shutdown", "/version",
 	}
 	if diff := cmp.Diff(want, index.Paths); diff != "" {
 		t.Errorf("paths (-want +got)\n%s", diff)
