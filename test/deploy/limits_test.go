@@ -161,6 +161,9 @@ func transactionsOf(t *testing.T, c *client) outcomes {
 // TestLimitsOfAllServers overloads the limit of one token at three servers, of which one is killed
 // in the middle.
 func TestLimitsOfAllServers(t *testing.T) {
+	if !*long {
+		t.Skip("it measures, on a machine that has nothing else to do: go test ./test/deploy -run LimitsOfAll -args -long")
+	}
 	d := 8 * time.Second
 	if *long {
 		d = time.Minute

@@ -277,6 +277,9 @@ func (r *rolling) writeOne(ctx context.Context, client typedcorev1.EndpointsInte
 // writes, and no client notices: no request fails after client-go's own retries, no watcher
 // misses a change or has one twice, and nobody lists again.
 func TestRollingRestart(t *testing.T) {
+	if !*long {
+		t.Skip("it needs a machine that has nothing else to do: go test ./test/deploy -run RollingRestart -args -long")
+	}
 	binary := harness.Build(t, false)
 	if *rollingPrevious == "" {
 		t.Run("of one release", func(t *testing.T) { testRolling(t, binary, binary) })
