@@ -31,7 +31,7 @@ type block struct {
 }
 
 // state is what all replicas know of a bucket: what is owed to its common part, which is all of it
-// but for the blocks. The common part holds burst×(1−b) tokens when it is full, and gains
+// except for the blocks. The common part holds burst×(1−b) tokens when it is full, and gains
 // rate×(1−b) of them per second, where b is the share of the blocks. So the bounds of the blocks and
 // of the common part add up to those of the bucket, whoever takes from which of them.
 type state struct {
