@@ -1,11 +1,13 @@
 package services
 
 import (
+	"bytes"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	"k8s.io/utils/ptr"
+	"sigs.k8s.io/structured-merge-diff/v6/fieldpath"
 )
 
 // hasClusterIP reports whether Services of the type have an address, or None.
@@ -80,6 +82,33 @@ func alignAddresses(spec, old *corev1.ServiceSpec) {
 	}
 }
 
+// dropUngiven drops what settle has given a headless Service that becomes one of a type for which None
+// is not valid: nobody has asked for None, and kube-apiserver would have allocated an address instead.
+func dropUngiven(spec *corev1.ServiceSpec, old *corev1.Service) {
+	if !mayUseNodePorts(spec) || !isHeadless(spec) || !isHeadless(&old.Spec) || isGiven(old, "clusterIP") || isGiven(old, "clusterIPs") {
+		return
+	}
+	spec.ClusterIP, spec.ClusterIPs = "", nil
+	if ptr.Equal(spec.IPFamilyPolicy, old.Spec.IPFamilyPolicy) && !isGiven(old, "ipFamilyPolicy") && !isGiven(old, "ipFamilies") {
+		spec.IPFamilyPolicy = ptr.To(corev1.IPFamilyPolicySingleStack)
+	}
+}
+
+// isGiven reports whether a client owns the field of the spec, or may own it: nobody knows who owns
+// what where that is not recorded or cannot be read.
+func isGiven(service *corev1.Service, name string) bool {
+	for _, entry := range service.ManagedFields {
+		var fields fieldpath.Set
+		if entry.FieldsV1 == nil || fields.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)) != nil {
+			return true
+		}
+		if fields.Has(fieldpath.MakePathOrDie("spec", name)) {
+			return true
+		}
+	}
+	return len(service.ManagedFields) == 0
+}
+
 // dropMeaningless drops fields that have no meaning for the new type, as long as the client
 // leaves them as they were.
 func dropMeaningless(spec, old *corev1.ServiceSpec) {
@@ -136,7 +165,8 @@ func dropNodePorts(spec, old *corev1.ServiceSpec) {
 func validateChange(spec, old *corev1.ServiceSpec) field.ErrorList {
 	var errs field.ErrorList
 	if hasClusterIP(spec) && hasClusterIP(old) {
-		if !isHeadless(spec) || !isHeadless(old) {
+		ungiven := isHeadless(old) && len(spec.ClusterIPs) == 0 // see dropUngiven: a None that was given stays
+		if !ungiven && (!isHeadless(spec) || !isHeadless(old)) {
 			errs = append(errs, validateChangedIPs(spec, old)...)
 		}
 		if !isHeadless(spec) && !isHeadless(old) {

@@ -223,6 +223,18 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+func TestWarningsOfUpdates(t *testing.T) {
+	lacking, complete := `{"type":"NodePort","ports":[{"port":1}]}`, `{"type":"NodePort","clusterIP":"10.0.0.1","ports":[{"port":1,"nodePort":31000}]}`
+	for _, tc := range []struct {
+		old, spec string
+		want      int
+	}{{lacking, lacking, 0}, {complete, lacking, 1}, {`{}`, lacking, 1}, {lacking, complete, 0}} {
+		if got := (Strategy{}).Warnings(decodeAndSettle(t, tc.spec), decodeAndSettle(t, tc.old)); len(got) != tc.want {
+			t.Errorf("from %s to %s: got %q, want %d", tc.old, tc.spec, got, tc.want)
+		}
+	}
+}
+
 func decodeAndSettle(t *testing.T, spec string) *corev1.Service {
 	t.Helper()
 	service := decode(t, spec)

@@ -104,6 +104,7 @@ func (Strategy) PrepareForUpdate(obj, old runtime.Object) {
 	service.Status = *stored.Status.DeepCopy()
 	keepGiven(&service.Spec, &stored.Spec)
 	alignAddresses(&service.Spec, &stored.Spec)
+	dropUngiven(&service.Spec, stored)
 	settle(&service.Spec, &stored.Spec)
 	dropMeaningless(&service.Spec, &stored.Spec)
 	if service.Spec.Type != corev1.ServiceTypeLoadBalancer {

@@ -12,8 +12,8 @@ import (
 	"github.com/berth-project/berth/pkg/registry/resources/network"
 )
 
-// Warnings returns kube-apiserver's, and one for what that would allocate.
-func (Strategy) Warnings(obj, _ runtime.Object) []string {
+// Warnings returns kube-apiserver's, and one for what that would allocate, once the Service lacks it.
+func (Strategy) Warnings(obj, old runtime.Object) []string {
 	service := obj.(*corev1.Service)
 	spec := &service.Spec
 	var warnings []string
@@ -44,7 +44,9 @@ func (Strategy) Warnings(obj, _ runtime.Object) []string {
 	if distribution := spec.TrafficDistribution; distribution != nil && *distribution == corev1.ServiceTrafficDistributionPreferClose {
 		warnings = append(warnings, fmt.Sprintf("spec.trafficDistribution: %q is deprecated; use %q", corev1.ServiceTrafficDistributionPreferClose, corev1.ServiceTrafficDistributionPreferSameZone))
 	}
-	add(lacksAllocation(spec), "this server allocates no addresses and no ports: the Service has those that you give it, in spec.clusterIP, spec.clusterIPs, spec.ports[*].nodePort and spec.healthCheckNodePort")
+	before, _ := old.(*corev1.Service)
+	isNews := before == nil || !lacksAllocation(&before.Spec)
+	add(isNews && lacksAllocation(spec), "this server allocates no addresses and no ports: the Service has those that you give it, in spec.clusterIP, spec.clusterIPs, spec.ports[*].nodePort and spec.healthCheckNodePort; without a clusterIP it has no address in DNS")
 	return warnings
 }
 
