@@ -43,7 +43,7 @@ func newTokenCreate(stdout, stderr io.Writer) *cobra.Command {
 	var r tokenRequest
 	cmd := &cobra.Command{
 		Use:   "create --user NAME [--file FILE] [--kubeconfig FILE]",
-		Short: "Create a token, and the line of it for the token file",
+		Short: "Create a token and its line for the token file",
 		Long: `Creates a token of 256 random bits and prints it on stdout, or puts it into the new kubeconfig
 that --kubeconfig names. The line for the file of --token-auth-file, which has the token's hash in
 place of the token, is appended to the file that --file names, which a running server then loads,
