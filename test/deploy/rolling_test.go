@@ -217,7 +217,7 @@ func (r *rolling) count(what string) int {
 // awaitWatches waits until all watches are open.
 func (r *rolling) awaitWatches(t *testing.T, n int) {
 	t.Helper()
-	deadline, tick := time.After(2*patience), time.NewTicker(10*time.Millisecond)
+	deadline, tick := time.After(4*patience), time.NewTicker(10*time.Millisecond)
 	defer tick.Stop()
 	for r.count("WATCH")+r.count("LIST")-1 < n {
 		select {
