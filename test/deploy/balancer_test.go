@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"errors"
 	"io"
 	"net"
 	"net/http"
@@ -19,6 +20,7 @@ type balancer struct {
 	servers []string      // addresses
 	ready   []atomic.Bool // of each
 	next    atomic.Int64
+	ended   chan struct{} // closed when the test ends
 	running sync.WaitGroup
 }
 
@@ -29,8 +31,7 @@ func startBalancer(t *testing.T, caFile string, servers []string) *balancer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &balancer{Listener: l, servers: servers, ready: make([]atomic.Bool, len(servers))}
-	ended := make(chan struct{})
+	b := &balancer{Listener: l, servers: servers, ready: make([]atomic.Bool, len(servers)), ended: make(chan struct{})}
 	for i := range servers {
 		client, err := harness.NewClient(caFile)
 		if err != nil {
@@ -44,13 +45,16 @@ func startBalancer(t *testing.T, caFile string, servers []string) *balancer {
 			defer ticks.Stop()
 			for {
 				resp, err := client.Get("https://" + servers[i] + "/readyz") //nolint:noctx // it has a time-out
-				if err == nil {
+				switch {
+				case err == nil:
 					resp.Body.Close()
+					b.ready[i].Store(resp.StatusCode == http.StatusOK)
+				case !isTimeout(err): // the machine is too busy for any of them
+					b.ready[i].Store(false)
 				}
-				b.ready[i].Store(err == nil && resp.StatusCode == http.StatusOK)
 				select {
 				case <-ticks.C:
-				case <-ended:
+				case <-b.ended:
 					return
 				}
 			}
@@ -58,11 +62,16 @@ func startBalancer(t *testing.T, caFile string, servers []string) *balancer {
 	}
 	b.running.Go(b.accept)
 	t.Cleanup(func() {
-		close(ended)
+		close(b.ended)
 		l.Close()
 		b.running.Wait()
 	})
 	return b
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 func (b *balancer) accept() {
@@ -77,22 +86,38 @@ func (b *balancer) accept() {
 
 func (b *balancer) pass(conn net.Conn) {
 	defer conn.Close()
-	for range b.servers {
-		i := int(b.next.Add(1)) % len(b.servers)
-		if !b.ready[i].Load() {
-			continue
-		}
-		server, err := net.Dial("tcp", b.servers[i]) //nolint:noctx // it is on this machine
-		if err != nil {
-			continue
-		}
-		defer server.Close()
-		b.running.Go(func() {
-			_, _ = io.Copy(server, conn) // whose end is the connection's
-			_ = server.(*net.TCPConn).CloseWrite()
-		})
-		_, _ = io.Copy(conn, server)
+	server := b.dial()
+	if server == nil {
 		return
+	}
+	defer server.Close()
+	b.running.Go(func() {
+		_, _ = io.Copy(server, conn) // whose end is the connection's
+		_ = server.(*net.TCPConn).CloseWrite()
+	})
+	_, _ = io.Copy(conn, server)
+}
+
+// dial connects to the next server that is ready. It waits for one, as a queue of a proxy does; nil:
+// the test has ended.
+func (b *balancer) dial() net.Conn {
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		for range b.servers {
+			i := int(b.next.Add(1)) % len(b.servers)
+			if !b.ready[i].Load() {
+				continue
+			}
+			if server, err := net.Dial("tcp", b.servers[i]); err == nil { //nolint:noctx // it is on this machine
+				return server
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-b.ended:
+			return nil
+		}
 	}
 }
 

@@ -19,7 +19,9 @@ import (
 )
 
 const (
-	collection = "https://" + hostname + "/api/v1/namespaces/default/endpoints"
+	origin         = "https://" + hostname
+	collectionPath = "/api/v1/namespaces/default/endpoints"
+	collection     = origin + collectionPath
 	// clientAddress is where clients connect from: another address than that of a proxy,
 	// which connects from 127.0.0.1.
 	clientAddress = "127.0.0.2"
@@ -44,10 +46,16 @@ func newClient(t *testing.T, address, caFile string) *client {
 	return &client{c}
 }
 
-// do returns the answer to a request, whose body the caller closes.
+// do returns the answer to a request for the collection or what is in it; the caller closes its body.
 func (c *client) do(t *testing.T, method, path, body string, headers ...string) *http.Response {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), method, collection+path, strings.NewReader(body))
+	return c.send(t, method, collectionPath+path, body, headers...)
+}
+
+// send returns the answer to a request, whose body the caller closes.
+func (c *client) send(t *testing.T, method, path, body string, headers ...string) *http.Response {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, origin+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

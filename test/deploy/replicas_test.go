@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"syscall"
 	"testing"
@@ -82,6 +83,7 @@ type replica struct {
 	*process
 	address string // host and port
 	dataDir string
+	args    []string // it was started with
 	pki     certificates.Dir
 }
 
@@ -90,6 +92,16 @@ func (p *process) kill() {
 	p.killed = true
 	_ = p.cmd.Process.Kill() // an error says that it has ended
 	<-p.ended
+}
+
+// restart starts a replica that has ended again, at the same address.
+func (r *replica) restart(t *testing.T) {
+	t.Helper()
+	_, port, err := net.SplitHostPort(r.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.process = start(t, r.cmd.Path, append(slices.Clone(r.args), "--secure-port="+port)...)
 }
 
 // startReplicas starts two servers on one etcd as docs/operations/replicas.md tells: they have the
@@ -107,9 +119,10 @@ func startServers(t *testing.T, binary string, count int, tokenFile string, flag
 	harness.WriteFile(t, tokens, tokenFile)
 	flags = append([]string{"--etcd-servers=" + etcd, "--token-auth-file=" + tokens, "--external-hostname=" + hostname, "--secure-port=0"}, flags...)
 	startOne := func(dataDir string) *replica {
-		p := start(t, binary, append(flags, "--data-dir="+dataDir)...)
+		args := append(slices.Clone(flags), "--data-dir="+dataDir)
+		p := start(t, binary, args...)
 		port := p.stdout.Await(t, `is ready at https://`+hostname+`:(\d+)\n`, p.ended)
-		return &replica{process: p, address: net.JoinHostPort("127.0.0.1", port), dataDir: dataDir, pki: certificates.Dir(filepath.Join(dataDir, "pki"))}
+		return &replica{process: p, address: net.JoinHostPort("127.0.0.1", port), dataDir: dataDir, args: args, pki: certificates.Dir(filepath.Join(dataDir, "pki"))}
 	}
 	servers := []*replica{startOne(filepath.Join(dir, "0"))}
 	for len(servers) < count {
@@ -148,7 +161,7 @@ func startEtcd(t *testing.T) string {
 }
 
 func TestReplicas(t *testing.T) {
-	binary := harness.Build(t, false)
+	binary := buildServer(t)
 	t.Run("without a proxy", func(t *testing.T) {
 		servers := startReplicas(t, binary)
 		one, other := newClient(t, servers[0].address, servers[0].pki.CACert()), newClient(t, servers[1].address, servers[0].pki.CACert())

@@ -121,8 +121,14 @@ func NewClient(caFile string) (*http.Client, error) {
 // cache has.
 func Build(t testing.TB, race bool) string {
 	t.Helper()
+	return BuildIn(t, t.TempDir(), race)
+}
+
+// BuildIn does as Build does in a directory, with which the binary lives.
+func BuildIn(t testing.TB, dir string, race bool) string {
+	t.Helper()
 	dependOn(t, Root())
-	binary, err := buildIn(t.TempDir(), race)
+	binary, err := buildIn(dir, race)
 	if err != nil {
 		t.Fatal(err)
 	}
