@@ -81,6 +81,7 @@ func newCluster(t *testing.T) *cluster {
 	t.Cleanup(func() { c.direct.Close() })
 	c.rotateToken(t)
 	c.rotateCertificate(t, host)
+	c.leader(t) // a server that starts waits five seconds for etcd
 	for i := range size {
 		c.addReplica(t, host, i)
 		c.replicas[i].start(t)
