@@ -62,7 +62,7 @@ func newDeck[S any](t *testing.T, all []kind[S], random *rand.Rand) *deck[S] {
 		switch {
 		case *only != "" && !slices.Contains(strings.Split(*only, ","), k.name):
 		case k.needs != nil && !k.needs():
-			t.Logf("left out, since this machine cannot do it: %s", k.name)
+			t.Logf("left out, since this machine or this run cannot do it: %s", k.name)
 		default:
 			d.all = append(d.all, k)
 		}
@@ -105,7 +105,7 @@ func (c *campaign) report(t *testing.T) {
 		t.Error(err)
 	}
 	if t.Failed() {
-		t.Logf("to repeat it: cd test/faults && go test -run '^%s$' -args -seed=%d -faults=%d -kinds=%q", t.Name(), *seed, *faults, *only)
+		t.Logf("to repeat it: cd test/faults && go test -run '^%s$' -args -clocks=%t -seed=%d -faults=%d -kinds=%q", t.Name(), *clocks, *seed, *faults, *only)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
@@ -14,7 +15,7 @@ import (
 // Three servers on three members: each round has a collection of its own.
 func TestCluster(t *testing.T) {
 	t.Logf("-seed=%d -faults=%d", *seed, *faults)
-	d := newDeck(t, kinds, rand.New(rand.NewPCG(*seed, 1<<32)))
+	d := newDeck(t, slices.Concat(kinds, clockKinds), rand.New(rand.NewPCG(*seed, 1<<32)))
 	c := newCluster(t)
 	run := newCampaign(*seed, &c.token, &c.rotating, c.servers()...)
 	for _, m := range c.members {

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -104,7 +105,7 @@ func fillDisk(t *testing.T, s *single, _ *rand.Rand) func() {
 // A server with an embedded etcd, a new one for each round.
 func TestEmbedded(t *testing.T) {
 	t.Logf("-seed=%d -faults=%d", *seed, *faults)
-	d := newDeck(t, singleKinds, rand.New(rand.NewPCG(*seed, 1<<33)))
+	d := newDeck(t, slices.Concat(singleKinds, singleClockKinds), rand.New(rand.NewPCG(*seed, 1<<33)))
 	var token atomic.Pointer[string]
 	var rotating atomic.Bool
 	run := newCampaign(*seed, &token, &rotating)
