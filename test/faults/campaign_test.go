@@ -19,7 +19,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/test/history"
+	"github.com/berth-project/berth/test/views"
 )
 
 // perRound is how many faults there are before histories are checked, and begin anew.
@@ -91,16 +93,19 @@ type campaign struct {
 	seed      uint64
 	times     recoveries
 	watches   map[int]int // ends of watches by their codes
+	// mirrored and derived are how many revisions had Endpoints with mirrors, and Endpoints made of slices.
+	mirrored, derived int
 }
 
 func newCampaign(seed uint64, token *atomic.Pointer[string], rotating *atomic.Bool, servers ...*server) *campaign {
-	return &campaign{&answers{token: token, rotating: rotating, codes: map[int]int{}}, servers, nil, seed, recoveries{}, map[int]int{}}
+	return &campaign{&answers{token: token, rotating: rotating, codes: map[int]int{}}, servers, nil, seed, recoveries{}, map[int]int{}, 0, 0}
 }
 
 // report logs what happened, and how to make it happen again if it should not have.
 func (c *campaign) report(t *testing.T) {
 	t.Logf("answers: %s; watches ended: %v", c.answers.report(), c.watches)
 	t.Logf("\n%s", c.times)
+	t.Logf("Endpoints were mirrored in %d revisions, and made of slices in %d", c.mirrored, c.derived)
 	for _, err := range c.undocumented {
 		t.Error(err)
 	}
@@ -110,10 +115,11 @@ func (c *campaign) report(t *testing.T) {
 }
 
 // round has clients use a new collection while some faults happen, and checks what they saw. record
-// returns what became of the collection up to a version.
-func (c *campaign) round(t *testing.T, namespace string, count int, fault func(), record func(last int64) history.History) {
+// returns what became of the collection up to a version, and all events since the clients began.
+func (c *campaign) round(t *testing.T, namespace string, count int, fault func(), record func(last int64) (history.History, []storage.Event)) {
 	t.Helper()
 	l := newLoad(c.answers, c.servers, namespace, c.seed)
+	l.beginViews(t)
 	writeCtx, endWrites := context.WithCancel(t.Context())
 	defer endWrites()
 	watchCtx, endWatches := context.WithCancel(t.Context())
@@ -121,6 +127,9 @@ func (c *campaign) round(t *testing.T, namespace string, count int, fault func()
 	var writing, watching sync.WaitGroup
 	for i := range writers {
 		writing.Go(func() { l.write(writeCtx, i) })
+	}
+	for i := range viewWriters {
+		writing.Go(func() { l.writeViews(writeCtx, i) })
 	}
 	var all []*watcher
 	for i, selector := range selectors {
@@ -138,8 +147,13 @@ func (c *campaign) round(t *testing.T, namespace string, count int, fault func()
 	watching.Wait()
 	late.Stop()
 
-	changes := record(last)
-	found, began := l.verify(changes), 0
+	changes, events := record(last)
+	checker := views.NewChecker()
+	found, began := append(l.verify(changes), checker.Check(events)...), 0
+	if checker.Mirrored == 0 || checker.Derived == 0 {
+		t.Error("no views were checked")
+	}
+	c.mirrored, c.derived = c.mirrored+checker.Mirrored, c.derived+checker.Derived
 	for _, w := range all {
 		found = append(found, w.verify(changes)...)
 		began += len(w.runs)
@@ -192,16 +206,18 @@ func (c *campaign) recover(t *testing.T) {
 	}
 }
 
-// namespace creates a namespace.
-func (c *campaign) namespace(t *testing.T, name string) {
+// namespaces creates those of a round, of which that of the collection comes last.
+func (c *campaign) namespaces(t *testing.T, name string) {
 	t.Helper()
-	object := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	await(t, "there is a namespace", func(ctx context.Context) error {
-		if code, _ := c.send(ctx, c.servers[0], http.MethodPost, "/api/v1/namespaces", object); code != http.StatusCreated && code != http.StatusConflict {
-			return fmt.Errorf("its creation is answered with %d", code)
-		}
-		return nil
-	})
+	for _, name := range []string{name + viewsOf, name} {
+		object := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		await(t, "there is a namespace", func(ctx context.Context) error {
+			if code, _ := c.send(ctx, c.servers[0], http.MethodPost, "/api/v1/namespaces", object); code != http.StatusCreated && code != http.StatusConflict {
+				return fmt.Errorf("its creation is answered with %d", code)
+			}
+			return nil
+		})
+	}
 }
 
 // finish writes what ends every watch: an object that is in both halves, one after the other. It

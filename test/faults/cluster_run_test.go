@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/test/history"
 )
 
@@ -42,7 +43,7 @@ func (c *cluster) servers() []*server {
 // round is a round of a campaign, recorded while it lasts.
 func (c *cluster) round(t *testing.T, run *campaign, namespace string, count int, d *deck[*cluster]) {
 	t.Helper()
-	run.namespace(t, namespace)
+	run.namespaces(t, namespace)
 	var revision int64
 	await(t, "etcd has the namespace", func(ctx context.Context) error {
 		answer, err := c.direct.Get(ctx, "/registry/namespaces/"+namespace)
@@ -60,5 +61,5 @@ func (c *cluster) round(t *testing.T, run *campaign, namespace string, count int
 	recording.Go(func() { c.recorder.record(ctx, c.direct) })
 	defer recording.Wait()
 	defer cancel()
-	run.round(t, namespace, count, func() { fault(t, run, c, d) }, func(last int64) history.History { return c.recorder.history(t, last) })
+	run.round(t, namespace, count, func() { fault(t, run, c, d) }, func(last int64) (history.History, []storage.Event) { return c.recorder.history(t, last) })
 }

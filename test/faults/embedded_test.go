@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
 	"github.com/berth-project/berth/test/harness"
@@ -115,14 +116,14 @@ func TestEmbedded(t *testing.T) {
 		s := newSingle(t, &token)
 		run.servers, run.processes = []*server{s.server}, []*process{s.process}
 		run.recover(t)
-		run.namespace(t, collection)
-		run.round(t, collection, min(count-done, perRound), func() { fault(t, run, s, d) }, func(int64) history.History { return s.history(t) })
+		run.namespaces(t, collection)
+		run.round(t, collection, min(count-done, perRound), func() { fault(t, run, s, d) }, func(int64) (history.History, []storage.Event) { return s.history(t) })
 		run.seed++
 	}
 }
 
-// history kills the server, and returns what its database has of the collection.
-func (s *single) history(t *testing.T) history.History {
+// history kills the server, and returns what its database has of the collection, and of everything.
+func (s *single) history(t *testing.T) (history.History, []storage.Event) {
 	t.Helper()
 	s.kill()
 	db, err := embedded.Start(t.Context(), embedded.Config{DataDir: filepath.Join(s.dir, "berth.data", "etcd")})
@@ -139,14 +140,14 @@ func (s *single) history(t *testing.T) history.History {
 		t.Fatal(err)
 	}
 	r := &recorder{prefix: "/registry/endpoints/" + collection + "/", now: map[string]history.State{}}
-	events, err := store.History(t.Context(), r.prefix, 0, now, 1<<30)
+	events, err := store.History(t.Context(), registry, 0, now, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range events {
-		if err := r.add(strings.TrimPrefix(e.KV.Key, r.prefix), e.KV.ModRevision, e.KV.Value, e.Deleted); err != nil {
+		if err := r.add(e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return r.all
+	return r.all, r.events
 }
