@@ -56,13 +56,13 @@ type deck[S any] struct {
 	left   []kind[S]
 }
 
-// newDeck has the kinds of -kinds, or all, without those that this machine cannot have.
-func newDeck[S any](t *testing.T, all []kind[S], random *rand.Rand) *deck[S] {
+// newDeck has the kinds of a plan without those that this machine cannot have.
+func newDeck[S any](t *testing.T, p plan, all []kind[S], stream uint64) *deck[S] {
 	t.Helper()
-	d := &deck[S]{random: random}
+	d := &deck[S]{random: rand.New(rand.NewPCG(p.seed, stream))}
 	for _, k := range all {
 		switch {
-		case *only != "" && !slices.Contains(strings.Split(*only, ","), k.name):
+		case p.kinds != "" && !slices.Contains(strings.Split(p.kinds, ","), k.name):
 		case k.needs != nil && !k.needs():
 			t.Logf("left out, since this machine or this run cannot do it: %s", k.name)
 		default:
@@ -70,7 +70,7 @@ func newDeck[S any](t *testing.T, all []kind[S], random *rand.Rand) *deck[S] {
 		}
 	}
 	if len(d.all) == 0 {
-		t.Skip("there is none of -kinds")
+		t.Skip("there is none of the kinds")
 	}
 	return d
 }
@@ -88,6 +88,7 @@ func (d *deck[S]) next() kind[S] {
 // campaign is a number of faults of one system.
 type campaign struct {
 	*answers
+	plan      plan
 	servers   []*server
 	processes []*process // that faults may end
 	seed      uint64
@@ -97,8 +98,8 @@ type campaign struct {
 	mirrored, derived int
 }
 
-func newCampaign(seed uint64, token *atomic.Pointer[string], rotating *atomic.Bool, servers ...*server) *campaign {
-	return &campaign{&answers{token: token, rotating: rotating, codes: map[int]int{}}, servers, nil, seed, recoveries{}, map[int]int{}, 0, 0}
+func newCampaign(p plan, token *atomic.Pointer[string], rotating *atomic.Bool, servers ...*server) *campaign {
+	return &campaign{&answers{token: token, rotating: rotating, codes: map[int]int{}}, p, servers, nil, p.seed, recoveries{}, map[int]int{}, 0, 0}
 }
 
 // report logs what happened, and how to make it happen again if it should not have.
@@ -110,7 +111,7 @@ func (c *campaign) report(t *testing.T) {
 		t.Error(err)
 	}
 	if t.Failed() {
-		t.Logf("to repeat it: cd test/faults && go test -run '^%s$' -args -clocks=%t -seed=%d -faults=%d -kinds=%q", t.Name(), *clocks, *seed, *faults, *only)
+		t.Logf("to repeat it: cd test/faults && go test -v -run 'TestCluster|TestEmbedded' -args -clocks=%t %v", *clocks, c.plan)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing"
@@ -14,17 +13,19 @@ import (
 )
 
 // Three servers on three members: each round has a collection of its own.
-func TestCluster(t *testing.T) {
-	t.Logf("-seed=%d -faults=%d", *seed, *faults)
-	d := newDeck(t, slices.Concat(kinds, clockKinds), rand.New(rand.NewPCG(*seed, 1<<32)))
+func TestCluster(t *testing.T) { runCluster(t, planned()) }
+
+func runCluster(t *testing.T, p plan) {
+	t.Log(p)
+	d := newDeck(t, p, slices.Concat(kinds, clockKinds), 1<<32)
 	c := newCluster(t)
-	run := newCampaign(*seed, &c.token, &c.rotating, c.servers()...)
+	run := newCampaign(p, &c.token, &c.rotating, c.servers()...)
 	for _, m := range c.members {
 		run.processes = append(run.processes, m.process)
 	}
 	defer run.report(t)
 	run.recover(t)
-	count := *faults - *faults/embeddedShare
+	count := p.faults - p.faults/embeddedShare
 	for done, n := 0, 0; done < count && !t.Failed(); done += perRound {
 		c.round(t, run, fmt.Sprint("round-", n), min(count-done, perRound), d)
 		run.seed++

@@ -104,14 +104,16 @@ func fillDisk(t *testing.T, s *single, _ *rand.Rand) func() {
 }
 
 // A server with an embedded etcd, a new one for each round.
-func TestEmbedded(t *testing.T) {
-	t.Logf("-seed=%d -faults=%d", *seed, *faults)
-	d := newDeck(t, slices.Concat(singleKinds, singleClockKinds), rand.New(rand.NewPCG(*seed, 1<<33)))
+func TestEmbedded(t *testing.T) { runEmbedded(t, planned()) }
+
+func runEmbedded(t *testing.T, p plan) {
+	t.Log(p)
+	d := newDeck(t, p, slices.Concat(singleKinds, singleClockKinds), 1<<33)
 	var token atomic.Pointer[string]
 	var rotating atomic.Bool
-	run := newCampaign(*seed, &token, &rotating)
+	run := newCampaign(p, &token, &rotating)
 	defer run.report(t)
-	count := *faults / embeddedShare
+	count := p.faults / embeddedShare
 	for done := 0; done < count && !t.Failed(); done += perRound {
 		s := newSingle(t, &token)
 		run.servers, run.processes = []*server{s.server}, []*process{s.process}
