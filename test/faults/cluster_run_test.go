@@ -26,6 +26,9 @@ func runCluster(t *testing.T, p plan) {
 	defer run.report(t)
 	run.recover(t)
 	count := p.faults - p.faults/embeddedShare
+	if p.faults == 0 {
+		count = len(d.all)
+	}
 	for done, n := 0, 0; done < count && !t.Failed(); done += perRound {
 		c.round(t, run, fmt.Sprint("round-", n), min(count-done, perRound), d)
 		run.seed++

@@ -114,6 +114,9 @@ func runEmbedded(t *testing.T, p plan) {
 	run := newCampaign(p, &token, &rotating)
 	defer run.report(t)
 	count := p.faults / embeddedShare
+	if p.faults == 0 {
+		count = len(d.all)
+	}
 	for done := 0; done < count && !t.Failed(); done += perRound {
 		s := newSingle(t, &token)
 		run.servers, run.processes = []*server{s.server}, []*process{s.process}

@@ -22,7 +22,7 @@ import (
 
 var (
 	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the choice of faults and of what clients do")
-	faults = flag.Int("faults", 15, "number of faults, of which a fifth are of an embedded etcd")
+	faults = flag.Int("faults", 0, "number of faults, of which a fifth are of an embedded etcd; 0 means one of each kind that is quick")
 	clocks = flag.Bool("clocks", false, "build servers and etcd with a clock that faults can shift")
 	again  = flag.Bool("again", false, "also run again what has failed once")
 	only   = flag.String("kinds", "", "comma-separated kinds of faults; empty means all")
