@@ -84,7 +84,7 @@ attack: ## attack the server for half an hour, and print a table of the results
 # In the module's directory go test shows each fault when it is over.
 .PHONY: faults
 faults: ## make servers, etcd and the links between them fail, while clients write and watch
-	@cd test/faults && go test -count=1 -timeout 4h -v -args $(FAULTS)
+	@cd test/faults && go test -count=1 -timeout 4h -v -args -clocks -again $(FAULTS)
 
 # go test fuzzes one target of one package at a time.
 .PHONY: fuzz

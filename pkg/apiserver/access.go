@@ -37,6 +37,12 @@ func settleMode(ctx context.Context, store storage.Interface, cfg *Config) (stri
 	if cfg.AuthorizationMode == ModeAlwaysAllow {
 		return ModeAlwaysAllow, nil
 	}
+	// In this order: another server that starts at the same time writes the mark before anything else, so
+	// what it has written is not taken for data without one.
+	anything, err := store.List(ctx, "/registry/", storage.ListOptions{Limit: 1})
+	if err != nil {
+		return "", err
+	}
 	marked, err := store.Get(ctx, modeKey, storage.GetOptions{})
 	if err != nil {
 		return "", err
@@ -44,15 +50,9 @@ func settleMode(ctx context.Context, store storage.Interface, cfg *Config) (stri
 	if marked.KV != nil {
 		return ModeRBAC, nil
 	}
-	if cfg.AuthorizationMode == "" {
-		anything, err := store.List(ctx, "/registry/", storage.ListOptions{Limit: 1})
-		if err != nil {
-			return "", err
-		}
-		if len(anything.KVs) > 0 {
-			cfg.Logger.Warn().Msg("the stored objects are of a release without RBAC, so every token may do everything; give rights by roles and bindings, and start with --authorization-mode=RBAC from then on; --authorization-mode=AlwaysAllow keeps it as it is, without this warning")
-			return ModeAlwaysAllow, nil
-		}
+	if cfg.AuthorizationMode == "" && len(anything.KVs) > 0 {
+		cfg.Logger.Warn().Msg("the stored objects are of a release without RBAC, so every token may do everything; give rights by roles and bindings, and start with --authorization-mode=RBAC from then on; --authorization-mode=AlwaysAllow keeps it as it is, without this warning")
+		return ModeAlwaysAllow, nil
 	}
 	// Another server that starts at the same time writes the same.
 	_, err = store.Put(ctx, modeKey, []byte(ModeRBAC), storage.PutOptions{})

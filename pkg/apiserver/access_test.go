@@ -22,7 +22,9 @@ import (
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/embedded"
+	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 
 const rolesPath = "/apis/rbac.authorization.k8s.io/v1/"
@@ -171,6 +173,37 @@ func TestModes(t *testing.T) {
 	if _, err := Start(t.Context(), Config{Client: &clientv3.Client{}, Authenticator: users{}, Limiter: ratelimit.New(nil), Metrics: prometheus.NewRegistry(), AuthorizationMode: "Node"}); err == nil {
 		t.Error("the mode Node was accepted")
 	}
+}
+
+// meanwhile is a storage in which something happens after the first read.
+type meanwhile struct {
+	storage.Interface
+	happen func()
+}
+
+func (m *meanwhile) Get(ctx context.Context, key string, opts storage.GetOptions) (storage.GetResponse, error) {
+	defer m.happen()
+	return m.Interface.Get(ctx, key, opts)
+}
+
+func (m *meanwhile) List(ctx context.Context, prefix string, opts storage.ListOptions) (storage.ListResponse, error) {
+	defer m.happen()
+	return m.Interface.List(ctx, prefix, opts)
+}
+
+// A server that starts while another begins with new data does not take these for data without RBAC.
+func TestModeOfTwoThatStart(t *testing.T) {
+	store, err := etcd.New(newEtcd(t), etcd.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	settle := func(s storage.Interface) {
+		t.Helper()
+		if mode, err := settleMode(t.Context(), s, &Config{}); err != nil || mode != ModeRBAC {
+			t.Errorf("got %q, %v", mode, err)
+		}
+	}
+	settle(&meanwhile{store, sync.OnceFunc(func() { settle(store) })})
 }
 
 // Servers that start at the same time make the first roles once, and each start mends what has

@@ -19,11 +19,13 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/test/history"
+	"github.com/berth-project/berth/test/views"
 )
 
 // perRound is how many faults there are before histories are checked, and begin anew.
-const perRound = 20
+const perRound = 25
 
 // selectors are those of the watchers.
 var selectors = []string{"", "", "half=a", "half=b", "half!=a", "half in (a,b)"}
@@ -54,21 +56,22 @@ type deck[S any] struct {
 	left   []kind[S]
 }
 
-// newDeck has the kinds of -kinds, or all, without those that this machine cannot have.
-func newDeck[S any](t *testing.T, all []kind[S], random *rand.Rand) *deck[S] {
+// newDeck has the kinds of a plan without those that this machine cannot have.
+func newDeck[S any](t *testing.T, p plan, all []kind[S], stream uint64) *deck[S] {
 	t.Helper()
-	d := &deck[S]{random: random}
+	d := &deck[S]{random: rand.New(rand.NewPCG(p.seed, stream))}
 	for _, k := range all {
 		switch {
-		case *only != "" && !slices.Contains(strings.Split(*only, ","), k.name):
+		case p.kinds != "" && !slices.Contains(strings.Split(p.kinds, ","), k.name):
+		case p.faults == 0 && k.slow:
 		case k.needs != nil && !k.needs():
-			t.Logf("left out, since this machine cannot do it: %s", k.name)
+			t.Logf("left out, since this machine or this run cannot do it: %s", k.name)
 		default:
 			d.all = append(d.all, k)
 		}
 	}
 	if len(d.all) == 0 {
-		t.Skip("there is none of -kinds")
+		t.Skip("there is none of the kinds")
 	}
 	return d
 }
@@ -86,34 +89,39 @@ func (d *deck[S]) next() kind[S] {
 // campaign is a number of faults of one system.
 type campaign struct {
 	*answers
+	plan      plan
 	servers   []*server
 	processes []*process // that faults may end
 	seed      uint64
 	times     recoveries
 	watches   map[int]int // ends of watches by their codes
+	// mirrored and derived are how many revisions had Endpoints with mirrors, and Endpoints made of slices.
+	mirrored, derived int
 }
 
-func newCampaign(seed uint64, token *atomic.Pointer[string], rotating *atomic.Bool, servers ...*server) *campaign {
-	return &campaign{&answers{token: token, rotating: rotating, codes: map[int]int{}}, servers, nil, seed, recoveries{}, map[int]int{}}
+func newCampaign(p plan, token *atomic.Pointer[string], rotating *atomic.Bool, servers ...*server) *campaign {
+	return &campaign{&answers{token: token, rotating: rotating, codes: map[int]int{}}, p, servers, nil, p.seed, recoveries{}, map[int]int{}, 0, 0}
 }
 
 // report logs what happened, and how to make it happen again if it should not have.
 func (c *campaign) report(t *testing.T) {
 	t.Logf("answers: %s; watches ended: %v", c.answers.report(), c.watches)
 	t.Logf("\n%s", c.times)
+	t.Logf("Endpoints were mirrored in %d revisions, and made of slices in %d", c.mirrored, c.derived)
 	for _, err := range c.undocumented {
 		t.Error(err)
 	}
 	if t.Failed() {
-		t.Logf("to repeat it: cd test/faults && go test -run '^%s$' -args -seed=%d -faults=%d -kinds=%q", t.Name(), *seed, *faults, *only)
+		t.Logf("to repeat it: cd test/faults && go test -v -run 'TestCluster|TestEmbedded' -args -clocks=%t %v", *clocks, c.plan)
 	}
 }
 
 // round has clients use a new collection while some faults happen, and checks what they saw. record
-// returns what became of the collection up to a version.
-func (c *campaign) round(t *testing.T, namespace string, count int, fault func(), record func(last int64) history.History) {
+// returns what became of the collection up to a version, and all events since the clients began.
+func (c *campaign) round(t *testing.T, namespace string, count int, fault func(), record func(last int64) (history.History, []storage.Event)) {
 	t.Helper()
 	l := newLoad(c.answers, c.servers, namespace, c.seed)
+	l.beginViews(t)
 	writeCtx, endWrites := context.WithCancel(t.Context())
 	defer endWrites()
 	watchCtx, endWatches := context.WithCancel(t.Context())
@@ -121,6 +129,9 @@ func (c *campaign) round(t *testing.T, namespace string, count int, fault func()
 	var writing, watching sync.WaitGroup
 	for i := range writers {
 		writing.Go(func() { l.write(writeCtx, i) })
+	}
+	for i := range viewWriters {
+		writing.Go(func() { l.writeViews(writeCtx, i) })
 	}
 	var all []*watcher
 	for i, selector := range selectors {
@@ -138,8 +149,13 @@ func (c *campaign) round(t *testing.T, namespace string, count int, fault func()
 	watching.Wait()
 	late.Stop()
 
-	changes := record(last)
-	found, began := l.verify(changes), 0
+	changes, events := record(last)
+	checker := views.NewChecker()
+	found, began := append(l.verify(changes), checker.Check(events)...), 0
+	if checker.Mirrored == 0 || checker.Derived == 0 {
+		t.Error("no views were checked")
+	}
+	c.mirrored, c.derived = c.mirrored+checker.Mirrored, c.derived+checker.Derived
 	for _, w := range all {
 		found = append(found, w.verify(changes)...)
 		began += len(w.runs)
@@ -158,7 +174,7 @@ func fault[S any](t *testing.T, c *campaign, system S, d *deck[S]) {
 	t.Helper()
 	k := d.next()
 	heal := k.inject(t, system, d.random)
-	<-time.After(time.Duration(300+d.random.IntN(1500)) * time.Millisecond)
+	<-time.After(c.plan.length(d.random))
 	began := time.Now()
 	if heal != nil {
 		heal()
@@ -192,16 +208,18 @@ func (c *campaign) recover(t *testing.T) {
 	}
 }
 
-// namespace creates a namespace.
-func (c *campaign) namespace(t *testing.T, name string) {
+// namespaces creates those of a round, of which that of the collection comes last.
+func (c *campaign) namespaces(t *testing.T, name string) {
 	t.Helper()
-	object := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
-	await(t, "there is a namespace", func(ctx context.Context) error {
-		if code, _ := c.send(ctx, c.servers[0], http.MethodPost, "/api/v1/namespaces", object); code != http.StatusCreated && code != http.StatusConflict {
-			return fmt.Errorf("its creation is answered with %d", code)
-		}
-		return nil
-	})
+	for _, name := range []string{name + viewsOf, name} {
+		object := corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name}}
+		await(t, "there is a namespace", func(ctx context.Context) error {
+			if code, _ := c.send(ctx, c.servers[0], http.MethodPost, "/api/v1/namespaces", object); code != http.StatusCreated && code != http.StatusConflict {
+				return fmt.Errorf("its creation is answered with %d", code)
+			}
+			return nil
+		})
+	}
 }
 
 // finish writes what ends every watch: an object that is in both halves, one after the other. It

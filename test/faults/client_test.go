@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -76,10 +77,31 @@ func documented(code int, body []byte) error {
 func (a *answers) send(ctx context.Context, s *server, method, path string, body any) (int, corev1.Endpoints) {
 	ctx, cancel := context.WithTimeout(ctx, clientTimeout)
 	defer cancel()
-	rotating := a.rotating.Load()
-	code, data, err := a.exchange(ctx, s, method, path, body)
+	encoded := []byte(nil)
+	if body != nil {
+		var err error
+		if encoded, err = json.Marshal(body); err != nil {
+			a.fault(err)
+			return notSent, corev1.Endpoints{}
+		}
+	}
+	code, data := a.checked(ctx, s, method, path, "application/json", encoded, false)
 	var object corev1.Endpoints
+	if code >= 200 && code < 300 && method != http.MethodDelete {
+		if err := json.Unmarshal(data, &object); err != nil {
+			a.fault(fmt.Errorf("%s %s at %s: %w: %.300s", method, path, s.name, err, data))
+		}
+	}
+	return code, object
+}
+
+// checked sends a request, and returns the answer's code, or noAnswer or notSent, and its body. It notes
+// answers that no document has. forbidden says that a 403 is in order.
+func (a *answers) checked(ctx context.Context, s *server, method, path, contentType string, body []byte, forbidden bool) (code int, answer []byte) {
+	rotating := a.rotating.Load()
+	code, data, err := a.exchange(ctx, s, method, path, contentType, body)
 	switch {
+	case code == http.StatusForbidden && forbidden:
 	case err != nil && code > notSent:
 		a.fault(fmt.Errorf("%s %s at %s: %w", method, path, s.name, err))
 	case code == http.StatusUnauthorized && !rotating && !a.rotating.Load():
@@ -88,32 +110,20 @@ func (a *answers) send(ctx context.Context, s *server, method, path string, body
 		if err := documented(code, data); err != nil {
 			a.fault(fmt.Errorf("%s %s at %s: %w", method, path, s.name, err))
 		}
-	case code >= 200 && method != http.MethodDelete:
-		if err := json.Unmarshal(data, &object); err != nil {
-			a.fault(fmt.Errorf("%s %s at %s: %w: %.300s", method, path, s.name, err, data))
-		}
 	}
 	a.mu.Lock()
 	a.codes[code]++
 	a.mu.Unlock()
-	return code, object
+	return code, data
 }
 
-func (a *answers) exchange(ctx context.Context, s *server, method, path string, body any) (code int, answer []byte, err error) {
-	text := ""
-	if body != nil {
-		encoded, err := json.Marshal(body)
-		if err != nil {
-			return 0, nil, err
-		}
-		text = string(encoded)
-	}
-	req, err := http.NewRequestWithContext(ctx, method, s.url+path, strings.NewReader(text))
+func (a *answers) exchange(ctx context.Context, s *server, method, path, contentType string, body []byte) (code int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, method, s.url+path, bytes.NewReader(body))
 	if err != nil {
 		return 0, nil, err
 	}
 	req.Header.Set("X-Auth-Token", *a.token.Load())
-	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Content-Type", contentType)
 	resp, err := s.http.Do(req)
 	var dial *net.OpError
 	switch {

@@ -4,25 +4,31 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"slices"
 	"sync"
 	"testing"
 
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/test/history"
 )
 
 // Three servers on three members: each round has a collection of its own.
-func TestCluster(t *testing.T) {
-	t.Logf("-seed=%d -faults=%d", *seed, *faults)
-	d := newDeck(t, kinds, rand.New(rand.NewPCG(*seed, 1<<32)))
+func TestCluster(t *testing.T) { runCluster(t, planned()) }
+
+func runCluster(t *testing.T, p plan) {
+	t.Log(p)
+	d := newDeck(t, p, slices.Concat(kinds, clockKinds), 1<<32)
 	c := newCluster(t)
-	run := newCampaign(*seed, &c.token, &c.rotating, c.servers()...)
+	run := newCampaign(p, &c.token, &c.rotating, c.servers()...)
 	for _, m := range c.members {
 		run.processes = append(run.processes, m.process)
 	}
 	defer run.report(t)
 	run.recover(t)
-	count := *faults - *faults/embeddedShare
+	count := p.faults - p.faults/embeddedShare
+	if p.faults == 0 {
+		count = len(d.all)
+	}
 	for done, n := 0, 0; done < count && !t.Failed(); done += perRound {
 		c.round(t, run, fmt.Sprint("round-", n), min(count-done, perRound), d)
 		run.seed++
@@ -41,7 +47,7 @@ func (c *cluster) servers() []*server {
 // round is a round of a campaign, recorded while it lasts.
 func (c *cluster) round(t *testing.T, run *campaign, namespace string, count int, d *deck[*cluster]) {
 	t.Helper()
-	run.namespace(t, namespace)
+	run.namespaces(t, namespace)
 	var revision int64
 	await(t, "etcd has the namespace", func(ctx context.Context) error {
 		answer, err := c.direct.Get(ctx, "/registry/namespaces/"+namespace)
@@ -59,5 +65,5 @@ func (c *cluster) round(t *testing.T, run *campaign, namespace string, count int
 	recording.Go(func() { c.recorder.record(ctx, c.direct) })
 	defer recording.Wait()
 	defer cancel()
-	run.round(t, namespace, count, func() { fault(t, run, c, d) }, func(last int64) history.History { return c.recorder.history(t, last) })
+	run.round(t, namespace, count, func() { fault(t, run, c, d) }, func(last int64) (history.History, []storage.Event) { return c.recorder.history(t, last) })
 }

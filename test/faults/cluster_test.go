@@ -81,6 +81,8 @@ func newCluster(t *testing.T) *cluster {
 	t.Cleanup(func() { c.direct.Close() })
 	c.rotateToken(t)
 	c.rotateCertificate(t, host)
+	harness.WriteFile(t, filepath.Join(c.dir, "limits.yaml"), limits)
+	c.leader(t) // a server that starts waits five seconds for etcd
 	for i := range size {
 		c.addReplica(t, host, i)
 		c.replicas[i].start(t)
@@ -124,6 +126,7 @@ func (c *cluster) addReplica(t *testing.T, host string, i int) {
 			"--data-dir=" + filepath.Join(c.dir, name), "--bind-address=" + address, "--secure-port=6443",
 			"--etcd-servers=" + strings.Join(servers, ","), "--token-auth-file=" + c.tokenFile(),
 			"--tls-cert-file=" + filepath.Join(c.dir, "tls.crt"), "--tls-private-key-file=" + filepath.Join(c.dir, "tls.key"), "--log-level=warn",
+			"--rate-limit-scope=cluster", "--rate-limit-config=" + filepath.Join(c.dir, "limits.yaml"),
 		}
 	}}
 	harness.WriteFile(t, filepath.Join(c.dir, "ca.crt"), string(c.authority.PEM()))
@@ -142,7 +145,8 @@ func (c *cluster) tokenFile() string { return filepath.Join(c.dir, "tokens.csv")
 // rotateToken replaces the token of all clients.
 func (c *cluster) rotateToken(t *testing.T) {
 	token := fmt.Sprintf("%016x%016x", rand.Uint64(), rand.Uint64())
-	c.install(t, c.tokenFile(), token+",admin,admin,system:masters\n")
+	expires := time.Now().Add(24 * time.Hour).UTC().Format(time.RFC3339)
+	c.install(t, c.tokenFile(), token+",admin,admin,system:masters,"+expires+"\n"+limitedToken+",limited,limited\n")
 	c.token.Store(&token)
 }
 

@@ -6,11 +6,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/embedded"
 	"github.com/berth-project/berth/pkg/storage/etcd"
 	"github.com/berth-project/berth/test/harness"
@@ -102,26 +104,31 @@ func fillDisk(t *testing.T, s *single, _ *rand.Rand) func() {
 }
 
 // A server with an embedded etcd, a new one for each round.
-func TestEmbedded(t *testing.T) {
-	t.Logf("-seed=%d -faults=%d", *seed, *faults)
-	d := newDeck(t, singleKinds, rand.New(rand.NewPCG(*seed, 1<<33)))
+func TestEmbedded(t *testing.T) { runEmbedded(t, planned()) }
+
+func runEmbedded(t *testing.T, p plan) {
+	t.Log(p)
+	d := newDeck(t, p, slices.Concat(singleKinds, singleClockKinds), 1<<33)
 	var token atomic.Pointer[string]
 	var rotating atomic.Bool
-	run := newCampaign(*seed, &token, &rotating)
+	run := newCampaign(p, &token, &rotating)
 	defer run.report(t)
-	count := *faults / embeddedShare
+	count := p.faults / embeddedShare
+	if p.faults == 0 {
+		count = len(d.all)
+	}
 	for done := 0; done < count && !t.Failed(); done += perRound {
 		s := newSingle(t, &token)
 		run.servers, run.processes = []*server{s.server}, []*process{s.process}
 		run.recover(t)
-		run.namespace(t, collection)
-		run.round(t, collection, min(count-done, perRound), func() { fault(t, run, s, d) }, func(int64) history.History { return s.history(t) })
+		run.namespaces(t, collection)
+		run.round(t, collection, min(count-done, perRound), func() { fault(t, run, s, d) }, func(int64) (history.History, []storage.Event) { return s.history(t) })
 		run.seed++
 	}
 }
 
-// history kills the server, and returns what its database has of the collection.
-func (s *single) history(t *testing.T) history.History {
+// history kills the server, and returns what its database has of the collection, and of everything.
+func (s *single) history(t *testing.T) (history.History, []storage.Event) {
 	t.Helper()
 	s.kill()
 	db, err := embedded.Start(t.Context(), embedded.Config{DataDir: filepath.Join(s.dir, "berth.data", "etcd")})
@@ -138,14 +145,14 @@ func (s *single) history(t *testing.T) history.History {
 		t.Fatal(err)
 	}
 	r := &recorder{prefix: "/registry/endpoints/" + collection + "/", now: map[string]history.State{}}
-	events, err := store.History(t.Context(), r.prefix, 0, now, 1<<30)
+	events, err := store.History(t.Context(), registry, 0, now, 1<<30)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range events {
-		if err := r.add(strings.TrimPrefix(e.KV.Key, r.prefix), e.KV.ModRevision, e.KV.Value, e.Deleted); err != nil {
+		if err := r.add(e); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return r.all
+	return r.all, r.events
 }

@@ -17,11 +17,13 @@ import (
 )
 
 // kind is a kind of faults of a system. inject makes one happen and returns what ends it; nil where
-// nothing does. Where needs is not nil, it reports whether this machine can have such faults.
+// nothing does. Where needs is not nil, it reports whether this machine can have such faults. One that
+// is slow is not among those of a short run.
 type kind[S any] struct {
 	name   string
 	inject func(t *testing.T, system S, random *rand.Rand) (heal func())
 	needs  func() bool
+	slow   bool
 }
 
 var kinds = []kind[*cluster]{
@@ -78,7 +80,7 @@ var kinds = []kind[*cluster]{
 		return failSync(t, c.anyMember(random).process)
 	}},
 	{name: "compact under lagging watchers", inject: compactUnderLag},
-	{name: "replace a member", inject: replaceMember},
+	{name: "replace a member", slow: true, inject: replaceMember},
 	{name: "rotate the tokens", inject: func(t *testing.T, c *cluster, _ *rand.Rand) func() {
 		c.rotating.Store(true)
 		c.rotateToken(t)

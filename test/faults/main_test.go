@@ -22,7 +22,9 @@ import (
 
 var (
 	seed   = flag.Uint64("seed", uint64(time.Now().UnixNano()), "seed of the choice of faults and of what clients do")
-	faults = flag.Int("faults", 15, "number of faults, of which a fifth are of an embedded etcd")
+	faults = flag.Int("faults", 0, "number of faults, of which a fifth are of an embedded etcd; 0 means one of each kind that is quick")
+	clocks = flag.Bool("clocks", false, "build servers and etcd with a clock that faults can shift")
+	again  = flag.Bool("again", false, "also run again what has failed once")
 	only   = flag.String("kinds", "", "comma-separated kinds of faults; empty means all")
 )
 
@@ -40,6 +42,11 @@ func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "berth-faults-")
 	if err == nil {
 		defer os.RemoveAll(dir)
+		if *clocks {
+			err = overlayClock(dir)
+		}
+	}
+	if err == nil {
 		serverBinary, err = harness.BuildAsTestIn(dir)
 	}
 	if err == nil {
@@ -61,6 +68,9 @@ func run(m *testing.M) int {
 // binary stays for the next run.
 func buildEtcd() (string, error) {
 	path := filepath.Join(harness.Root(), "bin", "etcd")
+	if *clocks {
+		path += "-with-clock"
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), buildTimeout)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, "go.etcd.io/etcd/server/v3")

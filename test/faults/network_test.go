@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -109,7 +110,7 @@ func (n *network) proxy(t *testing.T, listen, to, address string) {
 
 func (n *network) serve(client net.Conn, to, address string) {
 	defer client.Close()
-	from := n.owner(client.RemoteAddr().(*net.TCPAddr).Port)
+	from := n.owner(client.RemoteAddr().(*net.TCPAddr), client.LocalAddr().(*net.TCPAddr))
 	// Nobody connects over a link that is cut.
 	if from == "" || !n.pass(link{from, to}) || !n.pass(link{to, from}) {
 		return
@@ -201,18 +202,18 @@ func (n *network) pass(l link) bool {
 	return n.ctx.Err() == nil && !r.reset
 }
 
-// owner returns the name of the process that has connected from a port, empty for one without a name.
-func (n *network) owner(port int) string {
+// owner returns the name of the process that has connected from an address to another, empty for one
+// without a name. Connections to other addresses, such as those of another run, may have the same port.
+func (n *network) owner(from, to *net.TCPAddr) string {
 	table, err := os.ReadFile("/proc/net/tcp")
 	if err != nil {
 		return ""
 	}
 	inode := ""
-	suffix := fmt.Sprintf(":%04X", port)
 	for line := range strings.Lines(string(table)) {
-		// The second column is the local address, the tenth the inode. One of 0 is of a socket that
-		// no process has any more.
-		if fields := strings.Fields(line); len(fields) > 9 && strings.HasSuffix(fields[1], suffix) && fields[9] != "0" {
+		// The second column is the local address, the third the remote one, the tenth the inode. One of
+		// 0 is of a socket that no process has any more.
+		if fields := strings.Fields(line); len(fields) > 9 && fields[1] == inTable(from) && fields[2] == inTable(to) && fields[9] != "0" {
 			inode = "socket:[" + fields[9] + "]"
 		}
 	}
@@ -227,4 +228,9 @@ func (n *network) owner(port int) string {
 		}
 	}
 	return ""
+}
+
+// inTable is an address as the table has it: that of IPv4 as one number of the machine, and the port.
+func inTable(a *net.TCPAddr) string {
+	return fmt.Sprintf("%08X:%04X", binary.NativeEndian.Uint32(a.IP.To4()), a.Port)
 }

@@ -23,6 +23,8 @@ type process struct {
 
 	mayEnd bool // by itself, of a fault
 
+	clock string // the file that has by how much its clock is ahead; empty before the first start
+
 	cmd   *exec.Cmd
 	ended chan struct{}
 }
@@ -37,6 +39,12 @@ func (p *process) start(t *testing.T) {
 	defer log.Close() // the process has its own
 	cmd, ended := exec.Command(p.binary, p.args()...), make(chan struct{})
 	cmd.Dir, cmd.Stdout, cmd.Stderr = p.dir, log, log
+	if p.clock == "" {
+		if err := p.makeClock(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd.Env = append(os.Environ(), "FAULTS_CLOCK="+p.clock)
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}

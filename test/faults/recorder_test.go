@@ -13,15 +13,20 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/test/history"
 )
 
-// recorder records what becomes of a collection in etcd, past servers and network.
+// registry is the prefix of all objects.
+const registry = "/registry/"
+
+// recorder records what becomes of all objects in etcd, past servers and network.
 type recorder struct {
-	prefix string
+	prefix string // of a collection
 
 	mu       sync.Mutex
-	all      history.History
+	all      history.History // of the collection
+	events   []storage.Event // of everything
 	now      map[string]history.State
 	position int64 // everything up to it is recorded
 	err      error
@@ -32,7 +37,7 @@ func (r *recorder) record(ctx context.Context, client *clientv3.Client) {
 	for ctx.Err() == nil && r.err == nil {
 		// One of a member without a leader ends.
 		watching, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
-		for answer := range client.Watch(watching, r.prefix, clientv3.WithPrefix(), clientv3.WithRev(r.at()+1), clientv3.WithProgressNotify()) {
+		for answer := range client.Watch(watching, registry, clientv3.WithPrefix(), clientv3.WithRev(r.at()+1), clientv3.WithProgressNotify()) {
 			r.take(answer)
 		}
 		cancel()
@@ -55,7 +60,8 @@ func (r *recorder) take(answer clientv3.WatchResponse) {
 		return
 	}
 	for _, event := range answer.Events {
-		if err := r.add(strings.TrimPrefix(string(event.Kv.Key), r.prefix), event.Kv.ModRevision, event.Kv.Value, event.Type == clientv3.EventTypeDelete); err != nil {
+		kv := &storage.KeyValue{Key: string(event.Kv.Key), Value: event.Kv.Value, ModRevision: event.Kv.ModRevision}
+		if err := r.add(storage.Event{KV: kv, Deleted: event.Type == clientv3.EventTypeDelete}); err != nil {
 			r.err = err
 		}
 	}
@@ -65,16 +71,22 @@ func (r *recorder) take(answer clientv3.WatchResponse) {
 }
 
 // add adds one change.
-func (r *recorder) add(name string, revision int64, value []byte, deleted bool) error {
-	was, exists := r.now[name]
+func (r *recorder) add(e storage.Event) error {
+	r.events = append(r.events, e)
+	revision := e.KV.ModRevision
 	r.position = revision
-	if deleted {
+	name, found := strings.CutPrefix(e.KV.Key, r.prefix)
+	if !found {
+		return nil
+	}
+	was, exists := r.now[name]
+	if e.Deleted {
 		r.all = append(r.all, history.Change{Event: watch.Deleted, Version: revision, State: was})
 		delete(r.now, name)
 		return nil
 	}
 	var object corev1.Endpoints
-	if err := json.Unmarshal(value, &object); err != nil {
+	if err := json.Unmarshal(e.KV.Value, &object); err != nil {
 		return fmt.Errorf("%s at %d: %w", name, revision, err)
 	}
 	c := history.Change{Event: watch.Added, Version: revision, State: history.StateOf(&object)}
@@ -87,7 +99,7 @@ func (r *recorder) add(name string, revision int64, value []byte, deleted bool) 
 }
 
 // history returns what was recorded, when it has come to a revision.
-func (r *recorder) history(t *testing.T, revision int64) history.History {
+func (r *recorder) history(t *testing.T, revision int64) (history.History, []storage.Event) {
 	t.Helper()
 	await(t, fmt.Sprint("the history is recorded up to revision ", revision), func(context.Context) error {
 		r.mu.Lock()
@@ -102,5 +114,5 @@ func (r *recorder) history(t *testing.T, revision int64) history.History {
 	if r.err != nil {
 		t.Fatal(r.err)
 	}
-	return r.all
+	return r.all, r.events
 }

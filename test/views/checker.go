@@ -1,12 +1,14 @@
-package mirroring
+// Package views has clients write Endpoints, Services and EndpointSlices of the same names, and checks
+// at every revision of what a store holds that the views of each name agree.
+package views
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"testing"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -15,101 +17,108 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// checker follows what a store holds, revision by revision, and says where Endpoints and
+// Checker follows what a store holds, revision by revision, and says where Endpoints and
 // EndpointSlices do not agree. It has the rules in its own words, for objects whose addresses have
 // no targets and always have ports with names.
-type checker struct {
+type Checker struct {
+	// All says that Endpoints and slices are kept in step without a Service, too.
+	All bool
+	// Mirrored and Derived are how many revisions had Endpoints with mirrors, and Endpoints made of slices.
+	Mirrored, Derived int
+
 	services  map[string]*corev1.Service // by namespace/name
 	endpoints map[string]*corev1.Endpoints
 	slices    map[string]*discoveryv1.EndpointSlice
+	keys      map[string]bool  // units that have a key that tells of writes of their slices
 	revisions map[string]int64 // of the latest writes, by key
-
-	all               bool // whether no Service is needed
-	mirrored, derived int  // how many revisions had such a unit
 }
 
-func newChecker() *checker {
-	return &checker{map[string]*corev1.Service{}, map[string]*corev1.Endpoints{}, map[string]*discoveryv1.EndpointSlice{}, map[string]int64{}, false, 0, 0}
+// NewChecker returns a checker of a store that has nothing of what will be checked.
+func NewChecker() *Checker {
+	return &Checker{
+		services: map[string]*corev1.Service{}, endpoints: map[string]*corev1.Endpoints{}, slices: map[string]*discoveryv1.EndpointSlice{},
+		keys: map[string]bool{}, revisions: map[string]int64{},
+	}
 }
 
-// run checks all revisions of a store, of which none may be compacted.
-func (c *checker) run(t *testing.T, store storage.Interface) {
-	t.Helper()
-	now, err := store.Revision(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	events, err := store.History(t.Context(), "/registry/", 0, now, 1<<30)
-	if err != nil {
-		t.Fatal(err)
-	}
-	faults := 0
-	for len(events) > 0 {
+// maxFaults is how many faults are enough.
+const maxFaults = 10
+
+// Check checks all revisions of a store's history, of which none below /registry/ may be missing. It
+// returns some of the faults that it finds.
+func (c *Checker) Check(events []storage.Event) (faults []error) {
+	for len(events) > 0 && len(faults) < maxFaults {
 		revision, n := events[0].KV.ModRevision, 1
 		for n < len(events) && events[n].KV.ModRevision == revision {
 			n++
 		}
 		touched := map[string]bool{}
 		for _, event := range events[:n] {
-			c.apply(t, event, touched)
+			if err := c.apply(event, touched); err != nil {
+				faults = append(faults, err)
+			}
 		}
 		for unit := range touched {
 			for _, fault := range c.check(unit, revision) {
-				t.Errorf("revision %d: %s: %s", revision, unit, fault)
-				faults++
+				faults = append(faults, fmt.Errorf("revision %d: %s: %s", revision, unit, fault))
 			}
-		}
-		if faults > 10 {
-			t.FailNow()
 		}
 		events = events[n:]
 	}
-	c.checkKeys(t, store)
-	t.Logf("%d revisions: mirrored in %d, shown in %d", now, c.mirrored, c.derived)
-	if c.mirrored == 0 || c.derived == 0 {
-		t.Error("nothing was checked")
+	if len(faults) == 0 {
+		if err := c.checkKeys(); err != nil {
+			faults = append(faults, err)
+		}
 	}
+	return faults
 }
 
 // apply applies a change and adds the units that it may change to touched.
-func (c *checker) apply(t *testing.T, event storage.Event, touched map[string]bool) {
-	t.Helper()
+func (c *Checker) apply(event storage.Event, touched map[string]bool) (err error) {
 	kind, at, _ := strings.Cut(strings.TrimPrefix(event.KV.Key, "/registry/"), "/")
 	c.revisions[event.KV.Key] = event.KV.ModRevision
 	switch kind {
 	case "services":
-		put(t, c.services, at, event)
+		err = put(c.services, at, event)
 		touched[at] = true
 	case "endpoints":
-		put(t, c.endpoints, at, event)
+		err = put(c.endpoints, at, event)
 		touched[at] = true
 	case "endpointslices":
 		namespace, _, _ := strings.Cut(at, "/")
 		if before := c.slices[at]; before != nil {
 			touched[namespace+"/"+before.Labels[discoveryv1.LabelServiceName]] = true
 		}
-		put(t, c.slices, at, event)
+		err = put(c.slices, at, event)
 		if after := c.slices[at]; after != nil {
 			touched[namespace+"/"+after.Labels[discoveryv1.LabelServiceName]] = true
 		}
+	case "berth":
+		if unit, ok := strings.CutPrefix(at, "endpointslices/"); ok {
+			delete(c.keys, unit)
+			if !event.Deleted {
+				c.keys[unit] = true
+			}
+		}
 	}
+	return err
 }
 
-func put[T any](t *testing.T, objects map[string]*T, at string, event storage.Event) {
-	t.Helper()
+func put[T any](objects map[string]*T, at string, event storage.Event) error {
 	if event.Deleted {
 		delete(objects, at)
-		return
+		return nil
 	}
 	obj := new(T)
 	if err := json.Unmarshal(event.KV.Value, obj); err != nil {
-		t.Fatalf("%s: %v", event.KV.Key, err)
+		return fmt.Errorf("%s at %d: %w", event.KV.Key, event.KV.ModRevision, err)
 	}
 	objects[at] = obj
+	return nil
 }
 
 // check returns where the unit is at fault.
-func (c *checker) check(unit string, revision int64) (faults []string) {
+func (c *Checker) check(unit string, revision int64) (faults []string) {
 	namespace, name, _ := strings.Cut(unit, "/")
 	service, endpoints := c.services[unit], c.endpoints[unit]
 	var mirrors, written []*discoveryv1.EndpointSlice
@@ -128,12 +137,12 @@ func (c *checker) check(unit string, revision int64) (faults []string) {
 	}
 	var byHand map[string]bool
 	made := endpoints != nil && endpoints.Labels["endpoints.kubernetes.io/managed-by"] == "endpointslices.berth"
-	inStep := c.all
+	inStep := c.All
 	if service != nil {
 		inStep = len(service.Spec.Selector) == 0
 	}
 	if inStep && endpoints != nil && !made && endpoints.Labels[discoveryv1.LabelSkipMirror] != "true" {
-		c.mirrored++
+		c.Mirrored++
 		byHand = flatten(endpoints)
 	}
 	if fault := compare("the mirrors", byHand, flattenSlices(mirrors, &faults)); fault != "" {
@@ -149,7 +158,7 @@ func (c *checker) check(unit string, revision int64) (faults []string) {
 	case inStep && len(written) > 0 && endpoints == nil:
 		faults = append(faults, "slices have no Endpoints")
 	case inStep && len(written) > 0:
-		c.derived++
+		c.Derived++
 		if fault := compare("the Endpoints", flattenSlices(written, nil), flatten(endpoints)); fault != "" {
 			faults = append(faults, fault)
 		}
@@ -160,26 +169,18 @@ func (c *checker) check(unit string, revision int64) (faults []string) {
 }
 
 // checkKeys checks that units have a key that tells of writes of their slices as long as they have such.
-func (c *checker) checkKeys(t *testing.T, store storage.Interface) {
-	t.Helper()
-	const prefix = "/registry/berth/endpointslices/"
-	list, err := store.List(t.Context(), prefix, storage.ListOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	want, got := map[string]bool{}, map[string]bool{}
+func (c *Checker) checkKeys() error {
+	want := map[string]bool{}
 	for at, slice := range c.slices {
 		namespace, _, _ := strings.Cut(at, "/")
 		if slice.Labels[discoveryv1.LabelManagedBy] != "endpointslicemirroring-controller.k8s.io" {
 			want[namespace+"/"+slice.Labels[discoveryv1.LabelServiceName]] = true
 		}
 	}
-	for _, kv := range list.KVs {
-		got[strings.TrimPrefix(kv.Key, prefix)] = true
+	if fault := compare("the keys", want, c.keys); fault != "" {
+		return errors.New(fault)
 	}
-	if fault := compare("the keys", want, got); fault != "" {
-		t.Error(fault)
-	}
+	return nil
 }
 
 // flatten returns each address with each port, and whether it is ready.
