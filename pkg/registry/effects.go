@@ -15,6 +15,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/capacity"
 	"github.com/berth-project/berth/pkg/registry/mirror"
 	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
@@ -262,7 +263,7 @@ func (fx *effects) create(s *Store, obj APIObject) (bool, error) {
 	if s == fx.slices {
 		fx.require(key, 0)
 	}
-	return true, fx.put(s, d, int64(d.Size())+versionBytes)
+	return true, fx.put(s, d, int64(d.Size())+capacity.VersionBytes)
 }
 
 // writes reports whether the transaction writes the key already: etcd takes each only once, and among
@@ -341,13 +342,13 @@ func (fx *effects) addsInAll() (total int64) {
 	return total
 }
 
-// added returns by how many bytes the objects of each store become larger, those of the primary's by
+// grows returns by how many bytes the objects in each cache become larger, those of the primary's by
 // adds besides.
-func (fx *effects) added(s *Store, adds int64) map[*Store]int64 {
-	all := map[*Store]int64{s: adds}
+func (fx *effects) grows(s *Store, adds int64) map[capacity.Cache]int64 {
+	all := map[capacity.Cache]int64{s.cache: adds}
 	if fx != nil {
 		for store, bytes := range fx.adds {
-			all[store] += bytes
+			all[store.cache] += bytes
 		}
 	}
 	return all

@@ -74,7 +74,7 @@ func (m *mirroring) settleUnit(ctx context.Context, namespace, name string) erro
 		if err := fx.settle(u); err != nil || len(fx.also.Writes) == 0 {
 			return err
 		}
-		release, err := m.endpoints.reserve(0, fx)
+		release, err := m.endpoints.capacity.Reserve(fx.grows(m.endpoints, 0))
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/capacity"
 	"github.com/berth-project/berth/pkg/registry/lifecycle"
 	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
@@ -34,8 +35,8 @@ type Store struct {
 	maxObject  int              // bytes of JSON
 	lifetime   time.Duration    // of an object after its last write; 0: it stays
 	selectors  labelSelectors
-	exact      *exactReads // of all resources
-	capacity   *capacity   // of all resources
+	exact      *exactReads        // of all resources
+	capacity   *capacity.Capacity // of all resources
 	broken     brokenValues
 	initEvents prometheus.Counter
 	admission  Admission  // nil admits all

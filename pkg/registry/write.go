@@ -12,6 +12,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/capacity"
 	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -95,7 +96,7 @@ func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts stor
 	if err := s.owner.checkShare(d.Namespace, adds); err != nil {
 		return storage.WriteResponse{}, err
 	}
-	release, err := s.reserve(adds, fx)
+	release, err := s.capacity.Reserve(fx.grows(s, adds))
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
@@ -109,29 +110,37 @@ func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts stor
 	return response, err
 }
 
-// reserve reserves what a write and its effects add. release must be called with the outcome.
-func (s *Store) reserve(adds int64, fx *effects) (release func(response storage.WriteResponse, dryRun bool, err error), err error) {
-	all := fx.added(s, adds)
-	total := int64(0)
-	for _, bytes := range all {
-		total += max(bytes, 0)
+// ofShare is the part of a resource's share that one namespace may take once half of the share is
+// taken, as its reciprocal: whoever fills a namespace does not keep the others from theirs.
+const ofShare = 4
+
+// checkShare returns ServiceUnavailable for a write that adds bytes beyond what the objects of the
+// resource may take, in all or in the namespace. Writes in progress are not counted, of which
+// there are not many.
+func (s *Store) checkShare(namespace string, adds int64) error {
+	if s.resource.Share == 0 || s.capacity.Limit() == 0 || adds <= 0 {
+		return nil
 	}
-	if err := s.capacity.reserve(total); err != nil {
-		return nil, err
+	share, taken := s.capacity.Limit()/int64(s.resource.Share), s.cache.Bytes()
+	if taken+adds > share {
+		return apierr.ShareStored(s.resource.API.Name, "", taken, adds, share)
 	}
-	return func(response storage.WriteResponse, dryRun bool, err error) {
-		revision := int64(0)
-		if err == nil && response.Succeeded && !dryRun {
-			revision = response.Revision
-		}
-		for store, bytes := range all {
-			if errors.Is(err, storage.ErrUnknownOutcome) {
-				s.capacity.settleLater(bytes)
-			} else {
-				s.capacity.settle(store, bytes, revision)
-			}
-		}
-	}, nil
+	if taken <= share/2 || !s.resource.API.Namespaced {
+		return nil
+	}
+	snapshot, err := s.cache.Snapshot()
+	if err != nil {
+		return apierr.FromStorage(err)
+	}
+	inNamespace, most := int64(0), share/ofShare
+	snapshot.Ascend(s.resource.prefix(namespace), "", func(entry *cacheEntry) bool {
+		inNamespace += int64(entry.Value.size())
+		return inNamespace+adds <= most
+	})
+	if inNamespace+adds > most {
+		return apierr.ShareStored(s.resource.API.Name, namespace, inNamespace, adds, most)
+	}
+	return nil
 }
 
 // lost waits after a transaction that failed until the caches show what it met, for those whose
@@ -224,7 +233,7 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 		if err != nil {
 			return nil, err
 		}
-		response, err := s.put(ctx, d, int64(d.Size())+versionBytes, storage.PutOptions{Guard: guard, DryRun: dryRun}, fx)
+		response, err := s.put(ctx, d, int64(d.Size())+capacity.VersionBytes, storage.PutOptions{Guard: guard, DryRun: dryRun}, fx)
 		switch {
 		case err != nil:
 			return nil, apierr.FromStorage(err)
