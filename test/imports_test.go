@@ -67,7 +67,7 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
 	// The wiring: the only one that knows server, registry and storage.
 	{folder: "pkg/apiserver", etcd: true, ours: []string{
-		"pkg/server", "pkg/registry", "pkg/registry/resources", "pkg/registry/reviews", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit", "pkg/ratelimit/cluster",
+		"pkg/server", "pkg/registry", "pkg/registry/mirroring", "pkg/registry/resources", "pkg/registry/reviews", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit", "pkg/ratelimit/cluster",
 		"pkg/storage", "pkg/storage/etcd",
 	}},
 	// Connections, whatever is served on them.
@@ -94,7 +94,7 @@ var importRules = []importRule{
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
 	{folder: "pkg/registry", http: true, ours: []string{
-		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/mirror", "pkg/registry/patch", "pkg/registry/ownership",
+		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/mirror", "pkg/registry/mirroring", "pkg/registry/patch", "pkg/registry/ownership",
 	}},
 	// The catalogue: rules of resources, which know the registry alone.
 	{folder: "pkg/registry/resources", ours: []string{"pkg/registry", "pkg/registry/reviews"}},
@@ -102,6 +102,10 @@ var importRules = []importRule{
 	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
 	{folder: "pkg/registry/ownership"},
 	{folder: "pkg/registry/mirror"},
+	// Three stores kept in step, which it knows by an interface of its own.
+	{folder: "pkg/registry/mirroring", ours: []string{
+		"pkg/object", "pkg/storage", "pkg/registry/apierr", "pkg/registry/capacity", "pkg/registry/lifecycle", "pkg/registry/mirror", "pkg/registry/objectmeta", "pkg/registry/ownership",
+	}},
 	// Answers about users, which nothing is stored of.
 	{folder: "pkg/registry/reviews", http: true, ours: []string{"pkg/object", "pkg/auth", "pkg/registry/ownership"}},
 	{folder: "pkg/storage", stdlibOnly: true},
@@ -171,6 +175,7 @@ func TestCheckImport(t *testing.T) {
 		{"pkg/server", module + "/pkg/storage", "pkg/server may not import pkg/storage"},
 		{"pkg/server", "go.etcd.io/etcd/client/v3", "pkg/server may not know etcd"},
 		{"pkg/registry/mirror", module + "/pkg/registry/resources/network", "pkg/registry/mirror may not import pkg/registry/resources/network"},
+		{"pkg/registry/mirroring", module + "/pkg/storage/cache", "pkg/registry/mirroring may not import pkg/storage/cache"},
 		{"pkg/registry", module + "/pkg/server", "pkg/registry may not import pkg/server"},
 		{"pkg/auth", "net/http", "pkg/auth may not know HTTP"},
 		{"pkg/auth", module + "/pkg/auth/rbac", "pkg/auth may not import pkg/auth/rbac"},

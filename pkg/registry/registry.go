@@ -21,6 +21,7 @@ import (
 	"github.com/berth-project/berth/pkg/registry/apierr"
 	"github.com/berth-project/berth/pkg/registry/capacity"
 	"github.com/berth-project/berth/pkg/registry/lifecycle"
+	"github.com/berth-project/berth/pkg/registry/mirroring"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -59,7 +60,7 @@ type Config struct {
 	// a second; nil, and those that are not named: until they are deleted.
 	Lifetimes map[schema.GroupResource]time.Duration
 	// Mirroring says for which names Endpoints and EndpointSlices are kept in step.
-	Mirroring Mirroring
+	Mirroring mirroring.Mode
 	// Forms bounds the memory of what is made of objects; nil is a budget of
 	// DefaultFormsBytes.
 	Forms *object.Budget
@@ -109,7 +110,7 @@ type Registry struct {
 	exact      *exactReads
 	capacity   *capacity.Capacity
 	stores     []*Store
-	mirroring  *mirroring // nil: there is none
+	mirroring  *mirroring.Mirroring
 	report     func(error)
 	// namespaceStore is the store of namespaces, one of stores.
 	namespaceStore *Store
@@ -154,8 +155,7 @@ func New(cfg Config) (*Registry, error) {
 	if registry.namespaceStore == nil {
 		return nil, errors.New("registry: the resource namespaces is required")
 	}
-	var err error
-	if registry.mirroring, err = newMirroring(cfg.Mirroring, registry.stores); err != nil {
+	if err := registry.mirrorStores(cfg); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
 	for _, store := range registry.owners() {
@@ -192,7 +192,7 @@ func (r *Registry) Run(ctx context.Context) {
 	}
 	running.Go(func() { r.namespaces.Run(ctx) })
 	if r.mirroring != nil {
-		running.Go(func() { r.mirroring.settleAll(ctx, r.report) })
+		running.Go(func() { r.mirroring.Settle(ctx, r.report) })
 	}
 	running.Wait()
 }
