@@ -76,13 +76,14 @@ var importRules = []importRule{
 	// A directory is locked as etcd locks its own.
 	{folder: "pkg/files", etcd: true},
 	{folder: "pkg/server", http: true, ours: []string{
-		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/feeds", "pkg/server/forwarded", "pkg/server/identity", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/shutdown", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/feeds", "pkg/server/forwarded", "pkg/server/health", "pkg/server/identity", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/shutdown", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
 	}},
 	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
 	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
 	{folder: "pkg/server/discovery"},
 	{folder: "pkg/server/feeds", ours: []string{"pkg/object", "pkg/server/stream"}},
 	{folder: "pkg/server/forwarded", http: true},
+	{folder: "pkg/server/health", http: true},
 	{folder: "pkg/server/identity", http: true, ours: []string{"pkg/auth", "pkg/auth/iam", "pkg/ratelimit"}},
 	{folder: "pkg/server/metrics", http: true},
 	{folder: "pkg/server/requestinfo", http: true, ours: []string{"pkg/auth"}},
