@@ -67,7 +67,7 @@ var importRules = []importRule{
 	{folder: "cmd/loadtest/internal/text", stdlibOnly: true},
 	// The wiring: the only one that knows server, registry and storage.
 	{folder: "pkg/apiserver", etcd: true, ours: []string{
-		"pkg/server", "pkg/registry", "pkg/registry/resources", "pkg/registry/reviews", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit", "pkg/ratelimit/cluster",
+		"pkg/server", "pkg/registry", "pkg/registry/mirroring", "pkg/registry/resources", "pkg/registry/reviews", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit", "pkg/ratelimit/cluster",
 		"pkg/storage", "pkg/storage/etcd",
 	}},
 	// Connections, whatever is served on them.
@@ -76,13 +76,14 @@ var importRules = []importRule{
 	// A directory is locked as etcd locks its own.
 	{folder: "pkg/files", etcd: true},
 	{folder: "pkg/server", http: true, ours: []string{
-		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/feeds", "pkg/server/forwarded", "pkg/server/identity", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/shutdown", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
+		"pkg/server/media", "pkg/server/stream", "pkg/server/discovery", "pkg/server/feeds", "pkg/server/forwarded", "pkg/server/health", "pkg/server/identity", "pkg/server/metrics", "pkg/server/requestinfo", "pkg/server/share", "pkg/server/shutdown", "pkg/server/websocket", "pkg/object", "pkg/audit", "pkg/auth", "pkg/ratelimit",
 	}},
 	{folder: "pkg/server/media", http: true, ours: []string{"pkg/object", "pkg/server/stream", "pkg/yamljson"}},
 	{folder: "pkg/server/stream", http: true, ours: []string{"pkg/object"}},
 	{folder: "pkg/server/discovery"},
 	{folder: "pkg/server/feeds", ours: []string{"pkg/object", "pkg/server/stream"}},
 	{folder: "pkg/server/forwarded", http: true},
+	{folder: "pkg/server/health", http: true},
 	{folder: "pkg/server/identity", http: true, ours: []string{"pkg/auth", "pkg/auth/iam", "pkg/ratelimit"}},
 	{folder: "pkg/server/metrics", http: true},
 	{folder: "pkg/server/requestinfo", http: true, ours: []string{"pkg/auth"}},
@@ -94,7 +95,7 @@ var importRules = []importRule{
 	// The registry keeps its objects in the cache, whose type parameter they are, and its
 	// errors are Statuses, whose codes are HTTP's.
 	{folder: "pkg/registry", http: true, ours: []string{
-		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/mirror", "pkg/registry/patch", "pkg/registry/ownership",
+		"pkg/object", "pkg/storage", "pkg/storage/cache", "pkg/yamljson", "pkg/registry/mirror", "pkg/registry/mirroring", "pkg/registry/patch", "pkg/registry/ownership",
 	}},
 	// The catalogue: rules of resources, which know the registry alone.
 	{folder: "pkg/registry/resources", ours: []string{"pkg/registry", "pkg/registry/reviews"}},
@@ -102,6 +103,10 @@ var importRules = []importRule{
 	{folder: "pkg/registry/patch", http: true, ours: []string{"pkg/yamljson"}},
 	{folder: "pkg/registry/ownership"},
 	{folder: "pkg/registry/mirror"},
+	// Three stores kept in step, which it knows by an interface of its own.
+	{folder: "pkg/registry/mirroring", ours: []string{
+		"pkg/object", "pkg/storage", "pkg/registry/apierr", "pkg/registry/capacity", "pkg/registry/lifecycle", "pkg/registry/mirror", "pkg/registry/objectmeta", "pkg/registry/ownership",
+	}},
 	// Answers about users, which nothing is stored of.
 	{folder: "pkg/registry/reviews", http: true, ours: []string{"pkg/object", "pkg/auth", "pkg/registry/ownership"}},
 	{folder: "pkg/storage", stdlibOnly: true},
@@ -171,6 +176,7 @@ func TestCheckImport(t *testing.T) {
 		{"pkg/server", module + "/pkg/storage", "pkg/server may not import pkg/storage"},
 		{"pkg/server", "go.etcd.io/etcd/client/v3", "pkg/server may not know etcd"},
 		{"pkg/registry/mirror", module + "/pkg/registry/resources/network", "pkg/registry/mirror may not import pkg/registry/resources/network"},
+		{"pkg/registry/mirroring", module + "/pkg/storage/cache", "pkg/registry/mirroring may not import pkg/storage/cache"},
 		{"pkg/registry", module + "/pkg/server", "pkg/registry may not import pkg/server"},
 		{"pkg/auth", "net/http", "pkg/auth may not know HTTP"},
 		{"pkg/auth", module + "/pkg/auth/rbac", "pkg/auth may not import pkg/auth/rbac"},

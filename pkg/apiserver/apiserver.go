@@ -24,6 +24,7 @@ import (
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/pkg/ratelimit/cluster"
 	"github.com/berth-project/berth/pkg/registry"
+	"github.com/berth-project/berth/pkg/registry/mirroring"
 	"github.com/berth-project/berth/pkg/registry/resources"
 	"github.com/berth-project/berth/pkg/registry/resources/namespaces"
 	"github.com/berth-project/berth/pkg/registry/reviews"
@@ -41,13 +42,13 @@ const (
 )
 
 // Mirroring says for which names Endpoints and EndpointSlices are kept in step.
-type Mirroring = registry.Mirroring
+type Mirroring = mirroring.Mode
 
 // What Mirroring may be.
 const (
-	NoMirroring    = registry.NoMirroring
-	MirrorServices = registry.MirrorServices
-	MirrorAll      = registry.MirrorAll
+	NoMirroring    = mirroring.None
+	MirrorServices = mirroring.Services
+	MirrorAll      = mirroring.All
 )
 
 // LimitsPath answers with Limits, those of the user that the query names.

@@ -7,7 +7,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/util/rand"
 	"k8s.io/apimachinery/pkg/util/uuid"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 
@@ -16,13 +15,8 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-const (
-	generatedSuffix = 5
-	// maxGeneratedBase keeps a generated name within a DNS label of 63 characters.
-	maxGeneratedBase = 63 - generatedSuffix
-	// maxNameAttempts is how many generated names are tried, as kube-apiserver does.
-	maxNameAttempts = 8
-)
+// maxNameAttempts is how many generated names are tried, as kube-apiserver does.
+const maxNameAttempts = 8
 
 // Create stores a new object, which becomes the store's own, and returns it with the
 // warnings that it deserves. opts.FieldManager must not be empty. A dry run goes the whole
@@ -75,7 +69,7 @@ func (s *Store) createNew(ctx context.Context, namespace, name string, obj APIOb
 		case attempt == maxNameAttempts:
 			return nil, warnings, apierrors.NewGenerateNameConflict(s.resource.GroupResource(), obj.GetName(), 1)
 		}
-		obj.SetName(generateName(obj.GetGenerateName()))
+		obj.SetName(objectmeta.GenerateName(obj.GetGenerateName()))
 		s.resource.Strategy.PrepareForCreate(obj)
 	}
 }
@@ -124,7 +118,7 @@ func (s *Store) prepareCreate(obj APIObject) ([]string, error) {
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(metav1.Now())
 	if obj.GetName() == "" {
-		obj.SetName(generateName(obj.GetGenerateName()))
+		obj.SetName(objectmeta.GenerateName(obj.GetGenerateName()))
 	}
 	s.resource.Strategy.PrepareForCreate(obj)
 	if faults := s.resource.Strategy.Validate(obj); len(faults) > 0 {
@@ -151,14 +145,3 @@ var (
 	metadataPath = field.NewPath("metadata")
 	versionPath  = metadataPath.Child("resourceVersion")
 )
-
-// generateName returns base, cut where needed, with a random suffix; "" for an empty base.
-func generateName(base string) string {
-	if base == "" {
-		return ""
-	}
-	if len(base) > maxGeneratedBase {
-		base = base[:maxGeneratedBase]
-	}
-	return base + rand.String(generatedSuffix)
-}

@@ -83,7 +83,7 @@ func (s *Store) deleteOnce(ctx context.Context, current stored, opts *metav1.Del
 	}
 	response, err := s.remove(ctx, current.at(), current.object, dryRun)
 	switch {
-	case isRefusal(err):
+	case apierr.IsRefusal(err):
 		return nil, stored{}, noop, err
 	case err != nil:
 		return nil, stored{}, done, apierr.FromStorage(err)
@@ -155,7 +155,9 @@ func (s *Store) DeleteCollection(ctx context.Context, opts *metav1.DeleteOptions
 			field.Invalid(field.NewPath(ignoreOption), true, "cannot be set for a collection: delete the objects one by one"),
 		})
 	}
-	ctx = s.together(ctx, opts, listed)
+	if opts.Preconditions == nil {
+		ctx = s.mirroring.Together(ctx, mirrored{s}, listed)
+	}
 	for _, o := range listed.Objects {
 		single := opts
 		if opts.Preconditions == nil {

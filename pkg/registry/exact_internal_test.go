@@ -124,25 +124,6 @@ func TestExactReaderIsGone(t *testing.T) {
 	})
 }
 
-// What may still be written keeps its room until that is certain not to happen any more.
-func TestUnknownWritesKeepTheirRoom(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		c := newCapacity(100)
-		if err := c.reserve(60); err != nil {
-			t.Fatal(err)
-		}
-		c.settleLater(60)
-		<-time.After(unknownHold - time.Second)
-		if err := c.reserve(60); err == nil {
-			t.Error("the room is given away")
-		}
-		<-time.After(2 * time.Second)
-		if err := c.reserve(100); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
 // A read that panics gives its memory back, and the others who wait for it are told.
 func TestExactReadPanics(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -19,7 +19,9 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/capacity"
 	"github.com/berth-project/berth/pkg/registry/lifecycle"
+	"github.com/berth-project/berth/pkg/registry/mirroring"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
@@ -58,7 +60,7 @@ type Config struct {
 	// a second; nil, and those that are not named: until they are deleted.
 	Lifetimes map[schema.GroupResource]time.Duration
 	// Mirroring says for which names Endpoints and EndpointSlices are kept in step.
-	Mirroring Mirroring
+	Mirroring mirroring.Mode
 	// Forms bounds the memory of what is made of objects; nil is a budget of
 	// DefaultFormsBytes.
 	Forms *object.Budget
@@ -106,9 +108,9 @@ type Registry struct {
 	forms      *object.Budget
 	namespaces *lifecycle.Namespaces
 	exact      *exactReads
-	capacity   *capacity
+	capacity   *capacity.Capacity
 	stores     []*Store
-	mirroring  *mirroring // nil: there is none
+	mirroring  *mirroring.Mirroring
 	report     func(error)
 	// namespaceStore is the store of namespaces, one of stores.
 	namespaceStore *Store
@@ -134,7 +136,7 @@ func New(cfg Config) (*Registry, error) {
 	if cfg.MaxStoredBytes < 0 {
 		return nil, fmt.Errorf("registry: a limit of %d bytes for all objects is negative", cfg.MaxStoredBytes)
 	}
-	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, exact: newExactReads(), capacity: newCapacity(cfg.MaxStoredBytes), report: cfg.Report}
+	registry := &Registry{storage: cfg.Storage, forms: cfg.Forms, exact: newExactReads(), capacity: capacity.New(cfg.MaxStoredBytes), report: cfg.Report}
 	registry.namespaces = lifecycle.New(lifecycle.Config{
 		Storage: cfg.Storage, Prefix: namespacePrefix, Decode: registry.decodeNamespace, Empty: registry.empty,
 		UpdateStatus: registry.updateStatus, Report: cfg.Report,
@@ -153,11 +155,12 @@ func New(cfg Config) (*Registry, error) {
 	if registry.namespaceStore == nil {
 		return nil, errors.New("registry: the resource namespaces is required")
 	}
-	var err error
-	if registry.mirroring, err = newMirroring(cfg.Mirroring, registry.stores); err != nil {
+	if err := registry.mirrorStores(cfg); err != nil {
 		return nil, fmt.Errorf("registry: %w", err)
 	}
-	registry.capacity.stores = registry.owners()
+	for _, store := range registry.owners() {
+		registry.capacity.Add(store.cache)
+	}
 	registry.registerMetrics(cfg.Registerer)
 	return registry, nil
 }
@@ -170,7 +173,7 @@ func (r *Registry) Namespaces() *Store { return r.namespaceStore }
 
 // StoredBytes returns what the objects of all resources take in memory, in bytes, as
 // Config.MaxStoredBytes counts it.
-func (r *Registry) StoredBytes() int64 { return r.capacity.stored() }
+func (r *Registry) StoredBytes() int64 { return r.capacity.Stored() }
 
 // IsNoRoom reports whether err refuses a write since too much is stored already.
 func IsNoRoom(err error) bool { return apierrors.HasStatusCause(err, apierr.CauseNoRoom) }
@@ -189,7 +192,7 @@ func (r *Registry) Run(ctx context.Context) {
 	}
 	running.Go(func() { r.namespaces.Run(ctx) })
 	if r.mirroring != nil {
-		running.Go(func() { r.mirroring.settleAll(ctx, r.report) })
+		running.Go(func() { r.mirroring.Settle(ctx, r.report) })
 	}
 	running.Wait()
 }
@@ -257,7 +260,7 @@ func (r *Registry) registerMetrics(registerer prometheus.Registerer) {
 		func() float64 { return float64(r.forms.Bytes()) })
 	gauge("berth_exact_list_bytes", "Bytes reserved for old versions of objects in lists of exact versions that are being read or written.", r.exact.bytes)
 	gauge("berth_stored_bytes_limit", "Bytes that all objects together may take in memory; 0 is no limit.",
-		func() float64 { return float64(r.capacity.limit) })
+		func() float64 { return float64(r.capacity.Limit()) })
 	for _, store := range r.stores {
 		store.registerMetrics(store.resource.registerer(registerer))
 	}

@@ -14,7 +14,9 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/capacity"
 	"github.com/berth-project/berth/pkg/registry/lifecycle"
+	"github.com/berth-project/berth/pkg/registry/mirroring"
 	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
 	"github.com/berth-project/berth/pkg/storage/cache"
@@ -34,13 +36,13 @@ type Store struct {
 	maxObject  int              // bytes of JSON
 	lifetime   time.Duration    // of an object after its last write; 0: it stays
 	selectors  labelSelectors
-	exact      *exactReads // of all resources
-	capacity   *capacity   // of all resources
+	exact      *exactReads        // of all resources
+	capacity   *capacity.Capacity // of all resources
 	broken     brokenValues
 	initEvents prometheus.Counter
-	admission  Admission  // nil admits all
-	mirroring  *mirroring // nil: writes have no effects on other objects
-	onMarked   func()     // called when an object has been marked as deleted; nil: nothing is
+	admission  Admission            // nil admits all
+	mirroring  *mirroring.Mirroring // nil: writes have no effects on other objects
+	onMarked   func()               // called when an object has been marked as deleted; nil: nothing is
 }
 
 // part has what writes of an object, or of one of its subresources, need.
@@ -90,7 +92,7 @@ func newStore(resource *Resource, r *Registry, cfg Config) (*Store, error) {
 		observer = &observedStore{s, follows}
 	}
 	var index func(stored) string
-	if cfg.Mirroring != NoMirroring && resource.API.Name == "endpointslices" {
+	if cfg.Mirroring != mirroring.None && resource.API.Name == "endpointslices" {
 		index = unitOf
 	}
 	var err error
@@ -202,13 +204,13 @@ func (s *Store) Weight(namespace, name string) int {
 	if o == nil {
 		return 0
 	}
-	return o.Size() + yamljson.Elements(o.MetadataJSON())*weightOfMetadata + s.mirroring.weight(s, namespace, o.Name, o.Labels())
+	return o.Size() + yamljson.Elements(o.MetadataJSON())*weightOfMetadata + s.mirroring.Weight(mirrored{s}, namespace, o.Name, o.Labels())
 }
 
 // Effects returns how many bytes of JSON of other objects a write of obj reads or writes, as far as
 // the caches know; 0: none.
 func (s *Store) Effects(namespace string, obj runtime.Object) int {
-	return s.mirroring.effectsWeight(s, namespace, obj.(APIObject))
+	return s.mirroring.WeightOf(mirrored{s}, namespace, obj.(APIObject))
 }
 
 // known returns the object that the cache has; nil: it has none that can be read.

@@ -163,7 +163,7 @@ func (s *Store) createOnce(ctx context.Context, namespace string, dryRun bool, c
 	switch {
 	case apierrors.IsAlreadyExists(err):
 		return nil, nil, conflict, nil
-	case isRefusal(err):
+	case apierr.IsRefusal(err):
 		outcome = noop // the object may be there, and what is invalid by itself complete what it has
 	}
 	return obj, append(warnings, more...), outcome, err

@@ -6,12 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/capacity"
+	"github.com/berth-project/berth/pkg/registry/mirroring"
 	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/storage"
 )
@@ -84,7 +85,7 @@ func (s *Store) checkSize(size, atLeast int) error {
 // put commits a draft with its effects in the place of the version that opts expect. adds is by how
 // many bytes the object becomes larger, where that is bounded. An outcome that is unknown is looked
 // into.
-func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts storage.PutOptions, fx *effects) (storage.WriteResponse, error) {
+func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts storage.PutOptions, fx *mirroring.Effects) (storage.WriteResponse, error) {
 	packed, err := object.Pack(d.JSON())
 	if err == nil {
 		err = apierr.TimedOut(ctx, "the object was being validated and encoded")
@@ -95,11 +96,11 @@ func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts stor
 	if err := s.owner.checkShare(d.Namespace, adds); err != nil {
 		return storage.WriteResponse{}, err
 	}
-	release, err := s.reserve(adds, fx)
+	release, err := s.capacity.Reserve(fx.Grows(s.cache, adds))
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
-	opts.TTL, opts.Also = s.lifetime, fx.rest()
+	opts.TTL, opts.Also = s.lifetime, fx.Also()
 	response, err := s.storage.Put(ctx, d.Key, packed, opts)
 	if errors.Is(err, storage.ErrUnknownOutcome) {
 		response, err = s.settle(ctx, d, packed, opts.Expect, err)
@@ -109,36 +110,44 @@ func (s *Store) put(ctx context.Context, d *object.Object, adds int64, opts stor
 	return response, err
 }
 
-// reserve reserves what a write and its effects add. release must be called with the outcome.
-func (s *Store) reserve(adds int64, fx *effects) (release func(response storage.WriteResponse, dryRun bool, err error), err error) {
-	all := fx.added(s, adds)
-	total := int64(0)
-	for _, bytes := range all {
-		total += max(bytes, 0)
+// ofShare is the part of a resource's share that one namespace may take once half of the share is
+// taken, as its reciprocal: whoever fills a namespace does not keep the others from theirs.
+const ofShare = 4
+
+// checkShare returns ServiceUnavailable for a write that adds bytes beyond what the objects of the
+// resource may take, in all or in the namespace. Writes in progress are not counted, of which
+// there are not many.
+func (s *Store) checkShare(namespace string, adds int64) error {
+	if s.resource.Share == 0 || s.capacity.Limit() == 0 || adds <= 0 {
+		return nil
 	}
-	if err := s.capacity.reserve(total); err != nil {
-		return nil, err
+	share, taken := s.capacity.Limit()/int64(s.resource.Share), s.cache.Bytes()
+	if taken+adds > share {
+		return apierr.ShareStored(s.resource.API.Name, "", taken, adds, share)
 	}
-	return func(response storage.WriteResponse, dryRun bool, err error) {
-		revision := int64(0)
-		if err == nil && response.Succeeded && !dryRun {
-			revision = response.Revision
-		}
-		for store, bytes := range all {
-			if errors.Is(err, storage.ErrUnknownOutcome) {
-				s.capacity.settleLater(bytes)
-			} else {
-				s.capacity.settle(store, bytes, revision)
-			}
-		}
-	}, nil
+	if taken <= share/2 || !s.resource.API.Namespaced {
+		return nil
+	}
+	snapshot, err := s.cache.Snapshot()
+	if err != nil {
+		return apierr.FromStorage(err)
+	}
+	inNamespace, most := int64(0), share/ofShare
+	snapshot.Ascend(s.resource.prefix(namespace), "", func(entry *cacheEntry) bool {
+		inNamespace += int64(entry.Value.size())
+		return inNamespace+adds <= most
+	})
+	if inNamespace+adds > most {
+		return apierr.ShareStored(s.resource.API.Name, namespace, inNamespace, adds, most)
+	}
+	return nil
 }
 
 // lost waits after a transaction that failed until the caches show what it met, for those whose
 // writes go by the caches.
 func (s *Store) lost(ctx context.Context, namespace string, response storage.WriteResponse, err error) {
-	if s.mirroring != nil && err == nil && !response.Succeeded {
-		s.mirroring.catchUp(ctx, namespace, response.Revision)
+	if err == nil && !response.Succeeded {
+		s.mirroring.CatchUp(ctx, namespace, response.Revision)
 	}
 }
 
@@ -181,16 +190,16 @@ func (s *Store) remove(ctx context.Context, at object.Identity, before *object.O
 	return storage.WriteResponse{Succeeded: deleted, Revision: got.Revision, Current: got.KV}, nil
 }
 
-// removeOnce is remove without a look at what became of it. deleteOnly is as in effects.
+// removeOnce is remove without a look at what became of it. deleteOnly is as for Mirroring.Effects.
 func (s *Store) removeOnce(ctx context.Context, at object.Identity, before *object.Object, dryRun, deleteOnly bool) (storage.WriteResponse, error) {
-	fx, err := s.effects(ctx, at, before, nil, deleteOnly)
+	fx, err := s.mirroring.Effects(ctx, mirrored{s}, at, before, nil, deleteOnly)
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
-	if fx != nil && fx.instead != nil {
-		return s.put(ctx, fx.instead, 0, storage.PutOptions{Expect: at.Revision, Reserve: storage.ForDeletion, DryRun: dryRun}, fx)
+	if instead := fx.Instead(); instead != nil {
+		return s.put(ctx, instead, 0, storage.PutOptions{Expect: at.Revision, Reserve: storage.ForDeletion, DryRun: dryRun}, fx)
 	}
-	response, err := s.storage.Delete(ctx, at.Key, storage.DeleteOptions{Expect: at.Revision, Also: fx.rest(), DryRun: dryRun})
+	response, err := s.storage.Delete(ctx, at.Key, storage.DeleteOptions{Expect: at.Revision, Also: fx.Also(), DryRun: dryRun})
 	s.lost(ctx, at.Namespace, response, err)
 	return response, err
 }
@@ -199,12 +208,6 @@ func (s *Store) removeOnce(ctx context.Context, at object.Identity, before *obje
 func isTooLarge(err error) bool {
 	var tooLarge *storage.TooLargeError
 	return apierrors.IsRequestEntityTooLargeError(err) || errors.As(err, &tooLarge) || errors.Is(err, storage.ErrTooManyWrites)
-}
-
-// isRefusal reports whether a write is refused for what it asks for.
-func isRefusal(err error) bool {
-	var refusal apierrors.APIStatus
-	return errors.As(err, &refusal) && refusal.Status().Code < http.StatusInternalServerError
 }
 
 // insert stores an object that has been prepared, and returns it as the store's clients see it, if its name is free and its namespace as the
@@ -217,14 +220,14 @@ func (s *Store) insert(ctx context.Context, obj APIObject, guard *storage.Guard,
 		return nil, err
 	}
 	for again := false; ; again = true {
-		fx, err := s.effects(ctx, d.Identity, nil, obj, false)
-		if isRefusal(err) && !again {
+		fx, err := s.mirroring.Effects(ctx, mirrored{s}, d.Identity, nil, obj, false)
+		if apierr.IsRefusal(err) && !again {
 			continue // as it was, perhaps
 		}
 		if err != nil {
 			return nil, err
 		}
-		response, err := s.put(ctx, d, int64(d.Size())+versionBytes, storage.PutOptions{Guard: guard, DryRun: dryRun}, fx)
+		response, err := s.put(ctx, d, int64(d.Size())+capacity.VersionBytes, storage.PutOptions{Guard: guard, DryRun: dryRun}, fx)
 		switch {
 		case err != nil:
 			return nil, apierr.FromStorage(err)
@@ -270,7 +273,7 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 		response, err = s.putNext(ctx, current, next, d, marking, dryRun)
 	}
 	switch {
-	case isRefusal(err):
+	case apierr.IsRefusal(err):
 		return nil, noop, err
 	case err != nil:
 		return nil, done, apierr.FromStorage(err)
@@ -285,13 +288,13 @@ func (s *Store) replace(ctx context.Context, current *object.Object, next APIObj
 
 // putNext commits the draft of next in the place of what was read.
 func (s *Store) putNext(ctx context.Context, current *object.Object, next APIObject, d *object.Object, marking, dryRun bool) (storage.WriteResponse, error) {
-	fx, err := s.effects(ctx, current.Identity, current, next, false)
+	fx, err := s.mirroring.Effects(ctx, mirrored{s}, current.Identity, current, next, false)
 	if err != nil {
 		return storage.WriteResponse{}, err
 	}
 	opts := storage.PutOptions{Expect: current.Revision, DryRun: dryRun}
 	adds := int64(d.ValueSize() - current.ValueSize())
-	all := fx.addsInAll() + adds
+	all := fx.Adds() + adds
 	switch dying := next.GetDeletionTimestamp() != nil; {
 	case marking, dying && all <= 0:
 		adds, opts.Reserve = 0, storage.ForDeletion
@@ -304,7 +307,7 @@ func (s *Store) putNext(ctx context.Context, current *object.Object, next APIObj
 // held reports whether something keeps a deleted object from being removed. Nothing keeps what is made
 // of others, since nobody could let go of it.
 func (s *Store) held(obj APIObject) bool {
-	return !s.isMade(obj) && (objectmeta.Hold(obj.GetFinalizers()) || s.resource.Holds != nil && s.resource.Holds(obj))
+	return !s.mirroring.IsMade(mirrored{s}, obj) && (objectmeta.Hold(obj.GetFinalizers()) || s.resource.Holds != nil && s.resource.Holds(obj))
 }
 
 // alreadyExists is the 409 for a name that is taken. It says so if the object is being deleted,

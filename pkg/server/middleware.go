@@ -213,6 +213,35 @@ func requestToken(req *http.Request) string {
 	return ""
 }
 
+// pageProbe is the name of the page for browsers among the paths that need no token.
+const pageProbe = "page"
+
+// probeOf returns the name of the path that a request asks for which needs no token, "" where it
+// needs one. Each of those paths is limited by itself.
+func (s *Server) probeOf(req *http.Request) string {
+	if !isReadOnly(req) || len(req.URL.Path) > requestinfo.MaxPathBytes {
+		return ""
+	}
+	// Clients of the token service find it by the index, before they have a token.
+	if asksForPage(req) || req.URL.Path == "/" && s.cfg.Identity != nil {
+		return pageProbe
+	}
+	path, check, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	switch {
+	case path == "livez", path == "readyz", path == "healthz":
+		return path
+	case path == "version" && strings.Trim(check, "/") == "":
+		return path
+	}
+	return ""
+}
+
+// isHealth reports whether a request asks for a health path, which is answered to the end.
+func isHealth(req *http.Request) bool {
+	path, _, _ := strings.Cut(strings.TrimPrefix(req.URL.Path, "/"), "/")
+	return path == "livez" || path == "readyz" || path == "healthz"
+}
+
 func isReadOnly(req *http.Request) bool {
 	return req.Method == http.MethodGet || req.Method == http.MethodHead || req.Method == http.MethodOptions
 }

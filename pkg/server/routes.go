@@ -1,9 +1,12 @@
 package server
 
 import (
+	"context"
+	"encoding/json"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/gorilla/mux"
 	corev1 "k8s.io/api/core/v1"
@@ -13,6 +16,7 @@ import (
 
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/server/discovery"
+	"github.com/berth-project/berth/pkg/server/health"
 	"github.com/berth-project/berth/pkg/server/media"
 )
 
@@ -255,4 +259,57 @@ func pathNotFound() error {
 
 func groupResource(attrs auth.Attributes) schema.GroupResource {
 	return schema.GroupResource{Group: attrs.APIGroup, Resource: attrs.Resource}
+}
+
+// routeHealth serves the health paths, and the version, which need no token: /livez says that the process
+// answers, /readyz and /healthz that etcd does, too, and /readyz that the server does not stop.
+func (s *Server) routeHealth() {
+	router := s.router
+	ping := health.Check{Name: "ping", Run: func(context.Context) error { return nil }}
+	etcd := health.Check{Name: "etcd", Run: health.Shared(s.checkReady)}
+	stopping := health.Check{Name: "shutdown", Run: func(context.Context) error { return s.stages.Ready() }}
+	for path, checks := range map[string][]health.Check{
+		"livez": {ping}, "readyz": {ping, etcd, stopping}, "healthz": {ping, etcd},
+	} {
+		router.Path("/"+path).Methods(http.MethodGet, http.MethodHead).Handler(countedProbe(path, health.Handler(path, checks...)))
+		for _, one := range checks {
+			router.Path("/"+path+"/"+one.Name).Methods(http.MethodGet, http.MethodHead).Handler(health.Handler(path, one))
+		}
+	}
+	router.Path("/version" + finalSlashes).Methods(http.MethodGet).HandlerFunc(s.version)
+	s.prefixes = append(s.prefixes, "/version/")
+}
+
+// countedProbe counts the requests for a health path. As with kube-apiserver, those for one check are
+// not.
+func countedProbe(path string, next http.HandlerFunc) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		recordOf(w).count("/" + path)
+		next(w, req)
+	})
+}
+
+// readyTimeout bounds a health check: a probe wants an answer, not patience.
+const readyTimeout = 2 * time.Second
+
+// checkReady asks whether requests can be served now, for a probe.
+func (s *Server) checkReady(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
+	defer cancel()
+	err := s.cfg.Ready(ctx)
+	if err != nil {
+		s.cfg.Logger.Warn().Str("check", "etcd").Err(err).Msg("a health check failed")
+	}
+	return err
+}
+
+// version tells what the server is; it needs no token.
+func (s *Server) version(w http.ResponseWriter, _ *http.Request) {
+	data, err := json.MarshalIndent(s.cfg.Version, "", "  ")
+	if err != nil {
+		s.renderError(recordOf(w), err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(data) // a client that has gone needs no answer
 }

@@ -160,7 +160,7 @@ func TestMirrorsAreKept(t *testing.T) {
 		t.Error("it came back under the same name")
 	}
 	body := strings.Replace(v.sliceBody("mine", "web", "10.0.0.9"), `"labels":{`, `"labels":{"endpointslice.kubernetes.io/managed-by":"endpointslicemirroring-controller.k8s.io",`, 1)
-	v.do(http.MethodPost, "endpointslices", "", body, http.StatusForbidden, "is for EndpointSlices that this server makes of Endpoints")
+	v.do(http.MethodPost, "endpointslices", "", body, http.StatusForbidden, "is for EndpointSlices that this server makes from Endpoints")
 	v.do(http.MethodDelete, "endpointslices", "", "", http.StatusOK, "")
 	v.check("the slices after all were deleted", "10.0.0.1", v.addresses("web"))
 }

@@ -23,7 +23,7 @@ func BenchmarkLarge(b *testing.B) {
 	})
 	at := &atomic.Pointer[endpoint]{}
 	at.Store(&endpoint{server.URL, apitest.Token, server.Client})
-	w := &writer{at: at, answers: new([600]atomic.Int64)}
+	w := &writer{at: at, answers: new(answers)}
 	send := func(method, path, body string, want int) {
 		b.Helper()
 		if code, answer := w.send(b.Context(), b, method, "/api/v1/namespaces/default/"+path, body); code != want {

@@ -6,14 +6,9 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
-	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,24 +37,14 @@ const writers = 10
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // start has the writers write, and returns what waits for them.
-func start(ctx context.Context, t *testing.T, seed uint64, at []*atomic.Pointer[endpoint], n int) (wait func() string) {
+func start(ctx context.Context, t *testing.T, seed uint64, at []*atomic.Pointer[endpoint], n int, answers *answers) (wait func()) {
 	t.Helper()
 	var running sync.WaitGroup
-	var answers [600]atomic.Int64
 	for i := range writers {
-		w := &writer{at[i%len(at)], &answers}
+		w := &writer{at[i%len(at)], answers}
 		running.Go(func() { w.run(ctx, t, rand.New(rand.NewPCG(seed, uint64(i))), n) })
 	}
-	return func() string {
-		running.Wait()
-		var counts []string
-		for code := range answers {
-			if n := answers[code].Load(); n > 0 {
-				counts = append(counts, fmt.Sprintf("%d: %d", code, n))
-			}
-		}
-		return strings.Join(counts, ", ")
-	}
+	return running.Wait
 }
 
 // Two servers on one etcd know of each other's writes by their caches alone, however late those are.
@@ -97,7 +82,9 @@ func TestTwoServers(t *testing.T) {
 				at = append(at, &atomic.Pointer[endpoint]{})
 				at[i].Store(&endpoint{server.URL, apitest.Token, server.Client})
 			}
-			t.Logf("answers: %s", start(t.Context(), t, *seed, at, 2**writes)())
+			answers := new(answers)
+			start(t.Context(), t, *seed, at, 2**writes, answers)()
+			t.Logf("answers: %s", answers)
 			check(t, servers[0].Storage, tc.mode == apiserver.MirrorAll)
 		})
 	}
@@ -135,18 +122,23 @@ func TestCrashes(t *testing.T) {
 	at := &atomic.Pointer[endpoint]{}
 	for round := range *rounds + 1 {
 		ctx, cancel := context.WithCancel(t.Context())
-		server := run(t, binary, dir)
-		at.Store(server.endpoint(t, dir))
-		wait := start(ctx, t, *seed+uint64(round), []*atomic.Pointer[endpoint]{at}, *writes)
+		server := harness.RunIn(t, dir, binary, "--etcd-compaction-interval=0")
+		at.Store(&endpoint{server.URL, server.Token, server.Client})
+		answers := &answers{enough: make(chan struct{})}
+		answers.left.Store(1 + random.Int64N(writers*int64(*writes))) // each writes that often at least
+		wait := start(ctx, t, *seed+uint64(round), []*atomic.Pointer[endpoint]{at}, *writes, answers)
 		if round < *rounds {
-			time.Sleep(time.Duration(200+random.IntN(600)) * time.Millisecond) //nolint:forbidigo // the moment of a crash
-			server.kill(t)
+			<-answers.enough
+			server.Kill(t)
 			cancel()
 		}
-		t.Logf("answers: %s", wait())
+		wait()
+		t.Logf("answers: %s", answers)
 		cancel()
-		at.Load().client.CloseIdleConnections()
-		server.kill(t)
+		server.Client.CloseIdleConnections()
+		if round == *rounds {
+			server.Kill(t)
+		}
 	}
 	db, err := embedded.Start(t.Context(), embedded.Config{DataDir: filepath.Join(dir, "berth.data", "etcd")})
 	if err != nil {
@@ -182,78 +174,6 @@ func check(t *testing.T, store storage.Interface, all bool) {
 	}
 }
 
-// process is a server that may be killed.
-type process struct {
-	cmd  *exec.Cmd
-	port int
-	done chan struct{}
-}
-
-func run(t *testing.T, binary, dir string) *process {
-	t.Helper()
-	port := freePort(t)
-	log, err := os.OpenFile(filepath.Join(dir, "log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &process{exec.Command(binary, fmt.Sprint("--secure-port=", port), "--etcd-compaction-interval=0"), port, make(chan struct{})}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, log, log
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		defer close(p.done)
-		_ = p.cmd.Wait() // it is killed
-		log.Close()
-	}()
-	t.Cleanup(func() { p.kill(t) })
-	return p
-}
-
-func (p *process) kill(t *testing.T) {
-	t.Helper()
-	_ = p.cmd.Process.Kill() // an error says that it has ended
-	<-p.done
-}
-
-// endpoint waits until the server answers.
-func (p *process) endpoint(t *testing.T, dir string) *endpoint {
-	t.Helper()
-	deadline := time.Now().Add(time.Minute)
-	for ; time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) { //nolint:forbidigo // between two looks
-		client, err := harness.NewClient(filepath.Join(dir, "berth.data", "pki", "ca.crt"))
-		if err != nil {
-			continue
-		}
-		url := fmt.Sprint("https://127.0.0.1:", p.port)
-		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url+"/readyz", nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			continue
-		}
-		resp.Body.Close()
-		token, err := os.ReadFile(filepath.Join(dir, "berth.data", "token"))
-		if err == nil && resp.StatusCode == 200 {
-			return &endpoint{url, strings.TrimSpace(string(token)), client}
-		}
-	}
-	t.Fatalf("it did not get ready: %s", harness.ReadFile(t, filepath.Join(dir, "log")))
-	return nil
-}
-
-func freePort(t *testing.T) int {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer listener.Close()
-	return listener.Addr().(*net.TCPAddr).Port
-}
-
 // A server does not refuse a write for what another has changed by now.
 func TestRefusalsOfThePast(t *testing.T) {
 	first, err := apitest.Start(apitest.Config{})
@@ -266,7 +186,7 @@ func TestRefusalsOfThePast(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer behind.Close()
-	w := &writer{at: &atomic.Pointer[endpoint]{}, answers: new([600]atomic.Int64)}
+	w := &writer{at: &atomic.Pointer[endpoint]{}, answers: new(answers)}
 	send := func(server *apitest.Server, method, path, body string) []byte {
 		t.Helper()
 		w.at.Store(&endpoint{server.URL, apitest.Token, server.Client})

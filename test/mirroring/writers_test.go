@@ -3,9 +3,11 @@ package mirroring
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,7 +24,31 @@ type endpoint struct {
 // writer sends requests and counts their answers.
 type writer struct {
 	at      *atomic.Pointer[endpoint]
-	answers *[600]atomic.Int64 // how many there were, by status code; those without one at 0
+	answers *answers
+}
+
+// answers are how many there were.
+type answers struct {
+	byCode [600]atomic.Int64 // by status code; those without one at 0
+	left   atomic.Int64      // how many more are enough
+	enough chan struct{}     // closed once there are; nil if left is 0 from the start
+}
+
+func (a *answers) add(code int) {
+	a.byCode[code].Add(1)
+	if a.left.Add(-1) == 0 {
+		close(a.enough)
+	}
+}
+
+func (a *answers) String() string {
+	var counts []string
+	for code := range a.byCode {
+		if n := a.byCode[code].Load(); n > 0 {
+			counts = append(counts, fmt.Sprintf("%d: %d", code, n))
+		}
+	}
+	return strings.Join(counts, ", ")
 }
 
 // run has n requests sent at random.
@@ -62,12 +88,12 @@ func (w *writer) sendAs(ctx context.Context, t testing.TB, method, path, content
 	req.Header.Set("Content-Type", contentType)
 	resp, err := at.client.Do(req)
 	if err != nil {
-		w.answers[0].Add(1)
+		w.answers.add(0)
 		return 0, nil
 	}
 	defer resp.Body.Close()
 	answer, _ = io.ReadAll(resp.Body)
-	w.answers[resp.StatusCode].Add(1)
+	w.answers.add(resp.StatusCode)
 	switch resp.StatusCode {
 	case http.StatusOK, http.StatusCreated, http.StatusForbidden, http.StatusNotFound, http.StatusConflict:
 	default:

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -152,4 +153,10 @@ func TooLargeVersion(asked, current int64) error {
 // BadVersion is the 400 for a malformed resourceVersion.
 func BadVersion(value, why string) error {
 	return apierrors.NewBadRequest(fmt.Sprintf("invalid resource version: resourceVersion: Invalid value: %q: %s", value, why))
+}
+
+// IsRefusal reports whether a write is refused for what it asks for.
+func IsRefusal(err error) bool {
+	var refusal apierrors.APIStatus
+	return errors.As(err, &refusal) && refusal.Status().Code < http.StatusInternalServerError
 }

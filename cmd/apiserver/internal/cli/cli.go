@@ -71,6 +71,16 @@ func NoCommand(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
+// NewGroup returns a command that only has others below it: by itself it prints its help.
+func NewGroup(use, short, long string, commands ...*cobra.Command) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: use, Short: short, Long: long, Args: NoCommand,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(commands...)
+	return cmd
+}
+
 // PrintHelp writes the flags of the root command in their groups, and those of any other
 // command in one group.
 func PrintHelp(cmd *cobra.Command, groups []FlagGroup) {

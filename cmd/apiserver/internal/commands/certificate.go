@@ -20,15 +20,9 @@ import (
 
 // NewCertificate returns the command that makes client certificates.
 func NewCertificate(stdout io.Writer) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "certificate",
-		Short: "Create client certificates",
-		Long:  "Creates client certificates, which the CA in the data directory signs.",
-		Args:  cli.NoCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newCertificateCreate(stdout))
-	return cmd
+	return cli.NewGroup("certificate", "Create client certificates",
+		"Creates client certificates, which the CA in the data directory signs.",
+		newCertificateCreate(stdout))
 }
 
 // certificateRequest is the flags of certificate create.

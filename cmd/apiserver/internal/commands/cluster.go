@@ -22,15 +22,9 @@ import (
 
 // NewCluster returns the command that makes what several servers have in common.
 func NewCluster(stdout io.Writer) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "cluster",
-		Short: "Create what servers on one etcd have in common",
-		Long:  "Creates what several servers on one etcd, and the members of that etcd, have in common.",
-		Args:  cli.NoCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newClusterCreate(stdout))
-	return cmd
+	return cli.NewGroup("cluster", "Create what servers on one etcd have in common",
+		"Creates what several servers on one etcd, and the members of that etcd, have in common.",
+		newClusterCreate(stdout))
 }
 
 // clusterRequest is the flags of cluster create.

@@ -20,14 +20,7 @@ const maxPasswordBytes = 4 << 10
 
 // NewIAM returns the commands that prepare the file of the token service.
 func NewIAM() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "iam",
-		Short: "Prepare the file of --iam-config",
-		Long:  "Prepares what the file of --iam-config needs.",
-		Args:  cli.NoCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(&cobra.Command{
+	password := &cobra.Command{
 		Use:   "password",
 		Short: "Print a hash of a password",
 		Long: `Reads a password from the terminal, where it is not shown, or else the first line of the standard
@@ -36,8 +29,8 @@ input, and prints its bcrypt hash for a user of the file.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return hashPassword(cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
-	})
-	return cmd
+	}
+	return cli.NewGroup("iam", "Prepare the file of --iam-config", "Prepares what the file of --iam-config needs.", password)
 }
 
 func hashPassword(in io.Reader, out, prompt io.Writer) error {

@@ -24,15 +24,9 @@ import (
 
 // NewSnapshot returns the command that saves, restores and checks backups.
 func NewSnapshot(stdout io.Writer) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "snapshot",
-		Short: "Save, restore and check backups of the database",
-		Long:  "Saves the database in a file, restores it from one, and checks such files, which are etcd's.",
-		Args:  cli.NoCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newSaveCommand(stdout), newRestoreCommand(stdout), newStatusCommand(stdout))
-	return cmd
+	return cli.NewGroup("snapshot", "Save, restore and check backups of the database",
+		"Saves the database in a file, restores it from one, and checks such files, which are etcd's.",
+		newSaveCommand(stdout), newRestoreCommand(stdout), newStatusCommand(stdout))
 }
 
 // oneFile wants the one argument FILE.

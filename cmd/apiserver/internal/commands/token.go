@@ -20,15 +20,9 @@ import (
 
 // NewToken returns the command that makes tokens.
 func NewToken(stdout, stderr io.Writer) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "token",
-		Short: "Create tokens",
-		Long:  "Creates tokens for the file of --token-auth-file, which then has only their hashes.",
-		Args:  cli.NoCommand,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-	}
-	cmd.AddCommand(newTokenCreate(stdout, stderr))
-	return cmd
+	return cli.NewGroup("token", "Create tokens",
+		"Creates tokens for the file of --token-auth-file, which then has only their hashes.",
+		newTokenCreate(stdout, stderr))
 }
 
 // tokenRequest is the flags of token create.

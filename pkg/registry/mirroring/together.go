@@ -1,9 +1,8 @@
-package registry
+package mirroring
 
 import (
 	"context"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/berth-project/berth/pkg/object"
@@ -17,10 +16,11 @@ const maxTogether = 50
 // togetherKey is the context's key of what is to be deleted together: uids by key.
 type togetherKey struct{}
 
-// together returns a context in which the deletion of one of the listed slices takes others of its unit
-// along: to show the rest again for each of them would cost as much as all of them each time.
-func (s *Store) together(ctx context.Context, opts *metav1.DeleteOptions, listed *object.List) context.Context {
-	if s.mirroring == nil || s != s.mirroring.slices || opts.Preconditions != nil {
+// Together returns a context in which the deletion of one of the listed slices takes others of its unit
+// along: to show the rest again for each of them would cost as much as all of them each time. For
+// other objects it returns ctx.
+func (m *Mirroring) Together(ctx context.Context, s Store, listed *object.List) context.Context {
+	if m == nil || s != m.Slices {
 		return ctx
 	}
 	uids := map[string]types.UID{}
@@ -33,7 +33,7 @@ func (s *Store) together(ctx context.Context, opts *metav1.DeleteOptions, listed
 }
 
 // takeAlong deletes slices of the unit that are to be deleted with the one that is.
-func (fx *effects) takeAlong(u *unit) error {
+func (fx *Effects) takeAlong(u *unit) error {
 	uids, _ := fx.ctx.Value(togetherKey{}).(map[string]types.UID)
 	if uids == nil {
 		return nil

@@ -1,7 +1,6 @@
-package registry
+package mirroring
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -15,36 +14,15 @@ import (
 
 	"github.com/berth-project/berth/pkg/object"
 	"github.com/berth-project/berth/pkg/registry/apierr"
+	"github.com/berth-project/berth/pkg/registry/capacity"
 	"github.com/berth-project/berth/pkg/registry/mirror"
+	"github.com/berth-project/berth/pkg/registry/objectmeta"
 	"github.com/berth-project/berth/pkg/registry/ownership"
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// mirrorManager owns the fields of what is made.
-const mirrorManager = "berth"
-
-// effects are what the write of an object, the primary, makes of others.
-type effects struct {
-	*mirroring
-	ctx     context.Context //nolint:containedctx // of the one call that makes the effects
-	primary *Store          // nil: there is no such write
-	at      object.Identity // of the primary
-
-	also storage.Also
-	// deleteOnly is whether nothing is made, and what would show what remains is deleted.
-	deleteOnly bool
-	// instead takes the place of a primary that is deleted; nil: nothing does.
-	instead *object.Object
-	// adds is by how many bytes the others become larger in all, by store.
-	adds map[*Store]int64
-	// drafted is how many bytes of JSON were made of others.
-	drafted int
-	// creates is whether objects may appear in the namespace; nil: nobody has asked.
-	creates *bool
-}
-
 // settle has the Endpoints and the slices of the unit in step.
-func (fx *effects) settle(u *unit) error {
+func (fx *Effects) settle(u *unit) error {
 	if u.endpoints != nil && !mirror.IsDerived(u.endpoints.Labels()) {
 		obj, err := u.endpoints.Decode()
 		if err != nil {
@@ -59,7 +37,7 @@ func (fx *effects) settle(u *unit) error {
 }
 
 // mirror makes the slices that mirror the current Endpoints of the unit; nil: none.
-func (fx *effects) mirror(u *unit) error {
+func (fx *Effects) mirror(u *unit) error {
 	if !u.mirrored || u.current == nil || !mirror.Mirrors(u.current) {
 		for _, o := range u.mirrors {
 			fx.delete(o)
@@ -81,7 +59,7 @@ func (fx *effects) mirror(u *unit) error {
 	for _, slice := range wanted {
 		var changed bool
 		if slice.Takes < 0 {
-			changed, err = fx.create(fx.slices, slice.EndpointSlice)
+			changed, err = fx.create(fx.Slices, slice.EndpointSlice)
 		} else {
 			changed, err = fx.rewrite(u.mirrors[slice.Takes], slice.EndpointSlice)
 		}
@@ -93,19 +71,19 @@ func (fx *effects) mirror(u *unit) error {
 	for _, i := range surplus {
 		fx.delete(u.mirrors[i])
 	}
-	if !put || fx.primary == fx.endpoints {
+	if !put || fx.primary == fx.Endpoints {
 		return nil
 	}
-	d, err := fx.draft(fx.endpoints, u.current, u.endpoints.Identity, u.endpoints.ValueSize())
+	d, err := fx.draft(fx.Endpoints, u.current, u.endpoints.Identity, u.endpoints.ValueSize())
 	if err != nil {
 		return err
 	}
-	return fx.put(fx.endpoints, d, 0)
+	return fx.put(fx.Endpoints, d, 0)
 }
 
 // derive makes the Endpoints that show the slices of the unit, unless it has others.
-func (fx *effects) derive(u *unit) error {
-	if fx.primary != fx.endpoints && u.endpoints != nil && !mirror.IsDerived(u.endpoints.Labels()) {
+func (fx *Effects) derive(u *unit) error {
+	if fx.primary != fx.Endpoints && u.endpoints != nil && !mirror.IsDerived(u.endpoints.Labels()) {
 		return nil
 	}
 	var wanted *corev1.Endpoints
@@ -133,20 +111,20 @@ func (fx *effects) derive(u *unit) error {
 		}
 	}
 	switch {
-	case wanted == nil && u.endpoints != nil && fx.primary != fx.endpoints:
+	case wanted == nil && u.endpoints != nil && fx.primary != fx.Endpoints:
 		fx.delete(u.endpoints)
 		return nil
 	case wanted == nil:
 		return nil
-	case u.endpoints == nil || fx.primary == fx.endpoints:
-		_, err := fx.create(fx.endpoints, wanted)
+	case u.endpoints == nil || fx.primary == fx.Endpoints:
+		_, err := fx.create(fx.Endpoints, wanted)
 		return err
 	}
 	return fx.reshow(u.endpoints, wanted)
 }
 
 // reshow has the Endpoints that were made before show what is wanted.
-func (fx *effects) reshow(before *object.Object, wanted *corev1.Endpoints) error {
+func (fx *Effects) reshow(before *object.Object, wanted *corev1.Endpoints) error {
 	obj, err := before.Decode()
 	if err != nil {
 		return err
@@ -157,7 +135,7 @@ func (fx *effects) reshow(before *object.Object, wanted *corev1.Endpoints) error
 	}
 	next := ownership.ShallowCopy(old)
 	next.Labels, next.Subsets = wanted.Labels, wanted.Subsets
-	return fx.update(fx.endpoints, before, old, next)
+	return fx.update(fx.Endpoints, before, old, next)
 }
 
 // leastDrafted is what all that a write makes of others may take in any case, in bytes of JSON. Beyond it
@@ -169,12 +147,12 @@ const (
 )
 
 // draft drafts an object that is made, within what all of them may take.
-func (fx *effects) draft(s *Store, obj APIObject, at object.Identity, atLeast int) (*object.Object, error) {
-	d, err := s.draft(obj, at, atLeast)
+func (fx *Effects) draft(s Store, obj APIObject, at object.Identity, atLeast int) (*object.Object, error) {
+	d, err := s.Draft(obj, at, atLeast)
 	if err != nil {
-		return nil, s.ofMade(at.Name, err)
+		return nil, ofMade(s.APIResource().Kind, at.Name, err)
 	}
-	limit := max(leastDrafted, manyTimes*s.maxObject)
+	limit := max(leastDrafted, manyTimes*fx.MaxObjectBytes)
 	if fx.drafted += d.ValueSize(); fx.drafted > limit {
 		return nil, apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("the EndpointSlices that mirror the Endpoints %q would take more than %d bytes as JSON: "+
 			"each of them repeats the labels and annotations, and those of different ports the addresses", fx.at.Name, limit))
@@ -183,7 +161,7 @@ func (fx *effects) draft(s *Store, obj APIObject, at object.Identity, atLeast in
 }
 
 // ofMade says of a refusal that it is for an object that is made, not for that which the client sent.
-func (s *Store) ofMade(name string, err error) error {
+func ofMade(kind, name string, err error) error {
 	var status *apierrors.StatusError
 	if !errors.As(err, &status) {
 		return err
@@ -192,12 +170,12 @@ func (s *Store) ofMade(name string, err error) error {
 	if name != "" {
 		name = fmt.Sprintf(" %q", name)
 	}
-	made.ErrStatus.Message = fmt.Sprintf("the %s%s that would be made of it cannot be stored: %s", s.resource.API.Kind, name, status.ErrStatus.Message)
+	made.ErrStatus.Message = fmt.Sprintf("the %s%s that would be made of it cannot be stored: %s", kind, name, status.ErrStatus.Message)
 	return made
 }
 
 // rewrite has a slice mirror what is wanted, and reports whether that changes it.
-func (fx *effects) rewrite(before *object.Object, wanted *discoveryv1.EndpointSlice) (changed bool, err error) {
+func (fx *Effects) rewrite(before *object.Object, wanted *discoveryv1.EndpointSlice) (changed bool, err error) {
 	metadata, err := before.Metadata()
 	if err != nil {
 		return false, err
@@ -205,7 +183,7 @@ func (fx *effects) rewrite(before *object.Object, wanted *discoveryv1.EndpointSl
 	next := ownership.ShallowCopy(wanted)
 	next.ObjectMeta = *metadata
 	next.Labels, next.Annotations, next.OwnerReferences = wanted.Labels, wanted.Annotations, wanted.OwnerReferences
-	d, err := fx.draft(fx.slices, next, before.Identity, before.ValueSize())
+	d, err := fx.draft(fx.Slices, next, before.Identity, before.ValueSize())
 	if err != nil {
 		return false, err
 	}
@@ -218,15 +196,14 @@ func (fx *effects) rewrite(before *object.Object, wanted *discoveryv1.EndpointSl
 		return false, err
 	}
 	fx.require(before.Key, before.Revision)
-	return true, fx.update(fx.slices, before, old.(APIObject), next)
+	return true, fx.update(fx.Slices, before, old.(APIObject), next)
 }
 
 // update has next take the place of an object that was read, and whose revision is required.
-func (fx *effects) update(s *Store, before *object.Object, old, next APIObject) error {
-	if err := s.parts[""].owners.Update(old, next, mirrorManager); err != nil {
+func (fx *Effects) update(s Store, before *object.Object, old, next APIObject) error {
+	if err := s.Prepare(next, old, manager); err != nil {
 		return err
 	}
-	s.resource.Strategy.PrepareForUpdate(next, old)
 	d, err := fx.draft(s, next, before.Identity, before.ValueSize())
 	if err != nil {
 		return err
@@ -236,21 +213,20 @@ func (fx *effects) update(s *Store, before *object.Object, old, next APIObject) 
 
 // create has an object appear, and reports whether it does: none does in a namespace that is
 // deleted or terminating.
-func (fx *effects) create(s *Store, obj APIObject) (bool, error) {
+func (fx *Effects) create(s Store, obj APIObject) (bool, error) {
 	if ok, err := fx.mayCreate(); err != nil || !ok {
 		return false, err
 	}
-	for base := obj.GetGenerateName(); obj.GetName() == "" || base != "" && fx.writes(s.resource.key(obj.GetNamespace(), obj.GetName())); {
-		obj.SetName(generateName(base))
+	for base := obj.GetGenerateName(); obj.GetName() == "" || base != "" && fx.writes(s.Key(obj.GetNamespace(), obj.GetName())); {
+		obj.SetName(objectmeta.GenerateName(base))
 	}
 	obj.SetUID(uuid.NewUUID())
 	obj.SetCreationTimestamp(metav1.Now())
-	if err := s.parts[""].owners.Update(s.resource.New(), obj, mirrorManager); err != nil {
+	if err := s.Prepare(obj, nil, manager); err != nil {
 		return false, err
 	}
-	s.resource.Strategy.PrepareForCreate(obj)
 	namespace, name := obj.GetNamespace(), obj.GetName()
-	key := s.resource.key(namespace, name)
+	key := s.Key(namespace, name)
 	d, err := fx.draft(s, obj, object.Identity{Key: key, Namespace: namespace, Name: name}, 0)
 	if err != nil {
 		return false, err
@@ -259,25 +235,25 @@ func (fx *effects) create(s *Store, obj APIObject) (bool, error) {
 		fx.instead = d
 		return true, nil
 	}
-	if s == fx.slices {
+	if s == fx.Slices {
 		fx.require(key, 0)
 	}
-	return true, fx.put(s, d, int64(d.Size())+versionBytes)
+	return true, fx.put(s, d, int64(d.Size())+capacity.VersionBytes)
 }
 
 // writes reports whether the transaction writes the key already: etcd takes each only once, and among
 // a thousand generated names two are equal every thirty times.
-func (fx *effects) writes(key string) bool {
+func (fx *Effects) writes(key string) bool {
 	return key == fx.at.Key || slices.ContainsFunc(fx.also.Writes, func(w storage.Write) bool { return w.Key == key })
 }
 
 // mayCreate reports whether the namespace takes new objects, and requires that it stays so.
-func (fx *effects) mayCreate() (bool, error) {
+func (fx *Effects) mayCreate() (bool, error) {
 	if fx.creates != nil {
 		return *fx.creates, nil
 	}
-	guard, err := fx.slices.guard(fx.ctx, fx.at.Namespace, fx.at.Name)
-	if err != nil && !isRefusal(err) {
+	guard, err := fx.Namespaces.Guard(fx.ctx, fx.at.Namespace, groupResource(fx.Slices), fx.at.Name)
+	if err != nil && !apierr.IsRefusal(err) {
 		return false, err
 	}
 	ok := guard != nil
@@ -288,67 +264,29 @@ func (fx *effects) mayCreate() (bool, error) {
 	return ok, nil
 }
 
-func (fx *effects) put(s *Store, d *object.Object, adds int64) error {
+func (fx *Effects) put(s Store, d *object.Object, adds int64) error {
 	packed, err := object.Pack(d.JSON())
 	if err != nil {
 		return err
 	}
 	fx.also.Writes = append(fx.also.Writes, storage.Write{Key: d.Key, Value: packed})
 	if fx.adds == nil {
-		fx.adds = map[*Store]int64{}
+		fx.adds = map[capacity.Cache]int64{}
 	}
-	fx.adds[s] += adds
+	fx.adds[s.Cache()] += adds
 	return nil
 }
 
 // delete deletes an object that was read.
-func (fx *effects) delete(o *object.Object) {
+func (fx *Effects) delete(o *object.Object) {
 	fx.require(o.Key, o.Revision)
 	fx.also.Writes = append(fx.also.Writes, storage.Write{Key: o.Key, Delete: true})
 }
 
-// effects returns what a write makes of other objects, or nil where it has nothing to do with any:
-// see effects.of. After a refusal the caches are as new as the store: it may have been for what has passed.
-func (s *Store) effects(ctx context.Context, at object.Identity, before *object.Object, after APIObject, deleteOnly bool) (*effects, error) {
-	if s.mirroring == nil {
-		return nil, nil
+// tooMany is the 413 for a unit that is too large to be mirrored.
+func tooMany(err error) error {
+	if errors.Is(err, mirror.ErrTooMany) {
+		return apierrors.NewRequestEntityTooLargeError(fmt.Sprintf("Endpoints and EndpointSlices of a Service without a selector are two views of the same, and one of them would have more than %d endpoints", mirror.MaxEndpoints))
 	}
-	fx := &effects{mirroring: s.mirroring, ctx: ctx, primary: s, at: at, deleteOnly: deleteOnly}
-	err := fx.of(before, after)
-	if isRefusal(err) {
-		if err := s.mirroring.freshen(ctx); err != nil {
-			return nil, apierr.FromStorage(err)
-		}
-	}
-	return fx, err
-}
-
-// rest is the part of the transaction that the effects are.
-func (fx *effects) rest() storage.Also {
-	if fx == nil {
-		return storage.Also{}
-	}
-	return fx.also
-}
-
-// addsInAll returns by how many bytes all others become larger, or smaller, in all.
-func (fx *effects) addsInAll() (total int64) {
-	if fx != nil {
-		for _, bytes := range fx.adds {
-			total += bytes
-		}
-	}
-	return total
-}
-
-// added returns by how many bytes the objects of each store become larger, those of the primary's by
-// adds besides.
-func (fx *effects) added(s *Store, adds int64) map[*Store]int64 {
-	all := map[*Store]int64{s: adds}
-	if fx != nil {
-		for store, bytes := range fx.adds {
-			all[store] += bytes
-		}
-	}
-	return all
+	return err
 }

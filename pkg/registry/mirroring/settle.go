@@ -1,4 +1,4 @@
-package registry
+package mirroring
 
 import (
 	"context"
@@ -10,11 +10,11 @@ import (
 	"github.com/berth-project/berth/pkg/storage"
 )
 
-// settleAll brings every unit in step: what is stored may be of a time without mirroring, or of
-// another server that does without.
-func (m *mirroring) settleAll(ctx context.Context, report func(error)) {
-	for _, s := range []*Store{m.endpoints, m.services, m.slices} {
-		if s.cache.WaitFor(ctx, 0) != nil {
+// Settle brings every unit in step: what is stored may be of a time without mirroring, or of another
+// server that does without. report is told of failures.
+func (m *Mirroring) Settle(ctx context.Context, report func(error)) {
+	for _, s := range m.stores() {
+		if s.WaitFor(ctx, 0) != nil {
 			return
 		}
 	}
@@ -34,33 +34,33 @@ func (m *mirroring) settleAll(ctx context.Context, report func(error)) {
 	}
 }
 
-// units returns the keys <namespace>/<name> of all units that have Endpoints or slices.
-func (m *mirroring) units() ([]string, error) {
+// units returns all units that have Endpoints or slices.
+func (m *Mirroring) units() ([]string, error) {
+	endpoints, err := m.Endpoints.All()
+	if err != nil {
+		return nil, err
+	}
+	written, err := m.Slices.All()
+	if err != nil {
+		return nil, err
+	}
 	var units []string
-	for _, s := range []*Store{m.endpoints, m.slices} {
-		snapshot, err := s.cache.Snapshot()
-		if err != nil {
-			return nil, err
+	for _, e := range endpoints {
+		units = append(units, e.Namespace+"/"+e.Name)
+	}
+	for _, slice := range written {
+		if unit := Unit(slice); unit != "" {
+			units = append(units, unit)
 		}
-		snapshot.Ascend(s.resource.prefix(""), "", func(entry *cacheEntry) bool {
-			unit := unitOf(entry.Value)
-			if s == m.endpoints {
-				unit = strings.TrimPrefix(entry.Key, s.resource.prefix(""))
-			}
-			if unit != "" {
-				units = append(units, unit)
-			}
-			return true
-		})
 	}
 	slices.Sort(units)
 	return slices.Compact(units), nil
 }
 
 // settleUnit brings a unit in step, as often as other writes come in between.
-func (m *mirroring) settleUnit(ctx context.Context, namespace, name string) error {
+func (m *Mirroring) settleUnit(ctx context.Context, namespace, name string) error {
 	for {
-		fx := &effects{mirroring: m, ctx: ctx, at: object.Identity{Namespace: namespace, Name: name}}
+		fx := &Effects{Mirroring: m, ctx: ctx, at: object.Identity{Namespace: namespace, Name: name}}
 		u := &unit{namespace: namespace, name: name}
 		if err := fx.readService(u); err != nil {
 			return err
@@ -74,7 +74,7 @@ func (m *mirroring) settleUnit(ctx context.Context, namespace, name string) erro
 		if err := fx.settle(u); err != nil || len(fx.also.Writes) == 0 {
 			return err
 		}
-		release, err := m.endpoints.reserve(0, fx)
+		release, err := m.Capacity.Reserve(fx.adds)
 		if err != nil {
 			return err
 		}
@@ -83,13 +83,13 @@ func (m *mirroring) settleUnit(ctx context.Context, namespace, name string) erro
 		if err != nil || response.Succeeded {
 			return err
 		}
-		m.catchUp(ctx, namespace, response.Revision)
+		m.CatchUp(ctx, namespace, response.Revision)
 	}
 }
 
 // commit commits effects that no write has: the first of them is the one that the transaction is
 // for.
-func (fx *effects) commit() (storage.WriteResponse, error) {
+func (fx *Effects) commit() (storage.WriteResponse, error) {
 	first := fx.also.Writes[0]
 	fx.also.Writes = fx.also.Writes[1:]
 	expect := int64(0)
@@ -99,7 +99,7 @@ func (fx *effects) commit() (storage.WriteResponse, error) {
 		}
 	}
 	if first.Delete {
-		return fx.slices.storage.Delete(fx.ctx, first.Key, storage.DeleteOptions{Expect: expect, Also: fx.also})
+		return fx.Storage.Delete(fx.ctx, first.Key, storage.DeleteOptions{Expect: expect, Also: fx.also})
 	}
-	return fx.slices.storage.Put(fx.ctx, first.Key, first.Value, storage.PutOptions{Expect: expect, Also: fx.also})
+	return fx.Storage.Put(fx.ctx, first.Key, first.Value, storage.PutOptions{Expect: expect, Also: fx.also})
 }

@@ -1,12 +1,9 @@
 package server
 
 import (
-	"context"
-	"errors"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -14,52 +11,6 @@ import (
 	"github.com/berth-project/berth/pkg/auth"
 	"github.com/berth-project/berth/pkg/ratelimit"
 )
-
-// One question is asked for all who wait for its answer, and for those who come shortly
-// after. It does not end with the request that asked it.
-func TestHealthChecksAreShared(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		asked := 0
-		down := errors.New("down")
-		check := newSharedCheck(func(ctx context.Context) error {
-			asked++
-			<-time.After(time.Second)
-			if ctx.Err() != nil {
-				t.Error("the question ended with a request")
-			}
-			return down
-		})
-		first, leave := context.WithCancel(t.Context())
-		var probes sync.WaitGroup
-		probes.Go(func() {
-			if err := check.answer(first); !errors.Is(err, down) {
-				t.Errorf("the first got %v", err)
-			}
-		})
-		synctest.Wait()
-		leave()
-		if err := check.answer(first); err == nil {
-			t.Error("a probe that has gone still waits")
-		}
-		for range 100 {
-			probes.Go(func() {
-				if err := check.answer(t.Context()); !errors.Is(err, down) {
-					t.Errorf("got %v", err)
-				}
-			})
-		}
-		probes.Wait()
-		<-time.After(readyFreshness)
-		if err := check.answer(t.Context()); !errors.Is(err, down) || asked != 1 {
-			t.Errorf("got %v after %d questions, want 1", err, asked)
-		}
-		<-time.After(1)
-		down = nil
-		if err := check.answer(t.Context()); err != nil || asked != 2 {
-			t.Errorf("got %v after %d questions, want 2", err, asked)
-		}
-	})
-}
 
 // A path that is longer than any other is not looked for.
 func TestLongPaths(t *testing.T) {
