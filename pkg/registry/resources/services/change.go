@@ -1,7 +1,6 @@
 package services
 
 import (
-	"bytes"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -99,7 +98,7 @@ func dropUngiven(spec *corev1.ServiceSpec, old *corev1.Service) {
 func isGiven(service *corev1.Service, name string) bool {
 	for _, entry := range service.ManagedFields {
 		var fields fieldpath.Set
-		if entry.FieldsV1 == nil || fields.FromJSON(bytes.NewReader(entry.FieldsV1.Raw)) != nil {
+		if entry.FieldsV1 == nil || fields.FromJSON(entry.FieldsV1.GetRawReader()) != nil {
 			return true
 		}
 		if fields.Has(fieldpath.MakePathOrDie("spec", name)) {
