@@ -96,6 +96,16 @@ func TestClusterCreate(t *testing.T) {
 	}
 }
 
+// A kubeconfig with another token than that of the token file would be of no use.
+func TestClusterCreateMissesToken(t *testing.T) {
+	dir := t.TempDir()
+	harness.WriteFile(t, filepath.Join(dir, "tokens.csv"), "token,admin,admin,system:masters\n")
+	var stdout, stderr bytes.Buffer
+	if status := execute([]string{"cluster", "create", "--out=" + dir, "--hostname=a"}, &stdout, &stderr); status != 1 || !strings.Contains(stderr.String(), "tokens.csv exists, and the administrator's token") {
+		t.Errorf("status %d, %q", status, &stderr)
+	}
+}
+
 func TestClusterCreateRefusals(t *testing.T) {
 	for name, test := range map[string]struct {
 		args []string

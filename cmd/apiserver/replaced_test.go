@@ -96,18 +96,23 @@ func (m *member) overtake(t *testing.T, dir, clusterToken string, revision int64
 // knew, and tells those who watch.
 func TestProcessNoticesAnotherEtcd(t *testing.T) {
 	const token, otherToken = "etcd-cluster", "other-cluster"
-	for name, replace := range map[string]func(t *testing.T, m *member, file string, revision int64) (dir, clusterToken string){
-		"an older revision": func(t *testing.T, m *member, file string, _ int64) (string, string) {
+	overtaken := func(t *testing.T, m *member, file string, revision int64) (string, string) {
+		dir := m.restore(t, file, token, 0)
+		m.overtake(t, dir, token, revision)
+		return dir, token
+	}
+	for name, tc := range map[string]struct {
+		replace func(t *testing.T, m *member, file string, revision int64) (dir, clusterToken string)
+		deletes bool // whether the newest change that the server has seen is a deletion
+	}{
+		"an older revision": {replace: func(t *testing.T, m *member, file string, _ int64) (string, string) {
 			return m.restore(t, file, token, 0), token
-		},
-		"other changes at the same revisions": func(t *testing.T, m *member, file string, revision int64) (string, string) {
-			dir := m.restore(t, file, token, 0)
-			m.overtake(t, dir, token, revision)
-			return dir, token
-		},
-		"another cluster, with a newer revision": func(t *testing.T, m *member, file string, _ int64) (string, string) {
+		}},
+		"other changes at the same revisions":                   {replace: overtaken},
+		"other changes at the same revisions, after a deletion": {replace: overtaken, deletes: true},
+		"another cluster, with a newer revision": {replace: func(t *testing.T, m *member, file string, _ int64) (string, string) {
 			return m.restore(t, file, otherToken, 1_000_000), otherToken
-		},
+		}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			m := newMember(t)
@@ -148,11 +153,16 @@ func TestProcessNoticesAnotherEtcd(t *testing.T) {
 			for i := range 10 {
 				create(fmt.Sprintf("lost-%d", i))
 			}
+			if tc.deletes {
+				if code, answer := call(t, client, "DELETE", p.url+endpointsPath+"/lost-9", admin, ""); code != http.StatusOK {
+					t.Fatalf("got %d: %s", code, answer)
+				}
+			}
 			_, list := call(t, client, "GET", p.url+endpointsPath, admin, "")
 			version := metadataOf(t, list).ResourceVersion
 			open, revision := watch(version), m.running.Server.KV().Rev()
 			m.stop()
-			dir, clusterToken := replace(t, m, file, revision)
+			dir, clusterToken := tc.replace(t, m, file, revision)
 			m.start(t, dir, clusterToken, m.clients)
 
 			expect(open, `"code":410`)

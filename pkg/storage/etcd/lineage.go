@@ -152,19 +152,27 @@ func (s *Store) checkLatest(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(requireLeader(ctx), s.timeout)
 	defer cancel()
-	resp, err := s.client.Get(ctx, string(latest.Key), clientv3.WithRev(latest.ModRevision))
-	if errors.Is(rpctypes.Error(err), rpctypes.ErrFutureRev) {
-		s.lineage.lost(before)
+	at := func(revision int64) (*mvccpb.KeyValue, error) {
+		resp, err := s.client.Get(ctx, string(latest.Key), clientv3.WithRev(revision))
+		if errors.Is(rpctypes.Error(err), rpctypes.ErrFutureRev) {
+			s.lineage.lost(before)
+		}
+		if err != nil {
+			return nil, err // it may be compacted, and then the watches learn of that
+		}
+		s.lineage.see(resp.Header, before)
+		if len(resp.Kvs) == 0 {
+			return nil, nil
+		}
+		return resp.Kvs[0], nil
 	}
-	if err != nil {
-		return // it may be compacted, and then the watches learn of that
+	found, err := at(latest.ModRevision)
+	same := !deleted && found != nil && found.ModRevision == latest.ModRevision && bytes.Equal(found.Value, latest.Value)
+	if deleted && found == nil && err == nil { // it was there before, or it may never have been
+		found, err = at(latest.ModRevision - 1)
+		same = found != nil
 	}
-	s.lineage.see(resp.Header, before)
-	same := deleted && len(resp.Kvs) == 0
-	if len(resp.Kvs) == 1 && !deleted {
-		same = resp.Kvs[0].ModRevision == latest.ModRevision && bytes.Equal(resp.Kvs[0].Value, latest.Value)
-	}
-	if !same {
+	if err == nil && !same {
 		s.lineage.lost(before)
 	}
 }

@@ -118,15 +118,19 @@ func (r *clusterRequest) create(stdout io.Writer) error {
 	return err
 }
 
-// ensureTokens returns the administrator's token, and creates it and the token file if they do not
-// exist.
+// ensureTokens returns the administrator's token, and creates it and the token file if neither exists.
 func (r *clusterRequest) ensureTokens() (string, error) {
-	token, err := r.out.EnsureToken()
-	if err != nil {
+	path := filepath.Join(string(r.out), "tokens.csv")
+	_, err := os.Stat(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
-	path := filepath.Join(string(r.out), "tokens.csv")
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+	fileExists := err == nil
+	if _, err := os.Stat(r.out.Token()); fileExists && errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("%s exists, and the administrator's token that it is for is not in %s: put it there, or remove %[1]s to have both made", path, r.out.Token())
+	}
+	token, err := r.out.EnsureToken()
+	if err != nil || fileExists {
 		return token, err
 	}
 	line, err := auth.TokenLine(token, auth.User{Name: "admin", Groups: []string{"system:masters"}}, time.Time{})
