@@ -26,7 +26,8 @@ const (
 	token    = "f2a0e7d1c4b94c7f8a5d3e6b9c0f1a2d"
 	// patience is far more than anything here takes on a machine under load.
 	patience = 30 * time.Second
-	// stopTimeout is a little more than what a server gives requests in progress.
+	// stopTimeout is a little more than what a server gives requests in progress, after the times that
+	// it is told to take.
 	stopTimeout = 40 * time.Second
 )
 
@@ -65,16 +66,17 @@ func start(t *testing.T, program string, args ...string) *process {
 func (p *process) stop(t *testing.T) {
 	t.Helper()
 	_ = p.cmd.Process.Signal(syscall.SIGTERM) // an error says that it has ended
+	timeout := stopTimeout + *rollingDelay + *rollingGrace
 	select {
 	case <-p.ended:
 		// HAProxy lets the signal end it.
 		if status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus); p.err != nil && !p.killed && status.Signal() != syscall.SIGTERM {
 			t.Errorf("%s ended with %v", p.cmd.Path, p.err)
 		}
-	case <-time.After(stopTimeout):
+	case <-time.After(timeout):
 		_ = p.cmd.Process.Kill()
 		<-p.ended
-		t.Errorf("%s did not end within %v after SIGTERM", p.cmd.Path, stopTimeout)
+		t.Errorf("%s did not end within %v after SIGTERM", p.cmd.Path, timeout)
 	}
 }
 
