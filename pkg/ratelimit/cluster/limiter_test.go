@@ -17,16 +17,20 @@ import (
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 
-// gate is a store that stops answering while it is closed.
+// gate is a store that stops answering while it is closed, and where others are always first while
+// it is contended.
 type gate struct {
 	storage.Interface
-	closed atomic.Bool
+	closed, contended atomic.Bool
 }
 
 func (g *gate) Put(ctx context.Context, key string, value []byte, opts storage.PutOptions) (storage.WriteResponse, error) {
 	if g.closed.Load() {
 		<-ctx.Done()
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, ctx.Err())
+	}
+	if g.contended.Load() {
+		opts.Expect = 1 << 60
 	}
 	return g.Interface.Put(ctx, key, value, opts)
 }
@@ -40,6 +44,12 @@ type replica struct {
 
 // startReplicas runs several replicas on the test's etcd, which know of each other.
 func startReplicas(t testing.TB, count int, cfg *ratelimit.Config) []*replica {
+	t.Helper()
+	return startReplicasOn(t, client, count, cfg)
+}
+
+// startReplicasOn is startReplicas on another etcd.
+func startReplicasOn(t testing.TB, client *clientv3.Client, count int, cfg *ratelimit.Config) []*replica {
 	t.Helper()
 	store, err := etcd.New(client, etcd.Config{})
 	if err != nil {

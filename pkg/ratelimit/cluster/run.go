@@ -161,9 +161,13 @@ func (l *Limiter) sweepFrom(at int) (next int, more bool) {
 	return at, true
 }
 
-// giveBack tells the store what queued buckets have, one after the other.
+// giveBack tells the store what queued buckets have, one after the other. What is queued meanwhile
+// is for the next time: a bucket that others always change first is queued again.
 func (l *Limiter) giveBack(ctx context.Context) {
-	for ctx.Err() == nil {
+	l.mu.Lock()
+	queued := len(l.returns)
+	l.mu.Unlock()
+	for ; queued > 0 && ctx.Err() == nil; queued-- {
 		l.mu.Lock()
 		if len(l.returns) == 0 || l.failed {
 			l.mu.Unlock()

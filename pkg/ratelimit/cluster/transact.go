@@ -112,6 +112,9 @@ func (l *Limiter) attempt(ctx context.Context, b *bucket, a *asked, n int) (time
 		}
 		l.metrics.transactions.WithLabelValues(conflict).Inc()
 		l.mu.Lock()
+		if response.Revision <= p.revision { // where the key would be as expected
+			l.startOver()
+		}
 		before := b.shared
 		if l.learn(b, response.Current, response.Revision) {
 			_, t := l.advance(l.now())
