@@ -86,28 +86,19 @@ func (b *bucket) spend(now time.Time, n int) bool {
 	return false
 }
 
-// setLimit changes the limit. What the replica holds is kept up to the new size, and what the
-// bucket lacks takes as long to come as before.
+// setLimit changes the limit. What the bucket has is kept up to the new size, and so is what the replica
+// holds.
 func (b *bucket) setLimit(now time.Time, l ratelimit.Limit) {
 	if b.limit == l {
 		return
 	}
-	b.limit, b.alone, b.dry = l, nil, 0
+	b.limit, b.dry = l, 0
 	b.shared.relimit(l)
-	b.extra = min(b.extra, float64(l.Burst))
+	b.extra, b.extraEnd = min(b.extra, float64(l.Burst)), b.shared.lapseAt()
 	if b.block != nil {
 		b.block.SetLimitAt(now, rate.Limit(l.QPS*float64(b.blockUnits)/unit))
 		b.block.SetBurstAt(now, int(tokens(l, b.blockUnits)))
 	}
-}
-
-// relimit has the state mean the same times by another limit.
-func (s *stateOf) relimit(l ratelimit.Limit) {
-	if s.limit.QPS > 0 {
-		s.debt *= l.QPS / s.limit.QPS
-	}
-	s.limit = l
-	s.debt = min(s.debt, s.maxDebt())
 }
 
 // isEmpty reports whether the replica holds nothing of the bucket, and has told everything.
@@ -297,7 +288,7 @@ func (b *bucket) commit(now time.Time, s stateOf, revision int64, g grant, until
 		b.blockUnits, b.blockUntil, b.session = g.units, until, session
 	}
 	if g.extra > 0 {
-		b.extra, b.extraEnd = g.extra, s.at+int64(duration(s.debt/s.limit.QPS))
+		b.extra, b.extraEnd = g.extra, s.lapseAt()
 	}
 	if b.dry = 0; g.extra > 0 {
 		b.busyAt = s.at
@@ -316,9 +307,9 @@ func (b *bucket) learn(s stateOf, revision int64) {
 // admitAlone admits a request without the store, of the replica's share: one part of so many of
 // the rate and of the size of the bucket.
 func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Duration {
+	size, qps := max(1, b.limit.Burst/replicas), rate.Limit(b.limit.QPS/float64(replicas))
 	if b.alone == nil {
-		size := max(1, b.limit.Burst/replicas)
-		b.alone = rate.NewLimiter(rate.Limit(b.limit.QPS/float64(replicas)), size)
+		b.alone = rate.NewLimiter(qps, size)
 		if b.known > 0 || b.revision > 0 {
 			s := b.shared
 			s.advance(t)
@@ -328,7 +319,8 @@ func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Durati
 			}
 		}
 	}
-	size := b.alone.Burst()
+	b.alone.SetLimitAt(now, qps)
+	b.alone.SetBurstAt(now, size)
 	need := min(n, max(1, size/2))
 	if missing := float64(need) - b.alone.TokensAt(now); missing > 1e-9 {
 		return duration(missing / float64(b.alone.Limit()))
