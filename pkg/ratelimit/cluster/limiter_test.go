@@ -17,17 +17,20 @@ import (
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 
-// gate is a store that stops answering while it is closed, and where others are always first while
-// it is contended.
+// gate is a store that stops answering while it is closed, has no room while it is full, and where
+// others are always first while it is contended.
 type gate struct {
 	storage.Interface
-	closed, contended atomic.Bool
+	closed, full, contended atomic.Bool
 }
 
 func (g *gate) Put(ctx context.Context, key string, value []byte, opts storage.PutOptions) (storage.WriteResponse, error) {
 	if g.closed.Load() {
 		<-ctx.Done()
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, ctx.Err())
+	}
+	if g.full.Load() {
+		return storage.WriteResponse{}, &storage.NearlyFullError{}
 	}
 	if g.contended.Load() {
 		opts.Expect = 1 << 60

@@ -114,8 +114,8 @@ func (l *Limiter) fail(err error) {
 	if l.failed {
 		return
 	}
-	l.failed = true
-	l.logger.Warn().Err(err).Int("servers", l.peers.count()).Msg("etcd does not answer in time for rate limits: this server admits its share of each rate alone, until it does")
+	l.failed, l.share = true, l.peers.count()
+	l.logger.Warn().Err(err).Int("servers", l.share).Msg("etcd does not answer in time for rate limits: this server admits its share of each rate alone, until it does")
 	select {
 	case l.wake <- struct{}{}:
 	default:

@@ -66,7 +66,7 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 		return wait
 	}
 	contended := errors.Is(err, errContended)
-	b.undo(&a, contended || errors.Is(err, storage.ErrUnavailable))
+	b.undo(&a, !errors.Is(err, storage.ErrUnknownOutcome))
 	if contended {
 		l.tell(b)
 		return leastWait
@@ -76,7 +76,7 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 		return 0
 	}
 	now, t := l.advance(l.now())
-	return b.admitAlone(now, t, n, l.peers.count())
+	return b.admitAlone(now, t, n, l.share)
 }
 
 var errContended = errors.New("other replicas were always first")
