@@ -128,7 +128,7 @@ func (w *world) end(r *twin) (wait time.Duration) {
 			r.commit(w.now, p.next, w.revision, p.grant, w.now.Add(p.next.ttl()-ttlMargin), 1)
 			r.pending, r.asking = nil, nil
 			if p.wait > 0 {
-				wait = r.dryFor(&p.next, r.n)
+				wait = r.refuse(&p.next, r.n)
 			} else if r.n > 0 {
 				w.admit(r.plannedAt, r.n)
 			}

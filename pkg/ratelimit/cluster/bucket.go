@@ -25,8 +25,9 @@ type bucket struct {
 
 	held
 	// dry is until when requests are refused without asking. busyAt is when tokens were last taken,
-	// or when others have taken those that the replica waited for.
-	dry, busyAt int64
+	// or when others have taken those that the replica waited for. refusedAt is when the store was
+	// last told what the replica gives back for a request that was refused nevertheless.
+	dry, busyAt, refusedAt int64
 	// owed is what was taken without asking, and unpaid what was admitted while the store did not
 	// answer, both not told yet.
 	owed, unpaid float64
@@ -267,14 +268,25 @@ func (b *bucket) plan(a *asked, replica string, t int64, n int, dead func(replic
 		}
 	}
 	p.wait = max(1, p.next.wait(float64(need)))
-	if len(p.next.blocks) > 0 && !p.next.wanted {
+	switch {
+	case len(p.next.blocks) > 0 && !p.next.wanted:
 		p.next.wanted, p.write = true, true
+	case p.write && a.owed == 0 && a.unpaid == 0 && p.next.at < b.refusedAt+int64(leastWait):
+		p.write = false // what it would give back does not suffice, and it has within a second
+		b.undo(a, true)
+	case !p.write:
+		b.shared = p.next
 	}
 	if !p.write {
-		b.shared = p.next
 		p.wait = b.dryFor(&p.next, n)
 	}
 	return p
+}
+
+// refuse is dryFor once the store knows what the refusal has given back.
+func (b *bucket) refuse(s *stateOf, n int) time.Duration {
+	b.refusedAt = s.at
+	return b.dryFor(s, n)
 }
 
 // commit makes the state that was stored the bucket's, and the grant its own.

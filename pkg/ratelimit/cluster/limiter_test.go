@@ -226,6 +226,27 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
+// Heavy requests that are refused, and light ones between that are admitted, cost the store little.
+func TestRefusalsOfHeavyRequests(t *testing.T) {
+	r, alice := startReplicas(t, 2, reads(0.001, 400))[0], newSubject()
+	light, heavy := 0, 0
+	for r.read(alice, 1) == 0 {
+		if light++; light <= 200 {
+			continue
+		}
+		before := count(r)
+		if r.read(alice, 200) == 0 {
+			t.Fatalf("a request of 200 is admitted after %d of 400", light)
+		}
+		if got := count(r) - before; got > 0 {
+			heavy++
+		}
+	}
+	if light != 400 || heavy > 10 {
+		t.Errorf("%d light requests were admitted, and the refusals of %d heavy ones cost a transaction", light, heavy)
+	}
+}
+
 // Heavy requests need what is there, or half a bucket, and what is owed counts everywhere.
 func TestWeights(t *testing.T) {
 	replicas := startReplicas(t, 2, reads(0.1, 100))

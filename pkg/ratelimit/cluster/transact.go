@@ -59,6 +59,9 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer func() {
+		if b.block != nil && (b.shared.own(l.replica) != b.blockUnits || b.shared.wanted) {
+			l.tell(b) // others have changed it meanwhile
+		}
 		close(b.asking)
 		b.asking = nil
 	}()
@@ -101,11 +104,8 @@ func (l *Limiter) attempt(ctx context.Context, b *bucket, a *asked, n int) (time
 			now, _ := l.advance(l.now())
 			b.commit(now, p.next, response.Revision, p.grant, sent.Add(ttl-ttlMargin), session)
 			b.known = l.watch
-			if b.block != nil && (b.shared.own(l.replica) != b.blockUnits || b.shared.wanted) {
-				l.tell(b) // others have changed it meanwhile
-			}
 			if p.wait > 0 {
-				p.wait = b.dryFor(&p.next, n)
+				p.wait = b.refuse(&p.next, n)
 			}
 			l.mu.Unlock()
 			return p.wait, nil
