@@ -28,8 +28,8 @@ type bucket struct {
 	// or when others have taken those that the replica waited for. refusedAt is when the store was
 	// last told what the replica gives back for a request that was refused nevertheless.
 	dry, busyAt, refusedAt int64
-	// owed is what was taken without asking, and unpaid what was admitted while the store did not
-	// answer, both not told yet.
+	// owed is what was taken without asking, and unpaid what was admitted or taken so while the store
+	// did not answer, both not told yet.
 	owed, unpaid float64
 	// alone admits requests while the store does not answer.
 	alone *rate.Limiter
@@ -225,14 +225,12 @@ func (a *asked) next(s stateOf, replica string, t int64, dead func(replica strin
 	return s, changed
 }
 
-// undo ends a transaction without a success. If the store has certainly not taken it, what the
-// replica has held is its own again.
-func (b *bucket) undo(a *asked, certain bool) {
+// undo ends a transaction that the store has certainly not taken: what the replica has held is its own
+// again, and what it has not told is still to be told.
+func (b *bucket) undo(a *asked) {
 	b.owed, b.unpaid = b.owed+a.owed, b.unpaid+a.unpaid
-	if certain {
-		b.held = a.held
-		b.extraEnd -= max(0, b.shared.given-a.given)
-	}
+	b.held = a.held
+	b.extraEnd -= max(0, b.shared.given-a.given)
 }
 
 // plan is what a transaction is to do.
@@ -273,7 +271,7 @@ func (b *bucket) plan(a *asked, replica string, t int64, n int, dead func(replic
 		p.next.wanted, p.write = true, true
 	case p.write && a.owed == 0 && a.unpaid == 0 && p.next.at < b.refusedAt+int64(leastWait):
 		p.write = false // what it would give back does not suffice, and it has within a second
-		b.undo(a, true)
+		b.undo(a)
 	case !p.write:
 		b.shared = p.next
 	}
@@ -316,9 +314,9 @@ func (b *bucket) learn(s stateOf, revision int64) {
 	b.shared, b.revision = s, revision
 }
 
-// admitAlone admits a request without the store, of the replica's share: one part of so many of
-// the rate and of the size of the bucket.
-func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Duration {
+// share returns the replica's share of the bucket without the store: one part of so many of the rate and
+// of the size.
+func (b *bucket) share(now time.Time, t int64, replicas int) *rate.Limiter {
 	size, qps := max(1, b.limit.Burst/replicas), rate.Limit(b.limit.QPS/float64(replicas))
 	if b.alone == nil {
 		b.alone = rate.NewLimiter(qps, size)
@@ -326,20 +324,34 @@ func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Durati
 			s := b.shared
 			s.advance(t)
 			// What the bucket lacks, the replica lacks as well; what it owes, it has to wait for.
-			for lacks := int(math.Ceil(float64(size) - s.level()/float64(replicas))); lacks > 0; lacks -= size {
-				b.alone.ReserveN(now, min(lacks, size))
-			}
+			reserve(b.alone, now, int(math.Ceil(float64(size)-s.level()/float64(replicas))))
 		}
 	}
 	b.alone.SetLimitAt(now, qps)
 	b.alone.SetBurstAt(now, size)
-	need := min(n, max(1, size/2))
-	if missing := float64(need) - b.alone.TokensAt(now); missing > 1e-9 {
-		return duration(missing / float64(b.alone.Limit()))
+	return b.alone
+}
+
+// reserve takes n tokens, whether they are there or not.
+func reserve(l *rate.Limiter, now time.Time, n int) {
+	for size := l.Burst(); n > 0; n -= size {
+		l.ReserveN(now, min(n, size))
 	}
-	for rest := n; rest > 0; rest -= size {
-		b.alone.ReserveN(now, min(rest, size))
+}
+
+// admitAlone admits a request without the store, of the replica's share.
+func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Duration {
+	share := b.share(now, t, replicas)
+	need := min(n, max(1, share.Burst()/2))
+	if missing := float64(need) - share.TokensAt(now); missing > 1e-9 {
+		return duration(missing / float64(share.Limit()))
 	}
-	b.unpaid += float64(n)
+	b.oweAlone(now, t, n, replicas)
 	return 0
+}
+
+// oweAlone takes n tokens of the replica's share, whether they are there or not.
+func (b *bucket) oweAlone(now time.Time, t int64, n, replicas int) {
+	reserve(b.share(now, t, replicas), now, n)
+	b.unpaid += float64(n)
 }

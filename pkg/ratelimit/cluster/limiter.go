@@ -178,7 +178,11 @@ func (l *Limiter) Owe(now time.Time, s ratelimit.Subject, class ratelimit.Class,
 	now, t := l.advance(now)
 	b.usedAt = now
 	b.lapse(now, t, l.validSession(now))
-	if !b.spend(now, n) {
+	switch {
+	case b.spend(now, n):
+	case l.failed:
+		b.oweAlone(now, t, n, l.share)
+	default:
 		b.owed += float64(n)
 		l.tell(b)
 	}

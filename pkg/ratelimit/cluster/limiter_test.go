@@ -17,11 +17,11 @@ import (
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 
-// gate is a store that stops answering while it is closed, has no room while it is full, and where
-// others are always first while it is contended.
+// gate is a store that stops answering while it is closed, has no room while it is full, writes buckets
+// without an answer while it is slow, and where others are always first while it is contended.
 type gate struct {
 	storage.Interface
-	closed, full, contended atomic.Bool
+	closed, full, slow, contended atomic.Bool
 }
 
 func (g *gate) Put(ctx context.Context, key string, value []byte, opts storage.PutOptions) (storage.WriteResponse, error) {
@@ -35,7 +35,11 @@ func (g *gate) Put(ctx context.Context, key string, value []byte, opts storage.P
 	if g.contended.Load() {
 		opts.Expect = 1 << 60
 	}
-	return g.Interface.Put(ctx, key, value, opts)
+	response, err := g.Interface.Put(ctx, key, value, opts)
+	if err == nil && g.slow.Load() && strings.HasPrefix(key, bucketPrefix) {
+		return storage.WriteResponse{}, storage.ErrUnknownOutcome
+	}
+	return response, err
 }
 
 // replica is a Limiter that runs.

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"testing"
+	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -44,5 +45,46 @@ func TestStoreTakesNoWrites(t *testing.T) {
 	}
 	if admitted != 80 {
 		t.Errorf("%d were admitted alone, want half of the burst", admitted)
+	}
+}
+
+// What is owed while the store does not answer is taken of the replica's share, and charged afterwards
+// as far as the bucket has it.
+func TestOweAlone(t *testing.T) {
+	r, alice := startReplicas(t, 2, reads(0.01, 100))[0], newSubject()
+	r.timeout = askTimeout
+	r.gate.closed.Store(true)
+	if wait := r.read(alice, 1); wait != 0 {
+		t.Fatalf("it must wait %v", wait)
+	}
+	r.Owe(time.Now(), alice, ratelimit.Read, 1000)
+	if wait, want := r.read(alice, 1), 190_400*time.Second; wait < want-2*time.Second || wait > want {
+		t.Errorf("the wait alone is %v, want %v", wait, want)
+	}
+	r.gate.closed.Store(false)
+	eventually(t, "it is told", func() bool {
+		state, ok := r.stored(t, alice)
+		return ok && state.level() < 1
+	})
+	if state, _ := r.stored(t, alice); state.level() < 0 {
+		t.Errorf("the bucket owes %v", -state.level())
+	}
+}
+
+// A write that may have been done tells what it was for: it is not charged again.
+func TestOutcomesThatAreUnknown(t *testing.T) {
+	r, alice := startReplicas(t, 1, reads(0.01, 100))[0], newSubject()
+	r.gate.slow.Store(true)
+	r.Owe(time.Now(), alice, ratelimit.Read, 200)
+	eventually(t, "a write has no answer", r.hasFailed)
+	eventually(t, "the store answers again", func() bool { return !r.hasFailed() })
+	r.gate.slow.Store(false)
+	r.Owe(time.Now(), alice, ratelimit.Read, 50)
+	eventually(t, "what is owed is told", func() bool {
+		state, ok := r.stored(t, alice)
+		return ok && state.level() < -149
+	})
+	if state, _ := r.stored(t, alice); state.level() < -151 {
+		t.Errorf("of 100 tokens %v are left after 250 are owed", state.level())
 	}
 }

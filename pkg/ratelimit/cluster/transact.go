@@ -68,9 +68,10 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 	if err == nil {
 		return wait
 	}
-	contended := errors.Is(err, errContended)
-	b.undo(&a, !errors.Is(err, storage.ErrUnknownOutcome))
-	if contended {
+	if !errors.Is(err, storage.ErrUnknownOutcome) { // else it counts as told: to tell it twice charges it twice
+		b.undo(&a)
+	}
+	if errors.Is(err, errContended) {
 		l.tell(b)
 		return leastWait
 	}
