@@ -121,6 +121,9 @@ func (l *Limiter) applyReplica(replica string, event storage.Event) {
 		return
 	}
 	delete(l.peers.live, replica)
+	if replica == l.replica {
+		l.sessionUntil = time.Time{}
+	}
 	_, t := l.advance(l.now())
 	for _, b := range l.slots {
 		if b.shared.own(replica) > 0 {

@@ -88,3 +88,37 @@ func TestOutcomesThatAreUnknown(t *testing.T) {
 		t.Errorf("of 100 tokens %v are left after 250 are owed", state.level())
 	}
 }
+
+// A registration that has ended, as after a pause of the process, is another one afterwards: the others
+// count the blocks of the first one as used. It is noticed by the watch at once, and else when it is
+// renewed.
+func TestRegistrationEnds(t *testing.T) {
+	r := startReplicas(t, 1, reads(0.001, 160))[0]
+	sessions := func() (number, valid int) {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return r.session, r.validSession(r.now())
+	}
+	end := func() {
+		if _, err := client.Delete(t.Context(), replicaPrefix+r.replica); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, _ := sessions()
+	end()
+	eventually(t, "the blocks of the registration are not valid any more", func() bool {
+		_, valid := sessions()
+		return valid != first
+	})
+	eventually(t, "it registers again", func() bool {
+		_, valid := sessions()
+		return valid == first+1
+	})
+	r.stop() // which ends the registration, and the watch
+	last, _ := sessions()
+	defer end()
+	r.register(t.Context(), 1)
+	if number, valid := sessions(); number != last+1 || valid != number {
+		t.Errorf("after registration %d follows %d, and %d is valid", last, number, valid)
+	}
+}

@@ -88,9 +88,14 @@ func (l *Limiter) register(ctx context.Context, registration int64) int64 {
 			l.registered(sent)
 			return response.Revision
 		}
-		if registration = 0; response.Current != nil {
+		if response.Current != nil { // by a write whose outcome was unknown
 			registration = response.Current.ModRevision
+			continue
 		}
+		registration = 0
+		l.mu.Lock()
+		l.sessionUntil = time.Time{} // it has ended
+		l.mu.Unlock()
 	}
 	return registration
 }
