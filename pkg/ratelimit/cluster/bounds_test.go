@@ -281,11 +281,18 @@ func TestLimitsThatAlternate(t *testing.T) {
 	}
 }
 
-// An hour's difference neither closes a bucket nor opens it more than once.
-func TestClockIsAnHourAhead(t *testing.T) {
+// An hour's difference neither closes a bucket nor opens it more than once, nor does that of a clock
+// which is at 1970.
+func TestClockIsFarAhead(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Hour, 56 * 365 * 24 * time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) { testClockAhead(t, ahead) })
+	}
+}
+
+func testClockAhead(t *testing.T, ahead time.Duration) {
 	limit := ratelimit.Limit{QPS: 20, Burst: 100}
 	w := newWorld(t, 1, limit)
-	right, wrong := w.add(0), w.add(time.Hour)
+	right, wrong := w.add(0), w.add(ahead)
 	for range 10_000 {
 		w.pass(2 * time.Millisecond)
 		for _, r := range []*twin{right, wrong} {

@@ -210,10 +210,6 @@ func (s *stateOf) take(replica string, need, n, units int, wanted float64) (g gr
 // settle ends the wish for blocks when there are none.
 func (s *stateOf) settle() { s.wanted = s.wanted && len(s.blocks) > 0 }
 
-// maxLead is how far the time of a stored state may be ahead of a replica's clock: beyond that the
-// state is damaged, and not the clock wrong.
-const maxLead = int64(366 * 24 * time.Hour)
-
 // encode returns the state as it is stored: how many tokens the common part has, and the time at which
 // it has them. What was given back, whether blocks are wanted, and the blocks follow.
 func (s *stateOf) encode() []byte {

@@ -148,7 +148,11 @@ func TestClock(t *testing.T) {
 	if !c.follow(now, now.Add(time.Hour).UnixNano()) || c.at(now.Add(time.Second)) != now.Add(time.Hour+time.Second).UnixNano() {
 		t.Error("a clock that is ahead is not followed")
 	}
-	if c.follow(now, now.Add(1000*24*time.Hour).UnixNano()) {
+	if c.follow(now, now.AddDate(200, 0, 0).UnixNano()) {
 		t.Error("a time that cannot be one is followed")
+	}
+	c = newClock(time.Unix(0, 0))
+	if !c.follow(time.Unix(0, 0), now.UnixNano()) || c.at(time.Unix(1, 0)) != now.Add(time.Second).UnixNano() {
+		t.Error("a machine without a clock does not follow the others")
 	}
 }
