@@ -245,42 +245,6 @@ func TestClocksThatDiffer(t *testing.T) {
 	}
 }
 
-// Limits that alternate, as those of a user's tokens of different groups do, admit together what the
-// larger burst and the larger rate do, with the store and without.
-func TestLimitsThatAlternate(t *testing.T) {
-	slow, fast := ratelimit.Limit{QPS: 0.01, Burst: 100}, ratelimit.Limit{QPS: 20, Burst: 50}
-	w := newWorld(t, 1, slow)
-	w.add(0)
-	w.add(0)
-	for i := range 4000 {
-		w.pass(5 * time.Millisecond)
-		r := w.one()
-		r.setLimit(w.now, []ratelimit.Limit{slow, fast}[i/10%2])
-		for range 5 {
-			if _, done := w.request(r, 1); !done {
-				w.end(r)
-			}
-		}
-		w.obey(r)
-	}
-	if most, least := float64(100+20*20), float64(50+20*20-40); w.admitted > most || w.admitted < least {
-		t.Errorf("%v were admitted in 20 s, want %v to %v", w.admitted, least, most)
-	}
-
-	alone := bucket{limit: slow, shared: stateOf{limit: slow}}
-	admitted, now := 0, w.now
-	for i := range 4000 {
-		now = now.Add(5 * time.Millisecond)
-		alone.setLimit(now, []ratelimit.Limit{slow, fast}[i/10%2])
-		if alone.admitAlone(now, now.UnixNano(), 1, 2) == 0 {
-			admitted++
-		}
-	}
-	if most, least := (100+20*20)/2, (50+10*20)/2; admitted > most || admitted < least {
-		t.Errorf("%d were admitted in 20 s without the store, want %d to %d", admitted, least, most)
-	}
-}
-
 // An hour's difference neither closes a bucket nor opens it more than once, nor does that of a clock
 // which is at 1970.
 func TestClockIsFarAhead(t *testing.T) {

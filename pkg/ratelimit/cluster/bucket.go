@@ -93,12 +93,23 @@ func (b *bucket) setLimit(now time.Time, l ratelimit.Limit) {
 	if b.limit == l {
 		return
 	}
+	old := b.limit
 	b.limit, b.dry = l, 0
 	b.shared.relimit(l)
-	b.extra, b.extraEnd = min(b.extra, float64(l.Burst)), b.shared.lapseAt()
+	b.resize(now, old)
+}
+
+// resize has what the replica has taken by another limit follow the bucket's.
+func (b *bucket) resize(now time.Time, old ratelimit.Limit) {
+	if old == b.limit {
+		return
+	}
+	b.extra = min(b.extra, float64(b.limit.Burst))
+	lapsing := float64(b.extraEnd-b.shared.at) / float64(time.Second)
+	b.extraEnd = b.shared.at + int64(duration(lapsing*old.QPS/b.limit.QPS))
 	if b.block != nil {
-		b.block.SetLimitAt(now, rate.Limit(l.QPS*float64(b.blockUnits)/unit))
-		b.block.SetBurstAt(now, int(tokens(l, b.blockUnits)))
+		b.block.SetLimitAt(now, rate.Limit(b.limit.QPS*float64(b.blockUnits)/unit))
+		b.block.SetBurstAt(now, int(tokens(b.limit, b.blockUnits)))
 	}
 }
 
@@ -177,7 +188,9 @@ type asked struct {
 	left, extra, owed, unpaid float64
 	extraEnd, given           int64 // when the last of extra lapses, by a state with that given
 	units                     int   // of the block that it wants
-	limit                     ratelimit.Limit
+	// began is when it was taken out of the bucket, and limit the one by which the replica held it.
+	began time.Time
+	limit ratelimit.Limit
 }
 
 // extraAt returns what is left of the extra tokens, by a state.
@@ -191,7 +204,7 @@ func (b *bucket) begin(now time.Time) asked {
 	a := asked{
 		held: b.held,
 		left: b.left(now), extra: b.extra, extraEnd: b.extraEnd, given: b.shared.given,
-		owed: b.owed, unpaid: b.unpaid, limit: b.limit, units: smallest(b.limit),
+		owed: b.owed, unpaid: b.unpaid, began: now, limit: b.limit, units: smallest(b.limit),
 	}
 	if b.block != nil {
 		full := tokens(b.limit, b.blockUnits)
@@ -206,7 +219,6 @@ func (b *bucket) begin(now time.Time) asked {
 // next returns the state that follows, in which the replica has told what it must, and reports whether
 // that makes a difference.
 func (a *asked) next(s stateOf, replica string, t int64, dead func(replica string) bool) (stateOf, bool) {
-	s.relimit(a.limit)
 	s.advance(t)
 	changed := a.extra >= 1 || a.owed > 0 || a.unpaid > 0
 	for _, other := range s.blocks {
@@ -231,6 +243,7 @@ func (b *bucket) undo(a *asked) {
 	b.owed, b.unpaid = b.owed+a.owed, b.unpaid+a.unpaid
 	b.held = a.held
 	b.extraEnd -= max(0, b.shared.given-a.given)
+	b.resize(a.began, a.limit)
 }
 
 // plan is what a transaction is to do.
@@ -252,7 +265,7 @@ func (p *plan) outcome(n int) string {
 
 // plan decides by what the replica knows of the store.
 func (b *bucket) plan(a *asked, replica string, t int64, n int, dead func(replica string) bool) (p plan) {
-	a.limit, p.revision = b.limit, b.revision
+	p.revision = b.revision
 	p.next, p.write = a.next(b.shared, replica, t, dead)
 	if n == 0 {
 		return p
@@ -298,8 +311,9 @@ func (b *bucket) commit(now time.Time, s stateOf, revision int64, g grant, until
 		b.blockUnits, b.blockUntil, b.session = g.units, until, session
 	}
 	if g.extra > 0 {
-		b.extra, b.extraEnd = g.extra, s.lapseAt()
+		b.extra, b.extraEnd = g.extra, s.lapseAt()-max(0, b.shared.given-s.given)
 	}
+	b.resize(now, s.limit) // which may have changed since
 	if b.dry = 0; g.extra > 0 {
 		b.busyAt = s.at
 	}

@@ -318,42 +318,6 @@ func testutilReplicas(r *replica) int {
 	return r.peers.count()
 }
 
-// Without an answer of the store each replica admits its share, and tells later.
-func TestStoreDoesNotAnswer(t *testing.T) {
-	replicas := startReplicas(t, 2, reads(0.01, 100))
-	r, alice := replicas[0], newSubject()
-	r.timeout = askTimeout
-	r.gate.closed.Store(true)
-	admitted := 0
-	for r.read(alice, 1) == 0 {
-		admitted++
-	}
-	if admitted != 50 {
-		t.Errorf("%d were admitted alone, want half of the burst", admitted)
-	}
-	if state, _ := r.State(time.Now(), alice, ratelimit.Read); !state.Alone || state.Tokens >= 1 {
-		t.Errorf("state %+v, want one that is alone without tokens", state)
-	}
-	if wait, want := r.read(alice, 1), 200*time.Second; wait < want-2*time.Second || wait > want {
-		t.Errorf("the wait alone is %v, want %v", wait, want)
-	}
-	r.gate.closed.Store(false)
-	eventually(t, "what was admitted alone is told", func() bool {
-		state, ok := r.stored(t, alice)
-		return ok && state.debt > 49 && state.debt <= 50
-	})
-	rest := 0
-	for replicas[1].read(alice, 1) == 0 {
-		rest++
-	}
-	if rest != 50 {
-		t.Errorf("the other replica admits %d afterwards, want 50", rest)
-	}
-	if r.hasFailed() {
-		t.Error("it still thinks that the store does not answer")
-	}
-}
-
 // A damaged state counts as an empty bucket, and is replaced.
 func TestDamagedState(t *testing.T) {
 	replicas := startReplicas(t, 1, reads(10, 100))

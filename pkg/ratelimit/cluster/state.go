@@ -126,11 +126,14 @@ func duration(seconds float64) time.Duration {
 	return time.Duration(min(max(ns, 1), 1<<61))
 }
 
+// maxGiven bounds what is given back ever, in nanoseconds: 146 years.
+const maxGiven = 1 << 62
+
 // give adds to the common part tokens that a replica has taken and not used.
 func (s *stateOf) give(n float64) {
 	if n > 0 {
 		s.debt = max(0, s.debt-n)
-		s.given += int64(duration(n / s.limit.QPS))
+		s.given = min(s.given+int64(duration(n/s.limit.QPS)), maxGiven)
 	}
 }
 
@@ -235,7 +238,7 @@ func decode(data []byte, l ratelimit.Limit) (stateOf, error) {
 	level, err := strconv.ParseFloat(string(fields[0]), 64)
 	at, atErr := strconv.ParseInt(string(fields[1]), 10, 64)
 	given, givenErr := strconv.ParseInt(string(fields[2]), 10, 64)
-	if err != nil || atErr != nil || givenErr != nil || at < 0 || math.IsNaN(level) {
+	if err != nil || atErr != nil || givenErr != nil || at < 0 || given < 0 || given > maxGiven || math.IsNaN(level) {
 		return stateOf{}, errDamaged
 	}
 	s, fields := stateOf{state: state{at: at, given: given}, limit: l}, fields[3:]

@@ -94,7 +94,7 @@ func TestStateIsStored(t *testing.T) {
 			t.Errorf("%s (-want +got)\n%s", data, diff)
 		}
 	}
-	for _, data := range []string{"", "1", "5 6", "a 5 0", "9 5 a", "NaN 5 0", "5 -6 0", "9 5 0 x", "9 5 0 x:0", "9 5 0 x:9", "9 5 0 x:1 a:1", "9 5 0 a:8 b:8", "9 5 0 wanted wanted"} {
+	for _, data := range []string{"", "1", "5 6", "a 5 0", "9 5 a", "NaN 5 0", "5 5 -1", "5 -6 0", "9 5 0 x", "9 5 0 x:0", "9 5 0 x:9", "9 5 0 x:1 a:1", "9 5 0 a:8 b:8", "9 5 0 wanted wanted"} {
 		if _, err := decode([]byte(data), some); err == nil {
 			t.Errorf("%q was read", data)
 		}
