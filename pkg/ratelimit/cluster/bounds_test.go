@@ -128,7 +128,7 @@ func (w *world) end(r *twin) (wait time.Duration) {
 			r.commit(w.now, p.next, w.revision, p.grant, w.now.Add(p.next.ttl()-ttlMargin), 1)
 			r.pending, r.asking = nil, nil
 			if p.wait > 0 {
-				wait = r.dryFor(&p.next, r.n)
+				wait = r.refuse(&p.next, r.n)
 			} else if r.n > 0 {
 				w.admit(r.plannedAt, r.n)
 			}
@@ -245,11 +245,18 @@ func TestClocksThatDiffer(t *testing.T) {
 	}
 }
 
-// An hour's difference neither closes a bucket nor opens it more than once.
-func TestClockIsAnHourAhead(t *testing.T) {
+// An hour's difference neither closes a bucket nor opens it more than once, nor does that of a clock
+// which is at 1970.
+func TestClockIsFarAhead(t *testing.T) {
+	for _, ahead := range []time.Duration{time.Hour, 56 * 365 * 24 * time.Hour} {
+		t.Run(ahead.String(), func(t *testing.T) { testClockAhead(t, ahead) })
+	}
+}
+
+func testClockAhead(t *testing.T, ahead time.Duration) {
 	limit := ratelimit.Limit{QPS: 20, Burst: 100}
 	w := newWorld(t, 1, limit)
-	right, wrong := w.add(0), w.add(time.Hour)
+	right, wrong := w.add(0), w.add(ahead)
 	for range 10_000 {
 		w.pass(2 * time.Millisecond)
 		for _, r := range []*twin{right, wrong} {

@@ -25,10 +25,11 @@ type bucket struct {
 
 	held
 	// dry is until when requests are refused without asking. busyAt is when tokens were last taken,
-	// or when others have taken those that the replica waited for.
-	dry, busyAt int64
-	// owed is what was taken without asking, and unpaid what was admitted while the store did not
-	// answer, both not told yet.
+	// or when others have taken those that the replica waited for. refusedAt is when the store was
+	// last told what the replica gives back for a request that was refused nevertheless.
+	dry, busyAt, refusedAt int64
+	// owed is what was taken without asking, and unpaid what was admitted or taken so while the store
+	// did not answer, both not told yet.
 	owed, unpaid float64
 	// alone admits requests while the store does not answer.
 	alone *rate.Limiter
@@ -86,28 +87,30 @@ func (b *bucket) spend(now time.Time, n int) bool {
 	return false
 }
 
-// setLimit changes the limit. What the replica holds is kept up to the new size, and what the
-// bucket lacks takes as long to come as before.
+// setLimit changes the limit. What the bucket has is kept up to the new size, and so is what the replica
+// holds.
 func (b *bucket) setLimit(now time.Time, l ratelimit.Limit) {
 	if b.limit == l {
 		return
 	}
-	b.limit, b.alone, b.dry = l, nil, 0
+	old := b.limit
+	b.limit, b.dry = l, 0
 	b.shared.relimit(l)
-	b.extra = min(b.extra, float64(l.Burst))
-	if b.block != nil {
-		b.block.SetLimitAt(now, rate.Limit(l.QPS*float64(b.blockUnits)/unit))
-		b.block.SetBurstAt(now, int(tokens(l, b.blockUnits)))
-	}
+	b.resize(now, old)
 }
 
-// relimit has the state mean the same times by another limit.
-func (s *stateOf) relimit(l ratelimit.Limit) {
-	if s.limit.QPS > 0 {
-		s.debt *= l.QPS / s.limit.QPS
+// resize has what the replica has taken by another limit follow the bucket's.
+func (b *bucket) resize(now time.Time, old ratelimit.Limit) {
+	if old == b.limit {
+		return
 	}
-	s.limit = l
-	s.debt = min(s.debt, s.maxDebt())
+	b.extra = min(b.extra, float64(b.limit.Burst))
+	lapsing := float64(b.extraEnd-b.shared.at) / float64(time.Second)
+	b.extraEnd = b.shared.at + int64(duration(lapsing*old.QPS/b.limit.QPS))
+	if b.block != nil {
+		b.block.SetLimitAt(now, rate.Limit(b.limit.QPS*float64(b.blockUnits)/unit))
+		b.block.SetBurstAt(now, int(tokens(b.limit, b.blockUnits)))
+	}
 }
 
 // isEmpty reports whether the replica holds nothing of the bucket, and has told everything.
@@ -185,7 +188,9 @@ type asked struct {
 	left, extra, owed, unpaid float64
 	extraEnd, given           int64 // when the last of extra lapses, by a state with that given
 	units                     int   // of the block that it wants
-	limit                     ratelimit.Limit
+	// began is when it was taken out of the bucket, and limit the one by which the replica held it.
+	began time.Time
+	limit ratelimit.Limit
 }
 
 // extraAt returns what is left of the extra tokens, by a state.
@@ -199,7 +204,7 @@ func (b *bucket) begin(now time.Time) asked {
 	a := asked{
 		held: b.held,
 		left: b.left(now), extra: b.extra, extraEnd: b.extraEnd, given: b.shared.given,
-		owed: b.owed, unpaid: b.unpaid, limit: b.limit, units: smallest(b.limit),
+		owed: b.owed, unpaid: b.unpaid, began: now, limit: b.limit, units: smallest(b.limit),
 	}
 	if b.block != nil {
 		full := tokens(b.limit, b.blockUnits)
@@ -214,7 +219,6 @@ func (b *bucket) begin(now time.Time) asked {
 // next returns the state that follows, in which the replica has told what it must, and reports whether
 // that makes a difference.
 func (a *asked) next(s stateOf, replica string, t int64, dead func(replica string) bool) (stateOf, bool) {
-	s.relimit(a.limit)
 	s.advance(t)
 	changed := a.extra >= 1 || a.owed > 0 || a.unpaid > 0
 	for _, other := range s.blocks {
@@ -233,14 +237,13 @@ func (a *asked) next(s stateOf, replica string, t int64, dead func(replica strin
 	return s, changed
 }
 
-// undo ends a transaction without a success. If the store has certainly not taken it, what the
-// replica has held is its own again.
-func (b *bucket) undo(a *asked, certain bool) {
+// undo ends a transaction that the store has certainly not taken: what the replica has held is its own
+// again, and what it has not told is still to be told.
+func (b *bucket) undo(a *asked) {
 	b.owed, b.unpaid = b.owed+a.owed, b.unpaid+a.unpaid
-	if certain {
-		b.held = a.held
-		b.extraEnd -= max(0, b.shared.given-a.given)
-	}
+	b.held = a.held
+	b.extraEnd -= max(0, b.shared.given-a.given)
+	b.resize(a.began, a.limit)
 }
 
 // plan is what a transaction is to do.
@@ -262,7 +265,7 @@ func (p *plan) outcome(n int) string {
 
 // plan decides by what the replica knows of the store.
 func (b *bucket) plan(a *asked, replica string, t int64, n int, dead func(replica string) bool) (p plan) {
-	a.limit, p.revision = b.limit, b.revision
+	p.revision = b.revision
 	p.next, p.write = a.next(b.shared, replica, t, dead)
 	if n == 0 {
 		return p
@@ -276,14 +279,25 @@ func (b *bucket) plan(a *asked, replica string, t int64, n int, dead func(replic
 		}
 	}
 	p.wait = max(1, p.next.wait(float64(need)))
-	if len(p.next.blocks) > 0 && !p.next.wanted {
+	switch {
+	case len(p.next.blocks) > 0 && !p.next.wanted:
 		p.next.wanted, p.write = true, true
+	case p.write && a.owed == 0 && a.unpaid == 0 && p.next.at < b.refusedAt+int64(leastWait):
+		p.write = false // what it would give back does not suffice, and it has within a second
+		b.undo(a)
+	case !p.write:
+		b.shared = p.next
 	}
 	if !p.write {
-		b.shared = p.next
 		p.wait = b.dryFor(&p.next, n)
 	}
 	return p
+}
+
+// refuse is dryFor once the store knows what the refusal has given back.
+func (b *bucket) refuse(s *stateOf, n int) time.Duration {
+	b.refusedAt = s.at
+	return b.dryFor(s, n)
 }
 
 // commit makes the state that was stored the bucket's, and the grant its own.
@@ -297,8 +311,9 @@ func (b *bucket) commit(now time.Time, s stateOf, revision int64, g grant, until
 		b.blockUnits, b.blockUntil, b.session = g.units, until, session
 	}
 	if g.extra > 0 {
-		b.extra, b.extraEnd = g.extra, s.at+int64(duration(s.debt/s.limit.QPS))
+		b.extra, b.extraEnd = g.extra, s.lapseAt()-max(0, b.shared.given-s.given)
 	}
+	b.resize(now, s.limit) // which may have changed since
 	if b.dry = 0; g.extra > 0 {
 		b.busyAt = s.at
 	}
@@ -313,29 +328,44 @@ func (b *bucket) learn(s stateOf, revision int64) {
 	b.shared, b.revision = s, revision
 }
 
-// admitAlone admits a request without the store, of the replica's share: one part of so many of
-// the rate and of the size of the bucket.
-func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Duration {
+// share returns the replica's share of the bucket without the store: one part of so many of the rate and
+// of the size.
+func (b *bucket) share(now time.Time, t int64, replicas int) *rate.Limiter {
+	size, qps := max(1, b.limit.Burst/replicas), rate.Limit(b.limit.QPS/float64(replicas))
 	if b.alone == nil {
-		size := max(1, b.limit.Burst/replicas)
-		b.alone = rate.NewLimiter(rate.Limit(b.limit.QPS/float64(replicas)), size)
+		b.alone = rate.NewLimiter(qps, size)
 		if b.known > 0 || b.revision > 0 {
 			s := b.shared
 			s.advance(t)
 			// What the bucket lacks, the replica lacks as well; what it owes, it has to wait for.
-			for lacks := int(math.Ceil(float64(size) - s.level()/float64(replicas))); lacks > 0; lacks -= size {
-				b.alone.ReserveN(now, min(lacks, size))
-			}
+			reserve(b.alone, now, int(math.Ceil(float64(size)-s.level()/float64(replicas))))
 		}
 	}
-	size := b.alone.Burst()
-	need := min(n, max(1, size/2))
-	if missing := float64(need) - b.alone.TokensAt(now); missing > 1e-9 {
-		return duration(missing / float64(b.alone.Limit()))
+	b.alone.SetLimitAt(now, qps)
+	b.alone.SetBurstAt(now, size)
+	return b.alone
+}
+
+// reserve takes n tokens, whether they are there or not.
+func reserve(l *rate.Limiter, now time.Time, n int) {
+	for size := l.Burst(); n > 0; n -= size {
+		l.ReserveN(now, min(n, size))
 	}
-	for rest := n; rest > 0; rest -= size {
-		b.alone.ReserveN(now, min(rest, size))
+}
+
+// admitAlone admits a request without the store, of the replica's share.
+func (b *bucket) admitAlone(now time.Time, t int64, n, replicas int) time.Duration {
+	share := b.share(now, t, replicas)
+	need := min(n, max(1, share.Burst()/2))
+	if missing := float64(need) - share.TokensAt(now); missing > 1e-9 {
+		return duration(missing / float64(share.Limit()))
 	}
-	b.unpaid += float64(n)
+	b.oweAlone(now, t, n, replicas)
 	return 0
+}
+
+// oweAlone takes n tokens of the replica's share, whether they are there or not.
+func (b *bucket) oweAlone(now time.Time, t int64, n, replicas int) {
+	reserve(b.share(now, t, replicas), now, n)
+	b.unpaid += float64(n)
 }

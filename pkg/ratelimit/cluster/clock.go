@@ -12,6 +12,10 @@ type clock struct {
 	ahead int64 // how far it was put forward
 }
 
+// maxTime is the latest time that a clock can have, in the year 2116: what says more is damaged. A clock
+// that is behind by however much, as that of a machine that has just begun in 1970, follows the others.
+const maxTime = 1 << 62
+
 func newClock(now time.Time) clock { return clock{began: now, start: now.UnixNano()} }
 
 // at returns the common time at a time of this process.
@@ -19,10 +23,9 @@ func (c *clock) at(now time.Time) int64 { return c.start + int64(now.Sub(c.began
 
 // follow puts the clock forward to a time that was written, and reports whether it can be one.
 func (c *clock) follow(now time.Time, written int64) bool {
-	lead := written - c.at(now)
-	if lead > maxLead {
+	if written > maxTime {
 		return false
 	}
-	c.ahead += max(0, lead)
+	c.ahead += max(0, written-c.at(now))
 	return true
 }

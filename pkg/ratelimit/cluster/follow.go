@@ -29,9 +29,10 @@ func (p *peers) isDead(replica string, revision int64) bool {
 // what others do is known from transactions alone.
 func (l *Limiter) follow(ctx context.Context) {
 	for ctx.Err() == nil {
+		replaced := l.store.Replaced()
 		revision, err := l.list(ctx)
 		if err == nil {
-			l.watchFrom(ctx, revision)
+			l.watchFrom(ctx, revision, replaced)
 		}
 		select {
 		case <-ctx.Done():
@@ -58,8 +59,8 @@ func (l *Limiter) list(ctx context.Context) (revision int64, err error) {
 	return revision, nil
 }
 
-// watchFrom applies what is written after the revision, until the watch ends.
-func (l *Limiter) watchFrom(ctx context.Context, revision int64) {
+// watchFrom applies what is written after the revision, until the watch ends or the store is replaced.
+func (l *Limiter) watchFrom(ctx context.Context, revision int64, replaced <-chan struct{}) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	responses := l.store.Watch(ctx, keyPrefix, storage.WatchOptions{Revision: revision})
@@ -72,12 +73,30 @@ func (l *Limiter) watchFrom(ctx context.Context, revision int64) {
 		l.watch = 0
 		l.mu.Unlock()
 	}()
-	for response := range responses {
-		if response.Err != nil {
+	for {
+		select {
+		case <-replaced:
+			l.mu.Lock()
+			l.startOver()
+			l.mu.Unlock()
 			return
+		case response, open := <-responses:
+			if !open || response.Err != nil {
+				return
+			}
+			l.apply(response)
 		}
-		l.apply(response)
 	}
+}
+
+// startOver forgets the revisions of a store that was replaced by another one, or by an older state.
+// The registration is not there any more, or belongs to other blocks. l.mu must be held.
+func (l *Limiter) startOver() {
+	for _, b := range l.slots {
+		b.revision, b.known = 0, 0
+	}
+	l.peers.revision = 0
+	l.sessionUntil = time.Time{}
 }
 
 func (l *Limiter) apply(response storage.WatchResponse) {
@@ -102,6 +121,9 @@ func (l *Limiter) applyReplica(replica string, event storage.Event) {
 		return
 	}
 	delete(l.peers.live, replica)
+	if replica == l.replica {
+		l.sessionUntil = time.Time{}
+	}
 	_, t := l.advance(l.now())
 	for _, b := range l.slots {
 		if b.shared.own(replica) > 0 {

@@ -80,8 +80,10 @@ type Limiter struct {
 	// session is the number of the registration, which lasts until sessionUntil.
 	session      int
 	sessionUntil time.Time
-	// failed says that the store did not answer, which Run tries again.
+	// failed says that the store did not answer, which Run tries again, and share how many replicas
+	// there were then: registrations end meanwhile.
 	failed bool
+	share  int
 }
 
 // New returns a Limiter with the configuration of local.
@@ -156,7 +158,7 @@ func (l *Limiter) decide(b *bucket, now time.Time, t int64, n int) (wait time.Du
 		return 0, true
 	}
 	if l.failed {
-		return b.admitAlone(now, t, n, l.peers.count()), true
+		return b.admitAlone(now, t, n, l.share), true
 	}
 	b.alone = nil
 	return b.refusal(t, n, l.watch > 0 && b.known == l.watch)
@@ -176,7 +178,11 @@ func (l *Limiter) Owe(now time.Time, s ratelimit.Subject, class ratelimit.Class,
 	now, t := l.advance(now)
 	b.usedAt = now
 	b.lapse(now, t, l.validSession(now))
-	if !b.spend(now, n) {
+	switch {
+	case b.spend(now, n):
+	case l.failed:
+		b.oweAlone(now, t, n, l.share)
+	default:
 		b.owed += float64(n)
 		l.tell(b)
 	}

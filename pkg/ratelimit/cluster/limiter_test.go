@@ -17,10 +17,11 @@ import (
 	"github.com/berth-project/berth/pkg/storage/etcd"
 )
 
-// gate is a store that stops answering while it is closed.
+// gate is a store that stops answering while it is closed, has no room while it is full, writes buckets
+// without an answer while it is slow, and where others are always first while it is contended.
 type gate struct {
 	storage.Interface
-	closed atomic.Bool
+	closed, full, slow, contended atomic.Bool
 }
 
 func (g *gate) Put(ctx context.Context, key string, value []byte, opts storage.PutOptions) (storage.WriteResponse, error) {
@@ -28,7 +29,17 @@ func (g *gate) Put(ctx context.Context, key string, value []byte, opts storage.P
 		<-ctx.Done()
 		return storage.WriteResponse{}, fmt.Errorf("%w: %w", storage.ErrUnavailable, ctx.Err())
 	}
-	return g.Interface.Put(ctx, key, value, opts)
+	if g.full.Load() {
+		return storage.WriteResponse{}, &storage.NearlyFullError{}
+	}
+	if g.contended.Load() {
+		opts.Expect = 1 << 60
+	}
+	response, err := g.Interface.Put(ctx, key, value, opts)
+	if err == nil && g.slow.Load() && strings.HasPrefix(key, bucketPrefix) {
+		return storage.WriteResponse{}, storage.ErrUnknownOutcome
+	}
+	return response, err
 }
 
 // replica is a Limiter that runs.
@@ -40,6 +51,12 @@ type replica struct {
 
 // startReplicas runs several replicas on the test's etcd, which know of each other.
 func startReplicas(t testing.TB, count int, cfg *ratelimit.Config) []*replica {
+	t.Helper()
+	return startReplicasOn(t, client, count, cfg)
+}
+
+// startReplicasOn is startReplicas on another etcd.
+func startReplicasOn(t testing.TB, client *clientv3.Client, count int, cfg *ratelimit.Config) []*replica {
 	t.Helper()
 	store, err := etcd.New(client, etcd.Config{})
 	if err != nil {
@@ -213,6 +230,27 @@ func TestTransactions(t *testing.T) {
 	}
 }
 
+// Heavy requests that are refused, and light ones between that are admitted, cost the store little.
+func TestRefusalsOfHeavyRequests(t *testing.T) {
+	r, alice := startReplicas(t, 2, reads(0.001, 400))[0], newSubject()
+	light, heavy := 0, 0
+	for r.read(alice, 1) == 0 {
+		if light++; light <= 200 {
+			continue
+		}
+		before := count(r)
+		if r.read(alice, 200) == 0 {
+			t.Fatalf("a request of 200 is admitted after %d of 400", light)
+		}
+		if got := count(r) - before; got > 0 {
+			heavy++
+		}
+	}
+	if light != 400 || heavy > 10 {
+		t.Errorf("%d light requests were admitted, and the refusals of %d heavy ones cost a transaction", light, heavy)
+	}
+}
+
 // Heavy requests need what is there, or half a bucket, and what is owed counts everywhere.
 func TestWeights(t *testing.T) {
 	replicas := startReplicas(t, 2, reads(0.1, 100))
@@ -278,42 +316,6 @@ func testutilReplicas(r *replica) int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.peers.count()
-}
-
-// Without an answer of the store each replica admits its share, and tells later.
-func TestStoreDoesNotAnswer(t *testing.T) {
-	replicas := startReplicas(t, 2, reads(0.01, 100))
-	r, alice := replicas[0], newSubject()
-	r.timeout = askTimeout
-	r.gate.closed.Store(true)
-	admitted := 0
-	for r.read(alice, 1) == 0 {
-		admitted++
-	}
-	if admitted != 50 {
-		t.Errorf("%d were admitted alone, want half of the burst", admitted)
-	}
-	if state, _ := r.State(time.Now(), alice, ratelimit.Read); !state.Alone || state.Tokens >= 1 {
-		t.Errorf("state %+v, want one that is alone without tokens", state)
-	}
-	if wait, want := r.read(alice, 1), 200*time.Second; wait < want-2*time.Second || wait > want {
-		t.Errorf("the wait alone is %v, want %v", wait, want)
-	}
-	r.gate.closed.Store(false)
-	eventually(t, "what was admitted alone is told", func() bool {
-		state, ok := r.stored(t, alice)
-		return ok && state.debt > 49 && state.debt <= 50
-	})
-	rest := 0
-	for replicas[1].read(alice, 1) == 0 {
-		rest++
-	}
-	if rest != 50 {
-		t.Errorf("the other replica admits %d afterwards, want 50", rest)
-	}
-	if r.hasFailed() {
-		t.Error("it still thinks that the store does not answer")
-	}
 }
 
 // A damaged state counts as an empty bucket, and is replaced.

@@ -88,9 +88,14 @@ func (l *Limiter) register(ctx context.Context, registration int64) int64 {
 			l.registered(sent)
 			return response.Revision
 		}
-		if registration = 0; response.Current != nil {
+		if response.Current != nil { // by a write whose outcome was unknown
 			registration = response.Current.ModRevision
+			continue
 		}
+		registration = 0
+		l.mu.Lock()
+		l.sessionUntil = time.Time{} // it has ended
+		l.mu.Unlock()
 	}
 	return registration
 }
@@ -114,8 +119,8 @@ func (l *Limiter) fail(err error) {
 	if l.failed {
 		return
 	}
-	l.failed = true
-	l.logger.Warn().Err(err).Int("servers", l.peers.count()).Msg("etcd does not answer in time for rate limits: this server admits its share of each rate alone, until it does")
+	l.failed, l.share = true, l.peers.count()
+	l.logger.Warn().Err(err).Int("servers", l.share).Msg("etcd does not answer in time for rate limits: this server admits its share of each rate alone, until it does")
 	select {
 	case l.wake <- struct{}{}:
 	default:
@@ -161,9 +166,13 @@ func (l *Limiter) sweepFrom(at int) (next int, more bool) {
 	return at, true
 }
 
-// giveBack tells the store what queued buckets have, one after the other.
+// giveBack tells the store what queued buckets have, one after the other. What is queued meanwhile
+// is for the next time: a bucket that others always change first is queued again.
 func (l *Limiter) giveBack(ctx context.Context) {
-	for ctx.Err() == nil {
+	l.mu.Lock()
+	queued := len(l.returns)
+	l.mu.Unlock()
+	for ; queued > 0 && ctx.Err() == nil; queued-- {
 		l.mu.Lock()
 		if len(l.returns) == 0 || l.failed {
 			l.mu.Unlock()

@@ -83,8 +83,23 @@ func (s *stateOf) level() float64 { return tokens(s.limit, unit-s.units()) - s.d
 // them, and of the floating-point numbers.
 func (s *stateOf) epsilon() float64 { return 1e-9*float64(s.limit.Burst) + 4e-9*s.limit.QPS }
 
-// maxDebt is the most that a bucket owes: a stored state that says more is not true.
-func (s *stateOf) maxDebt() float64 { return float64(s.limit.Burst) + ratelimit.MaxWeight }
+// maxDebt is the most that the common part lacks: it owes one request at most. A stored state that
+// says more is not true.
+func (s *stateOf) maxDebt() float64 {
+	return tokens(s.limit, unit-s.units()) + ratelimit.MaxWeight
+}
+
+// relimit changes the limit. The tokens are kept, up to the new size.
+func (s *stateOf) relimit(l ratelimit.Limit) {
+	level := s.level()
+	s.limit = l
+	s.setLevel(level)
+}
+
+// setLevel has the common part have so many tokens, as far as it can.
+func (s *stateOf) setLevel(level float64) {
+	s.debt = min(max(0, tokens(s.limit, unit-s.units())-level), s.maxDebt())
+}
 
 // advance lets the time pass. A time before that of the state counts as that.
 func (s *stateOf) advance(now int64) {
@@ -111,13 +126,19 @@ func duration(seconds float64) time.Duration {
 	return time.Duration(min(max(ns, 1), 1<<61))
 }
 
+// maxGiven bounds what is given back ever, in nanoseconds: 146 years.
+const maxGiven = 1 << 62
+
 // give adds to the common part tokens that a replica has taken and not used.
 func (s *stateOf) give(n float64) {
 	if n > 0 {
 		s.debt = max(0, s.debt-n)
-		s.given += int64(duration(n / s.limit.QPS))
+		s.given = min(s.given+int64(duration(n/s.limit.QPS)), maxGiven)
 	}
 }
+
+// lapseAt returns when tokens that are taken in advance have lapsed: as the bucket gains as many again.
+func (s *stateOf) lapseAt() int64 { return s.at + int64(duration(s.debt/s.limit.QPS)) }
 
 // join makes a block of the common part, which must have its tokens.
 func (s *stateOf) join(replica string, units int) {
@@ -192,19 +213,10 @@ func (s *stateOf) take(replica string, need, n, units int, wanted float64) (g gr
 // settle ends the wish for blocks when there are none.
 func (s *stateOf) settle() { s.wanted = s.wanted && len(s.blocks) > 0 }
 
-// maxLead is how far the time of a stored state may be ahead of a replica's clock: beyond that the
-// state is damaged, and not the clock wrong.
-const maxLead = int64(366 * 24 * time.Hour)
-
-// encode returns the state as it is stored, which is the bucket's GCRA time: when the common part
-// will be full. The time of the state, what was given back, whether blocks are wanted, and the
-// blocks follow.
+// encode returns the state as it is stored: how many tokens the common part has, and the time at which
+// it has them. What was given back, whether blocks are wanted, and the blocks follow.
 func (s *stateOf) encode() []byte {
-	full := s.at
-	if s.debt > 0 {
-		full += int64(duration(s.debt / s.rate()))
-	}
-	data := fmt.Appendf(nil, "%d %d %d", full, s.at, s.given)
+	data := fmt.Appendf(nil, "%v %d %d", s.level(), s.at, s.given)
 	if s.wanted {
 		data = append(data, " wanted"...)
 	}
@@ -216,17 +228,17 @@ func (s *stateOf) encode() []byte {
 
 var errDamaged = errors.New("a stored bucket is damaged")
 
-// decode reads what encode has written, by whatever limit. A debt beyond what there can be counts
-// as that.
+// decode reads what encode has written, by whatever limit. What the bucket can neither have nor owe
+// counts as the most that it can.
 func decode(data []byte, l ratelimit.Limit) (stateOf, error) {
 	fields := bytes.Fields(data)
 	if len(fields) < 3 || len(fields) > 4+maxBlocks {
 		return stateOf{}, errDamaged
 	}
-	full, err := strconv.ParseInt(string(fields[0]), 10, 64)
+	level, err := strconv.ParseFloat(string(fields[0]), 64)
 	at, atErr := strconv.ParseInt(string(fields[1]), 10, 64)
 	given, givenErr := strconv.ParseInt(string(fields[2]), 10, 64)
-	if err != nil || atErr != nil || givenErr != nil || at < 0 || full < at {
+	if err != nil || atErr != nil || givenErr != nil || at < 0 || given < 0 || given > maxGiven || math.IsNaN(level) {
 		return stateOf{}, errDamaged
 	}
 	s, fields := stateOf{state: state{at: at, given: given}, limit: l}, fields[3:]
@@ -244,6 +256,6 @@ func decode(data []byte, l ratelimit.Limit) (stateOf, error) {
 	if s.units() > maxBlocks {
 		return stateOf{}, errDamaged
 	}
-	s.debt = min(float64(full-at)/float64(time.Second)*s.rate(), s.maxDebt())
+	s.setLevel(level)
 	return s, nil
 }

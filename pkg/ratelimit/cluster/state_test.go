@@ -94,43 +94,48 @@ func TestStateIsStored(t *testing.T) {
 			t.Errorf("%s (-want +got)\n%s", data, diff)
 		}
 	}
-	for _, data := range []string{"", "1", "5 6", "5 6 0", "a 5 0", "9 5 a", "5 -6 0", "9 5 0 x", "9 5 0 x:0", "9 5 0 x:9", "9 5 0 x:1 a:1", "9 5 0 a:8 b:8", "9 5 0 wanted wanted"} {
+	for _, data := range []string{"", "1", "5 6", "a 5 0", "9 5 a", "NaN 5 0", "5 5 -1", "5 -6 0", "9 5 0 x", "9 5 0 x:0", "9 5 0 x:9", "9 5 0 x:1 a:1", "9 5 0 a:8 b:8", "9 5 0 wanted wanted"} {
 		if _, err := decode([]byte(data), some); err == nil {
 			t.Errorf("%q was read", data)
 		}
 	}
 }
 
-// Whatever time a state claims to be full at, what it owes has a bound.
-func TestStateOfTheFuture(t *testing.T) {
-	s, err := decode([]byte("9000000000000000000 5 0"), some)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := float64(80 + ratelimit.MaxWeight); s.debt != want {
-		t.Errorf("it owes %v, want %v", s.debt, want)
+// Whatever a state claims to have or to owe has a bound.
+func TestStateBeyondBounds(t *testing.T) {
+	for data, want := range map[string]float64{"-1e30 5 0": 80 + ratelimit.MaxWeight, "-Inf 5 0": 80 + ratelimit.MaxWeight, "1e30 5 0": 0} {
+		if s, err := decode([]byte(data), some); err != nil || s.debt != want {
+			t.Errorf("%s: it lacks %v, %v; want %v", data, s.debt, err, want)
+		}
 	}
 	wide := ratelimit.Limit{QPS: 0.00001, Burst: 1e9}
-	s = full(wide)
+	s := full(wide)
 	if _, ok := s.take("a", 5e8, 1e9, 0, 0); !ok {
 		t.Fatal("refused")
 	}
-	if s, err = decode(s.encode(), wide); err != nil || s.debt <= 0 {
+	if s, err := decode(s.encode(), wide); err != nil || s.debt <= 0 {
 		t.Errorf("after a take that lasts for years: %+v, %v", s, err)
 	}
 }
 
-// The time until a bucket is full stays, whatever the limit.
+// A bucket keeps what it has, and what it owes, whatever the limit.
 func TestStateOfAnotherLimit(t *testing.T) {
 	s := full(some)
 	s.debt = 40
 	s.relimit(ratelimit.Limit{QPS: 20, Burst: 200})
-	if got := s.level(); got != 120 {
-		t.Errorf("%v tokens of 200, want 120: full after 4 s", got)
+	if got := s.level(); got != 40 {
+		t.Errorf("%v tokens of 200, want the 40 that there were", got)
 	}
 	s.relimit(ratelimit.Limit{QPS: 1e-5, Burst: 1})
-	if s.level() < 0 || s.level() > 1 {
-		t.Errorf("%v tokens of 1", s.level())
+	if s.level() != 1 {
+		t.Errorf("%v tokens of 1, want a full bucket", s.level())
+	}
+	s.setLevel(-9000)
+	for _, limit := range limits {
+		s.relimit(limit)
+	}
+	if s.level() != -9000 {
+		t.Errorf("%v tokens, want the 9000 owed that there were", s.level())
 	}
 }
 
@@ -143,7 +148,11 @@ func TestClock(t *testing.T) {
 	if !c.follow(now, now.Add(time.Hour).UnixNano()) || c.at(now.Add(time.Second)) != now.Add(time.Hour+time.Second).UnixNano() {
 		t.Error("a clock that is ahead is not followed")
 	}
-	if c.follow(now, now.Add(1000*24*time.Hour).UnixNano()) {
+	if c.follow(now, now.AddDate(200, 0, 0).UnixNano()) {
 		t.Error("a time that cannot be one is followed")
+	}
+	c = newClock(time.Unix(0, 0))
+	if !c.follow(time.Unix(0, 0), now.UnixNano()) || c.at(time.Unix(1, 0)) != now.Add(time.Second).UnixNano() {
+		t.Error("a machine without a clock does not follow the others")
 	}
 }

@@ -59,15 +59,19 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	defer func() {
+		if b.block != nil && (b.shared.own(l.replica) != b.blockUnits || b.shared.wanted) {
+			l.tell(b) // others have changed it meanwhile
+		}
 		close(b.asking)
 		b.asking = nil
 	}()
 	if err == nil {
 		return wait
 	}
-	contended := errors.Is(err, errContended)
-	b.undo(&a, contended || errors.Is(err, storage.ErrUnavailable))
-	if contended {
+	if !errors.Is(err, storage.ErrUnknownOutcome) { // else it counts as told: to tell it twice charges it twice
+		b.undo(&a)
+	}
+	if errors.Is(err, errContended) {
 		l.tell(b)
 		return leastWait
 	}
@@ -76,7 +80,7 @@ func (l *Limiter) transact(b *bucket, n int) (wait time.Duration) {
 		return 0
 	}
 	now, t := l.advance(l.now())
-	return b.admitAlone(now, t, n, l.peers.count())
+	return b.admitAlone(now, t, n, l.share)
 }
 
 var errContended = errors.New("other replicas were always first")
@@ -101,17 +105,17 @@ func (l *Limiter) attempt(ctx context.Context, b *bucket, a *asked, n int) (time
 			now, _ := l.advance(l.now())
 			b.commit(now, p.next, response.Revision, p.grant, sent.Add(ttl-ttlMargin), session)
 			b.known = l.watch
-			if b.block != nil && (b.shared.own(l.replica) != b.blockUnits || b.shared.wanted) {
-				l.tell(b) // others have changed it meanwhile
-			}
 			if p.wait > 0 {
-				p.wait = b.dryFor(&p.next, n)
+				p.wait = b.refuse(&p.next, n)
 			}
 			l.mu.Unlock()
 			return p.wait, nil
 		}
 		l.metrics.transactions.WithLabelValues(conflict).Inc()
 		l.mu.Lock()
+		if response.Revision <= p.revision { // where the key would be as expected
+			l.startOver()
+		}
 		before := b.shared
 		if l.learn(b, response.Current, response.Revision) {
 			_, t := l.advance(l.now())
