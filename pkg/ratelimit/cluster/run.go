@@ -13,8 +13,8 @@ import (
 const (
 	// registerInterval is how often a replica says that it is there, and registrationTTL how long
 	// the others believe it.
-	registerInterval = 5 * time.Second
-	registrationTTL  = 15 * time.Second
+	registerInterval = 3 * time.Second
+	registrationTTL  = 10 * time.Second
 	// sweepInterval is how often buckets are looked at that nobody uses.
 	sweepInterval = time.Second
 	// extraIdle and blockIdle are how long tokens and blocks are kept that nobody uses, and
