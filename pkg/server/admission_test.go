@@ -94,7 +94,8 @@ func TestWatchesAreBounded(t *testing.T) {
 	cfg := testConfig(t, resource)
 	withUsers(t, &cfg)
 	cfg.MaxWatches, cfg.MaxWatchesPerUser = 2, 1
-	web := start(t, newTestServer(t, cfg), true)
+	s := newTestServer(t, cfg)
+	web := start(t, s, true)
 	open := func(user string, want int) func() {
 		t.Helper()
 		req := clientRequest(t, web.URL+testPath+"?watch=1")
@@ -118,7 +119,7 @@ func TestWatchesAreBounded(t *testing.T) {
 	defer open("root", http.StatusOK)()
 	end()
 	deadline := time.After(20 * time.Second)
-	for s := web.Config.Handler.(*Server); s.pools.watches.InUse() > 1; {
+	for s.pools.watches.InUse() > 1 {
 		select {
 		case <-deadline:
 			t.Fatal("the end of a watch frees no place")

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -189,10 +190,18 @@ func serveOnce(s *Server, req *http.Request) *httptest.ResponseRecorder {
 // start serves s over either version of HTTP, with TLS.
 func start(t *testing.T, s *Server, http2 bool) *httptest.Server {
 	t.Helper()
-	web := httptest.NewUnstartedServer(s)
+	var handling sync.WaitGroup
+	web := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		handling.Add(1)
+		defer handling.Done()
+		s.ServeHTTP(w, req)
+	}))
 	web.EnableHTTP2 = http2
 	web.StartTLS()
-	t.Cleanup(web.Close)
+	t.Cleanup(func() {
+		web.Close() // which does not wait for the handlers of HTTP/2
+		handling.Wait()
+	})
 	return web
 }
 

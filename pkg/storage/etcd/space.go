@@ -14,7 +14,7 @@ import (
 const (
 	// spaceInterval is how often WatchSpace asks how full the database is; each answer takes
 	// a connection, except from an etcd in this process.
-	spaceInterval, spaceIntervalInProcess = 5 * time.Second, time.Second / 4
+	spaceInterval, spaceIntervalInProcess = 5 * time.Second, time.Second / 2
 	// spaceTimeout bounds each of its rounds.
 	spaceTimeout = 2 * time.Second
 	// writeOverhead is what a write takes in the database beside its value, in bytes, about.
