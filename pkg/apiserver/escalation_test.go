@@ -3,7 +3,6 @@ package apiserver
 import (
 	"encoding/json"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -50,11 +49,7 @@ func tenants(t *testing.T) *replica {
 	}
 	r.must(t, "POST", allClusterRoles, `{"metadata":{"name":"writer"},"rules":[{"verbs":["get","update","patch"],`+group+`,"resources":["clusterroles"],"resourceNames":["writer"]},{"verbs":["create"],`+group+`,"resources":["clusterroles"]}]}`)
 	r.must(t, "POST", rolesPath+"clusterrolebindings", `{"metadata":{"name":"writer"},"roleRef":{"kind":"ClusterRole","name":"writer"},"subjects":[{"kind":"User","name":"writer"}]}`)
-	soon(t, "the bindings count", func() bool {
-		code, _ := r.call(t, "part", "GET", "/api/v1/namespaces/mine/status", "")
-		one, _ := r.call(t, "writer", "GET", allClusterRoles+"/writer", "")
-		return code == http.StatusOK && one == http.StatusOK
-	})
+	r.settle(t)
 	return r
 }
 

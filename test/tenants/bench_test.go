@@ -56,7 +56,7 @@ func startForBenchmark(b *testing.B, mode string) *apitest.Server {
 		}
 	})
 	w.create(b, "/api/v1/namespaces", `{"metadata":{"name":"space-0"}}`)
-	const bindingsPath = "/apis/rbac.authorization.k8s.io/v1/namespaces/space-0/rolebindings"
+	const bindingsPath = rbacPath + "/namespaces/space-0/rolebindings"
 	bind := func(name, subject string) {
 		w.create(b, bindingsPath, fmt.Sprintf(`{"metadata":{"name":%q},"roleRef":{"apiGroup":"rbac.authorization.k8s.io","kind":"ClusterRole","name":"edit"},"subjects":[{"kind":"User","name":%q}]}`, name, subject))
 	}
@@ -64,6 +64,7 @@ func startForBenchmark(b *testing.B, mode string) *apitest.Server {
 		bind(fmt.Sprintf("other-%d", i), fmt.Sprintf("user-%d", i))
 	}
 	bind("alice", "alice")
+	w.settle(b)
 	return w.Server
 }
 

@@ -71,6 +71,7 @@ func TestTenants(t *testing.T) {
 	w.start(t)
 	w.fill(t)
 	w.grant(t)
+	w.settle(t)
 	asked := make(chan request)
 	var sending sync.WaitGroup
 	var mutex sync.Mutex
@@ -126,7 +127,13 @@ func inGroups(user int) []string {
 // create creates an object as the admin.
 func (w *world) create(t testing.TB, path, object string) {
 	t.Helper()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.URL+path, strings.NewReader(object))
+	w.ask(t, http.MethodPost, path, object, http.StatusCreated)
+}
+
+// ask sends a request as the admin.
+func (w *world) ask(t testing.TB, method, path, body string, want int) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, w.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,9 +143,8 @@ func (w *world) create(t testing.TB, path, object string) {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusCreated {
-		body, _ := io.ReadAll(answer.Body)
-		t.Fatalf("POST %s %s: %d %s", path, object, answer.StatusCode, body)
+	if text, err := io.ReadAll(answer.Body); err != nil || answer.StatusCode != want {
+		t.Fatalf("%s %s %s: %d %s, %v", method, path, body, answer.StatusCode, text, err)
 	}
 }
 
@@ -182,10 +188,11 @@ func (w *world) fill(t *testing.T) {
 	}
 }
 
+const rbacPath = "/apis/rbac.authorization.k8s.io/v1"
+
 // grant creates roles and bindings.
 func (w *world) grant(t *testing.T) {
 	t.Helper()
-	const group = "/apis/rbac.authorization.k8s.io/v1"
 	var names []string
 	for i := range roles {
 		namespace, name := "", fmt.Sprintf("role-%d", i)
@@ -193,9 +200,9 @@ func (w *world) grant(t *testing.T) {
 			namespace = space(w.random.IntN(namespaces))
 		}
 		rules := w.rules(namespace == "")
-		kind, path := "ClusterRole", group+"/clusterroles"
+		kind, path := "ClusterRole", rbacPath+"/clusterroles"
 		if namespace != "" {
-			kind, path = "Role", group+"/namespaces/"+namespace+"/roles"
+			kind, path = "Role", rbacPath+"/namespaces/"+namespace+"/roles"
 		}
 		w.create(t, path, marshal(t, map[string]any{"kind": kind, "apiVersion": rbacv1.SchemeGroupVersion.String(), "metadata": metav1.ObjectMeta{Name: name}, "rules": rules}))
 		w.roles[namespace+"/"+name] = rules
@@ -211,9 +218,9 @@ func (w *world) grant(t *testing.T) {
 				namespace = space(w.random.IntN(namespaces))
 			}
 		}
-		kind, path := "RoleBinding", group+"/namespaces/"+namespace+"/rolebindings"
+		kind, path := "RoleBinding", rbacPath+"/namespaces/"+namespace+"/rolebindings"
 		if namespace == "" {
-			kind, path = "ClusterRoleBinding", group+"/clusterrolebindings"
+			kind, path = "ClusterRoleBinding", rbacPath+"/clusterrolebindings"
 		}
 		b := bound{namespace, role, w.subjects()}
 		w.create(t, path, marshal(t, map[string]any{
@@ -221,6 +228,15 @@ func (w *world) grant(t *testing.T) {
 			"metadata": metav1.ObjectMeta{Name: fmt.Sprintf("binding-%d", i)}, "roleRef": ref, "subjects": b.subjects,
 		}))
 		w.bound = append(w.bound, b)
+	}
+}
+
+// settle waits until the server decides by all roles and bindings that are stored: where it has
+// listed them, its authorizer has them, too.
+func (w *world) settle(t testing.TB) {
+	t.Helper()
+	for _, resource := range []string{"roles", "clusterroles", "rolebindings", "clusterrolebindings"} {
+		w.ask(t, http.MethodGet, rbacPath+"/"+resource, "", http.StatusOK)
 	}
 }
 
