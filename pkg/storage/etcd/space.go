@@ -35,18 +35,24 @@ type space struct {
 	size  int64 // bytes of the file
 	inUse int64 // bytes in use of the member with the least room, as last seen
 	quota int64 // of that member; 0: it is not known, and nothing is kept
-	// written is what was written since the last look, and between that and the one before,
-	// of which the last look may have missed a part. In bytes.
-	written [2]int64
+	// writing is what is being written, in bytes. written is what was written since the last look
+	// began, between that and the one before, and, until the last look has an answer, before those.
+	writing int64
+	written [3]int64
 }
 
-// take counts a write of a value of so many bytes, and returns NearlyFullError where it may
-// not use the room that is left.
+// grows returns by how many bytes a write of a value makes the file grow, at most: values from
+// 100 B to 1.4 MB were measured to take up to 1.26 times what they and their overhead are, as pages
+// are written anew together with their neighbours.
+func grows(bytes int) int64 { return (int64(bytes) + writeOverhead) * 5 / 4 }
+
+// take counts a write of a value of so many bytes until done is called with them, and returns
+// NearlyFullError where it may not use the room that is left.
 func (s *space) take(bytes int, reserve storage.Reserve) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := int64(bytes) + writeOverhead
-	written := s.written[0] + s.written[1]
+	n := grows(bytes)
+	written := s.writing + s.written[0] + s.written[1] + s.written[2]
 	inUse, limit := s.inUse+written, s.quota-s.quota/kept[reserve]
 	if s.quota > 0 && inUse+n > limit {
 		return &storage.NearlyFullError{InUse: inUse, Limit: limit, Quota: s.quota}
@@ -55,16 +61,33 @@ func (s *space) take(bytes int, reserve storage.Reserve) error {
 	if size := s.size + written; s.quota > 0 && size+n >= s.quota {
 		return &storage.NearlyFullError{InUse: size, Limit: s.quota, Quota: s.quota}
 	}
-	s.written[0] += n
+	s.writing += n
 	return nil
 }
 
-// seen takes note of an answer. It forgets the writes that the answer certainly includes.
+// done tells that a write is over, whatever came of it.
+func (s *space) done(bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := grows(bytes)
+	s.writing -= n
+	s.written[0] += n
+}
+
+// look tells that etcd is about to be asked.
+func (s *space) look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.written = [3]int64{0, s.written[0], s.written[1] + s.written[2]}
+}
+
+// seen takes note of an answer. It forgets the writes that were over when the look before this one
+// began: etcd counts a write when it commits it to the file, up to 0.1 s after it has answered.
 func (s *space) seen(size, inUse, quota int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.size, s.inUse, s.quota = size, inUse, quota
-	s.written = [2]int64{0, s.written[0]}
+	s.written[2] = 0
 }
 
 func (s *space) get(what *int64) func() float64 {
@@ -116,6 +139,7 @@ func (s *Store) lookAtSpace(ctx context.Context) {
 	if len(endpoints) == 0 {
 		endpoints = []string{""} // an etcd in this process has none
 	}
+	s.space.look()
 	answers := make([]*clientv3.StatusResponse, len(endpoints))
 	var asking sync.WaitGroup
 	for i, endpoint := range endpoints {

@@ -10,7 +10,7 @@ import (
 // The last tenth of the quota is for writes that add nothing, and of that half for those of
 // dying objects; what was written since etcd was asked counts, too.
 func TestSpace(t *testing.T) {
-	const quota, value = 1 << 20, 10_000 - writeOverhead // a write of the value takes 10,000
+	const quota, value = 1 << 20, 8_000 - writeOverhead // a write of the value takes 10,000
 	for name, tc := range map[string]struct {
 		reserve storage.Reserve
 		inUse   int64
@@ -29,15 +29,26 @@ func TestSpace(t *testing.T) {
 			if err := s.take(64<<20, tc.reserve); err != nil {
 				t.Errorf("where the quota is not known: %v", err)
 			}
-			s.seen(0, 0, 0)
-			s.seen(0, 0, 0)
-			s.seen(tc.inUse, tc.inUse, quota)
+			s.done(64 << 20)
+			look := func() {
+				s.look()
+				s.seen(tc.inUse, tc.inUse, quota)
+			}
+			look()
+			look()
 			for i := range tc.writes {
 				if err := s.take(value, tc.reserve); err != nil {
 					t.Fatalf("write %d: %v", i, err)
 				}
-				if i == 1 {
-					s.seen(tc.inUse, tc.inUse, quota) // an answer that may be from before them
+				switch i {
+				case 0: // it goes on
+					look()
+					look()
+					look()
+				case 1:
+					s.done(value)
+					look() // the answer may be from before it
+					s.look()
 				}
 			}
 			var full *storage.NearlyFullError
@@ -51,7 +62,7 @@ func TestSpace(t *testing.T) {
 // The file never comes to the quota by a write, however much of it is free: there the alarm is.
 func TestSpaceOfTheFile(t *testing.T) {
 	for reserve := range kept {
-		s := space{size: 1<<20 - 2*writeOverhead, inUse: 1 << 10, quota: 1 << 20}
+		s := space{size: 1<<20 - 2*grows(0), inUse: 1 << 10, quota: 1 << 20}
 		if err := s.take(0, reserve); err != nil {
 			t.Error(err)
 		}

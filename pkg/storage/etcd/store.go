@@ -185,6 +185,7 @@ func (s *Store) write(ctx context.Context, t *txn, reserve storage.Reserve, dryR
 		if err := s.space.take(t.size, reserve); err != nil {
 			return storage.WriteResponse{}, err
 		}
+		defer s.space.done(t.size)
 	}
 	return s.commit(ctx, t)
 }
