@@ -82,7 +82,7 @@ func (p *patcher) patchJSON(before *object.Object, current APIObject) (APIObject
 	decoded, unknown, err := s.objects.DecodeStrict(changed)
 	if err == nil {
 		p.patch.Carry(decoded, current)
-		err = p.sameKind(decoded.GetObjectKind().GroupVersionKind())
+		err = p.sameKind(decoded.GetObjectKind())
 	}
 	if err != nil {
 		return nil, nil, patch.Invalid(after, err)
@@ -93,16 +93,17 @@ func (p *patcher) patchJSON(before *object.Object, current APIObject) (APIObject
 	}
 	next := decoded.(APIObject)
 	if err := carryOver(next, current); err != nil {
-		return nil, nil, err
+		return nil, warnings, err
 	}
 	more, err := p.complete(next)
+	warnings = append(warnings, more...)
 	if err != nil {
-		return nil, nil, err
+		return nil, warnings, err
 	}
 	if err := p.part.owners.Update(current, next, p.opts.FieldManager); err != nil {
-		return nil, nil, err
+		return nil, warnings, err
 	}
-	return next, append(warnings, more...), nil
+	return next, warnings, nil
 }
 
 // complete makes sure that the outcome of a patch is the object that the path names, and
@@ -118,13 +119,18 @@ func (p *patcher) complete(next APIObject) (warnings []string, err error) {
 	return objectmeta.DropDuplicateOwners(next), nil
 }
 
-// sameKind refuses a patch that makes another kind of object of it.
-func (p *patcher) sameKind(got schema.GroupVersionKind) error {
-	switch want := p.store.objects.Kind; {
+// sameKind refuses a patch that makes another kind of object of it. Without a kind it stays what
+// it is.
+func (p *patcher) sameKind(of schema.ObjectKind) error {
+	want, got := p.store.objects.Kind, of.GroupVersionKind()
+	switch {
 	case got == want:
 		return nil
-	case got.Kind == "" || got.Version == "":
-		return errors.New("the patch leaves the object without its kind or apiVersion")
+	case got.Kind == "" && got.GroupVersion() == want.GroupVersion():
+		of.SetGroupVersionKind(want)
+		return nil
+	case got.Version == "":
+		return errors.New("the patch leaves the object without its apiVersion")
 	default:
 		return fmt.Errorf("a %s cannot become a %s", want.Kind, got)
 	}

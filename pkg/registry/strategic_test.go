@@ -30,8 +30,8 @@ func TestStrategicDirectives(t *testing.T) {
 		code  int32 // 0: none, it is applied
 		text  string
 	}{
-		{`{"$patch":"replace"}`, 422, "without its kind or apiVersion"},
-		{`{"$patch":"delete"}`, 422, "without its kind or apiVersion"},
+		{`{"$patch":"replace"}`, 422, "without its apiVersion"},
+		{`{"$patch":"delete"}`, 422, "without its apiVersion"},
 		{`{"$patch":"merge"}`, 422, rejected},
 		{`{"$patch":"bogus"}`, 422, rejected},
 		{`{"$patch":{}}`, 422, rejected},
@@ -42,7 +42,7 @@ func TestStrategicDirectives(t *testing.T) {
 		{`{"metadata":{"labels":{"$patch":"replace","b":"2"}}}`, 0, ""},
 		{`{"$retainKeys":["apiVersion","kind","metadata"]}`, 0, ""},
 		{`{"$retainKeys":null}`, 400, "invalid patch format of retainKeys"},
-		{`{"$retainKeys":[1]}`, 422, "without its kind or apiVersion"},
+		{`{"$retainKeys":[1]}`, 422, "without its apiVersion"},
 		{`{"$retainKeys":[{}]}`, 400, notScalar},
 		{`{"metadata":{"labels":{"$retainKeys":[[]]}}}`, 400, notScalar},
 		{`{"metadata":{"ownerReferences":[{"uid":"u","$retainKeys":[{}]}]}}`, 400, notScalar},

@@ -205,7 +205,11 @@ func (s *Server) newCall(rec *record, resource *served) (*call, context.CancelFu
 	if resource.codecs != nil {
 		codecs = resource.codecs
 	}
-	if c.output, err = codecs.Negotiate(c.req); err != nil {
+	negotiate := codecs.Negotiate
+	if rec.attrs.Verb == "list" || rec.attrs.Verb == "watch" {
+		negotiate = codecs.NegotiateList
+	}
+	if c.output, err = negotiate(c.req); err != nil {
 		return nil, nil, err
 	}
 	var cancel context.CancelFunc

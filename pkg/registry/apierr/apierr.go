@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -74,8 +75,9 @@ const maxFaults = 256
 // part of those that there are.
 const EnoughFaults = 1000
 
-// Invalid is the 422 for the faults of an object.
+// Invalid is the 422 for the faults of an object. One that is there twice is told once.
 func Invalid(kind schema.GroupKind, name string, faults field.ErrorList) error {
+	faults = distinct(faults)
 	if more := len(faults) - maxFaults; more > 0 {
 		last := faults[maxFaults]
 		atLeast := ""
@@ -85,6 +87,18 @@ func Invalid(kind schema.GroupKind, name string, faults field.ErrorList) error {
 		faults = append(faults[:maxFaults:maxFaults], field.InternalError(field.NewPath(last.Field), fmt.Errorf("and %s%d more faults, this one and those behind it", atLeast, more)))
 	}
 	return apierrors.NewInvalid(kind, name, faults)
+}
+
+func distinct(faults field.ErrorList) field.ErrorList {
+	seen := make(map[string]bool, len(faults))
+	return slices.DeleteFunc(slices.Clone(faults), func(fault *field.Error) bool {
+		text := fault.Error()
+		if seen[text] {
+			return true
+		}
+		seen[text] = true
+		return false
+	})
 }
 
 // TimedOut is the 504 of a request whose context has ended while the server itself was at work;

@@ -90,6 +90,17 @@ func (c *Codecs) Types() []string {
 	return names
 }
 
+// streams returns the forms of events.
+func (c *Codecs) streams() []string {
+	var names []string
+	for i := range c.types {
+		if c.types[i].events != nil {
+			names = append(names, c.types[i].name+";stream=watch")
+		}
+	}
+	return names
+}
+
 // MadeJSON returns the codecs of answers that there are in JSON alone, and that are made of what
 // objects have beside their JSON, as protobuf is, which is as much work. They are the same for people
 // and programs.
@@ -124,7 +135,7 @@ type Output struct {
 func (o Output) Object(ctx context.Context, w *stream.Writer, obj *object.Object, include metav1.IncludeObjectPolicy) error {
 	switch o.view {
 	case viewMetaList:
-		return notAcceptableView(o.view)
+		return notAcceptableView(o.view, "not a list", obj.Type.Kind.Kind, obj.Type)
 	case viewTable:
 		return o.table(ctx, w, singleMeta(obj), obj.Type, []*object.Object{obj}, include)
 	}
@@ -136,7 +147,7 @@ func (o Output) Object(ctx context.Context, w *stream.Writer, obj *object.Object
 func (o Output) List(ctx context.Context, w *stream.Writer, list *object.List, include metav1.IncludeObjectPolicy) error {
 	switch o.view {
 	case viewMetadata:
-		return notAcceptableView(o.view)
+		return notAcceptableView(o.view, "a list", list.Type.Kind.Kind+"List", list.Type)
 	case viewTable:
 		return o.table(ctx, w, &list.Meta, list.Type, list.Objects, include)
 	}
@@ -183,13 +194,7 @@ type Events struct {
 // has none.
 func (c *Codecs) Events(o Output, include metav1.IncludeObjectPolicy) (*Events, error) {
 	if o.of.events == nil {
-		var streams []string
-		for i := range c.types {
-			if c.types[i].events != nil {
-				streams = append(streams, c.types[i].name+";stream=watch")
-			}
-		}
-		return nil, NotAcceptable(streams)
+		return nil, NotAcceptable(c.streams())
 	}
 	return &Events{MediaType: o.of.eventsName, output: o, include: include}, nil
 }

@@ -14,13 +14,23 @@ import (
 )
 
 // Negotiate returns the form in which the client wants its answer, or NotAcceptable.
-func (c *Codecs) Negotiate(req *http.Request) (Output, error) {
+func (c *Codecs) Negotiate(req *http.Request) (Output, error) { return c.negotiate(req, false) }
+
+// NegotiateList is Negotiate for a list, which could also be watched: the error names the forms
+// of events, too.
+func (c *Codecs) NegotiateList(req *http.Request) (Output, error) { return c.negotiate(req, true) }
+
+func (c *Codecs) negotiate(req *http.Request, watchable bool) (Output, error) {
 	accept := req.Header.Get("Accept")
 	if accept == "" || accept == "*/*" || accept == runtime.ContentTypeJSON {
 		return c.jsonFor(req), nil
 	}
 	if !c.offersMediaType(accept) {
-		return Output{}, c.noMediaType()
+		available := c.Types()
+		if watchable {
+			available = append(available, c.streams()...)
+		}
+		return Output{}, noMediaType(available)
 	}
 	for _, clause := range goautoneg.ParseAccept(accept) {
 		out, ok := c.outputFor(req, clause)
@@ -58,7 +68,7 @@ func (c *Codecs) NegotiateDocument(req *http.Request, aggregated schema.GroupVer
 		return c.jsonFor(req), false, nil
 	}
 	if !c.offersMediaType(accept) {
-		return Output{}, false, c.noMediaType()
+		return Output{}, false, noMediaType(c.Types())
 	}
 	for _, clause := range goautoneg.ParseAccept(accept) {
 		out, ok := c.outputFor(req, clause)
@@ -194,10 +204,10 @@ func AcceptsGzip(req *http.Request) bool {
 }
 
 // noMediaType is the answer where no clause of Accept names a media type.
-func (c *Codecs) noMediaType() error {
+func noMediaType(available []string) error {
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "406: Not Acceptable\n\nAvailable representations: " + strings.Join(c.Types(), ", "),
+		Message: "406: Not Acceptable\n\nAvailable representations: " + strings.Join(available, ", "),
 		Details: &metav1.StatusDetails{},
 	}}
 }

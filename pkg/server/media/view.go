@@ -3,8 +3,10 @@ package media
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -53,10 +55,16 @@ func viewOf(params map[string]string) (v view, version string, ok bool) {
 // IsTable reports whether the answer is a table, for which alone includeObject counts.
 func (o Output) IsTable() bool { return o.view == viewTable }
 
-func notAcceptableView(v view) error {
+// notAcceptableView is the answer where the view is not one of what it shows, in kube-apiserver's
+// words, which name its own Go type: those of events are in the package of the core group.
+func notAcceptableView(v view, is, kind string, t *object.Type) error {
+	pkg, _, _ := strings.Cut(t.Kind.Group, ".")
+	if pkg == "" || pkg == "events" {
+		pkg = "core"
+	}
 	return &apierrors.StatusError{ErrStatus: metav1.Status{
 		Status: metav1.StatusFailure, Code: http.StatusNotAcceptable, Reason: metav1.StatusReasonNotAcceptable,
-		Message: "the answer cannot be shown as " + string(v),
+		Message: fmt.Sprintf("you requested %s, but the requested object is %s (*%s.%s)", v, is, pkg, kind),
 	}}
 }
 
@@ -93,10 +101,7 @@ func singleMeta(o *object.Object) *metav1.ListMeta {
 
 // table writes objects of the type as rows.
 func (o Output) table(ctx context.Context, w *stream.Writer, meta *metav1.ListMeta, t *object.Type, objects []*object.Object, include metav1.IncludeObjectPolicy) error {
-	format, ok := o.format.(documentFormat)
-	if !ok {
-		return notAcceptableView(o.view)
-	}
+	format := o.format.(documentFormat) // as Negotiate gives tables only to types that have them
 	whole, err := o.emptyTable(meta, t.Columns)
 	if err != nil {
 		return err

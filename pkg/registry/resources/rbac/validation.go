@@ -103,19 +103,23 @@ func (s bindingStrategy) validate(b binding, old *rbacv1.RoleRef) field.ErrorLis
 	if !slices.Contains(kinds, ref.Kind) {
 		f.add(field.NotSupported(path.Child("kind"), ref.Kind, kinds))
 	}
-	if old != nil && *old != *ref {
-		// The value is shown by the names of Go's fields.
-		f.last = append(f.last, field.Invalid(path, struct{ APIGroup, Kind, Name string }(*ref), validation.FieldImmutableErrorMsg))
-	}
-	if ref.Name == "" {
+	changed := old != nil && *old != *ref
+	switch {
+	case ref.Name == "" && changed: // the markers say no more of a reference that may not change
+		f.add(field.Required(path.Child("name"), ""))
+	case ref.Name == "":
 		f.require(path.Child("name"))
-	} else {
+	default:
 		for _, msg := range name(ref.Name, false) {
 			f.add(field.Invalid(path.Child("name"), ref.Name, msg))
 		}
 	}
 	for i := range *b.subjects {
 		f.subject(&(*b.subjects)[i], s.namespaced, field.NewPath("subjects").Index(i))
+	}
+	if changed {
+		// The value is shown by the names of Go's fields.
+		f.add(field.Invalid(path, struct{ APIGroup, Kind, Name string }(*ref), validation.FieldImmutableErrorMsg))
 	}
 	return f.all()
 }

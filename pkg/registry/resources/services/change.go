@@ -108,12 +108,16 @@ func isGiven(service *corev1.Service, name string) bool {
 	return len(service.ManagedFields) == 0
 }
 
+// dropInternalTraffic drops a policy that the type has no use for; a wrong one is left to be found.
+func dropInternalTraffic(spec *corev1.ServiceSpec) {
+	if policy := spec.InternalTrafficPolicy; spec.Type == corev1.ServiceTypeExternalName && policy != nil && slices.Contains(internalPolicies, *policy) {
+		spec.InternalTrafficPolicy = nil
+	}
+}
+
 // dropMeaningless drops fields that have no meaning for the new type, as long as the client
 // leaves them as they were.
 func dropMeaningless(spec, old *corev1.ServiceSpec) {
-	if spec.Type == corev1.ServiceTypeExternalName {
-		spec.InternalTrafficPolicy = nil
-	}
 	if hasClusterIP(old) && !hasClusterIP(spec) {
 		if spec.ClusterIP == old.ClusterIP && slices.Equal(spec.ClusterIPs, old.ClusterIPs) {
 			spec.ClusterIP, spec.ClusterIPs = "", nil

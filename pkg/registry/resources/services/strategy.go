@@ -95,6 +95,7 @@ func (Strategy) PrepareForCreate(obj runtime.Object) {
 		service.Spec.ClusterIPs = []string{service.Spec.ClusterIP}
 	}
 	settle(&service.Spec, nil)
+	dropInternalTraffic(&service.Spec)
 }
 
 // PrepareForUpdate keeps the status, settles addresses and their families, and drops what a
@@ -106,6 +107,7 @@ func (Strategy) PrepareForUpdate(obj, old runtime.Object) {
 	alignAddresses(&service.Spec, &stored.Spec)
 	dropUngiven(&service.Spec, stored)
 	settle(&service.Spec, &stored.Spec)
+	dropInternalTraffic(&service.Spec)
 	dropMeaningless(&service.Spec, &stored.Spec)
 	if service.Spec.Type != corev1.ServiceTypeLoadBalancer {
 		service.Status.LoadBalancer = corev1.LoadBalancerStatus{}
