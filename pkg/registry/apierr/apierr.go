@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -77,28 +76,33 @@ const EnoughFaults = 1000
 
 // Invalid is the 422 for the faults of an object. One that is there twice is told once.
 func Invalid(kind schema.GroupKind, name string, faults field.ErrorList) error {
-	faults = distinct(faults)
-	if more := len(faults) - maxFaults; more > 0 {
-		last := faults[maxFaults]
+	told, more := distinct(faults)
+	if len(more) > 0 {
 		atLeast := ""
 		if len(faults) >= EnoughFaults {
 			atLeast = "at least "
 		}
-		faults = append(faults[:maxFaults:maxFaults], field.InternalError(field.NewPath(last.Field), fmt.Errorf("and %s%d more faults, this one and those behind it", atLeast, more)))
+		told = append(told, field.InternalError(field.NewPath(more[0].Field), fmt.Errorf("and %s%d more faults, this one and those behind it", atLeast, len(more))))
 	}
-	return apierrors.NewInvalid(kind, name, faults)
+	return apierrors.NewInvalid(kind, name, told)
 }
 
-func distinct(faults field.ErrorList) field.ErrorList {
-	seen := make(map[string]bool, len(faults))
-	return slices.DeleteFunc(slices.Clone(faults), func(fault *field.Error) bool {
+// distinct returns the first maxFaults that differ, and those behind them, which are not looked at:
+// the text of a fault may be as long as the object.
+func distinct(faults field.ErrorList) (first, more field.ErrorList) {
+	seen := map[string]bool{}
+	for i, fault := range faults {
 		text := fault.Error()
 		if seen[text] {
-			return true
+			continue
+		}
+		if len(first) == maxFaults {
+			return first, faults[i:]
 		}
 		seen[text] = true
-		return false
-	})
+		first = append(first, fault)
+	}
+	return first, nil
 }
 
 // TimedOut is the 504 of a request whose context has ended while the server itself was at work;

@@ -41,9 +41,9 @@ type space struct {
 	written [3]int64
 }
 
-// grows returns by how many bytes a write of a value makes the file grow, at most: values from
-// 100 B to 1.4 MB were measured to take up to 1.26 times what they and their overhead are, as pages
-// are written anew together with their neighbours.
+// grows returns by about how many bytes a write of a value makes the file grow at the worst: values
+// from 100 B to 1.4 MB were measured to take up to 1.26 times what they and their overhead are, as
+// pages are written anew together with their neighbours.
 func grows(bytes int) int64 { return (int64(bytes) + writeOverhead) * 5 / 4 }
 
 // take counts a write of a value of so many bytes until done is called with them, and returns
