@@ -120,15 +120,6 @@ func (r *replica) must(t *testing.T, method, path, body string) string {
 	return answer
 }
 
-// settle waits until the replica decides by all roles and bindings that are stored: where it has
-// listed them, its authorizer has them, too.
-func (r *replica) settle(t *testing.T) {
-	t.Helper()
-	for _, resource := range []string{"roles", "clusterroles", "rolebindings", "clusterrolebindings"} {
-		r.must(t, "GET", rolesPath+resource, "")
-	}
-}
-
 func (r *replica) clusterRole(t *testing.T, name string) (role rbacv1.ClusterRole) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(r.must(t, "GET", rolesPath+"clusterroles/"+name, "")), &role); err != nil {

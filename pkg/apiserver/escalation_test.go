@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	rbacv1 "k8s.io/api/rbac/v1"
+
+	"github.com/berth-project/berth/test/harness"
 )
 
 const (
@@ -49,7 +51,7 @@ func tenants(t *testing.T) *replica {
 	}
 	r.must(t, "POST", allClusterRoles, `{"metadata":{"name":"writer"},"rules":[{"verbs":["get","update","patch"],`+group+`,"resources":["clusterroles"],"resourceNames":["writer"]},{"verbs":["create"],`+group+`,"resources":["clusterroles"]}]}`)
 	r.must(t, "POST", rolesPath+"clusterrolebindings", `{"metadata":{"name":"writer"},"roleRef":{"kind":"ClusterRole","name":"writer"},"subjects":[{"kind":"User","name":"writer"}]}`)
-	r.settle(t)
+	harness.SettleRights(func(path string) { r.must(t, "GET", path, "") })
 	return r
 }
 

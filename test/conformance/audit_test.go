@@ -87,13 +87,11 @@ func (r *auditRunner) setUp(t *testing.T, steps []step) {
 			t.Fatalf("%s: %d, %v", s.Title, code, err)
 		}
 	}
-	// Where the server has listed roles and bindings, its authorizer has them, too.
-	for _, resource := range []string{"roles", "clusterroles", "rolebindings", "clusterrolebindings"} {
-		list := step{Method: http.MethodGet, Path: "/apis/rbac.authorization.k8s.io/v1/" + resource}
-		if code, _, _, err := r.send(t.Context(), list, nil); code != http.StatusOK {
-			t.Fatalf("%s: %d, %v", list.Path, code, err)
+	harness.SettleRights(func(path string) {
+		if code, _, _, err := r.send(t.Context(), step{Method: http.MethodGet, Path: path}, nil); code != http.StatusOK {
+			t.Fatalf("%s: %d, %v", path, code, err)
 		}
-	}
+	})
 }
 
 // replayAll sends the other steps. What is sent in the background goes on while the next are sent.

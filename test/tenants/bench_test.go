@@ -2,9 +2,7 @@ package tenants
 
 import (
 	"fmt"
-	"io"
 	"net/http"
-	"strings"
 	"testing"
 
 	"github.com/berth-project/berth/pkg/apiserver"
@@ -15,6 +13,8 @@ import (
 // benchmarkBindings is how many bindings there are besides that of the user who asks.
 const benchmarkBindings = 5000
 
+const aliceToken = "token-of-alice"
+
 // BenchmarkModes shows what a decision by roles costs of a whole request over HTTP/2: a user asks
 // whose rights come from a binding in the namespace.
 func BenchmarkModes(b *testing.B) {
@@ -23,28 +23,28 @@ func BenchmarkModes(b *testing.B) {
 			server := startForBenchmark(b, mode)
 			path := resourcesUsed[0].path("space-0", "")
 			object := func(name string) string { return resourcesUsed[0].object("space-0", name) }
-			ask(b, server, http.MethodPost, path, object("web"), http.StatusCreated)
+			server.ask(b, aliceToken, http.MethodPost, path, object("web"), http.StatusCreated)
 			b.Run("get", func(b *testing.B) {
 				for b.Loop() {
-					ask(b, server, http.MethodGet, path+"/web", "", http.StatusOK)
+					server.ask(b, aliceToken, http.MethodGet, path+"/web", "", http.StatusOK)
 				}
 			})
 			b.Run("create", func(b *testing.B) {
 				for i := 0; b.Loop(); i++ {
-					ask(b, server, http.MethodPost, path, object(fmt.Sprintf("e-%d-%d", b.N, i)), http.StatusCreated)
+					server.ask(b, aliceToken, http.MethodPost, path, object(fmt.Sprintf("e-%d-%d", b.N, i)), http.StatusCreated)
 				}
 			})
 		})
 	}
 }
 
-func startForBenchmark(b *testing.B, mode string) *apitest.Server {
+func startForBenchmark(b *testing.B, mode string) *world {
 	b.Helper()
 	everybody := &ratelimit.Config{Overrides: []ratelimit.Override{{Groups: []string{"system:authenticated"}, Exempt: true}}}
 	w := &world{}
 	var err error
 	w.Server, err = apitest.Start(apitest.Config{
-		Tokens: apitest.Token + ",admin,,system:masters\ntoken-of-alice,alice,,team-a\n", RateLimits: everybody, AuthorizationMode: mode,
+		Tokens: apitest.Token + ",admin,,system:masters\n" + aliceToken + ",alice,,team-a\n", RateLimits: everybody, AuthorizationMode: mode,
 	})
 	if err != nil {
 		b.Fatal(err)
@@ -65,24 +65,5 @@ func startForBenchmark(b *testing.B, mode string) *apitest.Server {
 	}
 	bind("alice", "alice")
 	w.settle(b)
-	return w.Server
-}
-
-// ask sends a request of alice's.
-func ask(b *testing.B, server *apitest.Server, method, path, body string, want int) {
-	b.Helper()
-	req, err := http.NewRequestWithContext(b.Context(), method, server.URL+path, strings.NewReader(body))
-	if err != nil {
-		b.Fatal(err)
-	}
-	req.Header.Set("X-Auth-Token", "token-of-alice")
-	answer, err := server.Client.Do(req)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	if err != nil || answer.StatusCode != want {
-		b.Fatalf("%s %s: %d %s, %v", method, path, answer.StatusCode, text, err)
-	}
+	return w
 }

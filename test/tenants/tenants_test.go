@@ -22,6 +22,7 @@ import (
 	"github.com/berth-project/berth/pkg/apiserver"
 	"github.com/berth-project/berth/pkg/ratelimit"
 	"github.com/berth-project/berth/test/apitest"
+	"github.com/berth-project/berth/test/harness"
 )
 
 var seed = flag.Uint64("seed", 0, "seed of the roles and requests; 0 is one of the day")
@@ -127,17 +128,17 @@ func inGroups(user int) []string {
 // create creates an object as the admin.
 func (w *world) create(t testing.TB, path, object string) {
 	t.Helper()
-	w.ask(t, http.MethodPost, path, object, http.StatusCreated)
+	w.ask(t, apitest.Token, http.MethodPost, path, object, http.StatusCreated)
 }
 
-// ask sends a request as the admin.
-func (w *world) ask(t testing.TB, method, path, body string, want int) {
+// ask sends a request, and fails the test unless the answer has the code.
+func (w *world) ask(t testing.TB, token, method, path, body string, want int) {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, w.URL+path, strings.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set("X-Auth-Token", apitest.Token)
+	req.Header.Set("X-Auth-Token", token)
 	answer, err := w.Client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -231,13 +232,10 @@ func (w *world) grant(t *testing.T) {
 	}
 }
 
-// settle waits until the server decides by all roles and bindings that are stored: where it has
-// listed them, its authorizer has them, too.
+// settle waits until all rights count.
 func (w *world) settle(t testing.TB) {
 	t.Helper()
-	for _, resource := range []string{"roles", "clusterroles", "rolebindings", "clusterrolebindings"} {
-		w.ask(t, http.MethodGet, rbacPath+"/"+resource, "", http.StatusOK)
-	}
+	harness.SettleRights(func(path string) { w.ask(t, apitest.Token, http.MethodGet, path, "", http.StatusOK) })
 }
 
 func marshal(t *testing.T, object any) string {
